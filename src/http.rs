@@ -1,0 +1,85 @@
+//! HTTP: translates between requests and the limiter's verbs, and decides nothing. The only code that knows poem.
+
+mod answers;
+mod app;
+mod health;
+mod input;
+mod limits;
+pub mod problems;
+mod routes;
+pub mod server;
+mod streams;
+mod wire;
+
+use std::sync::Arc;
+
+use poem::endpoint::make_sync;
+use poem::http::StatusCode;
+use poem::{Response, Route, get};
+use poem_openapi::OpenApiService;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+
+pub use self::app::{App, Bounds};
+use self::health::HealthApi;
+pub use self::health::Readiness;
+use self::limits::LimitsApi;
+use self::routes::Routes;
+use self::streams::StreamsApi;
+use crate::clock::ManualClock;
+use crate::limiter::{Limiter, Policy};
+use crate::metrics::Metrics;
+use crate::store::memory::MemoryStore;
+
+/// The public routes: the API, its document, and Swagger UI.
+pub fn app(limiter: Arc<Limiter>, readiness: Arc<Readiness>, metrics: Arc<Metrics>, bounds: Bounds) -> App {
+    let service = api(limiter, readiness);
+    let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
+    let swagger = make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
+    let endpoint = Route::new()
+        .at("/openapi.json", get(text("application/json", service.spec())))
+        .at("/openapi.yaml", get(text("application/yaml", service.spec_yaml())))
+        .at("/swagger", get(text("text/html; charset=utf-8", service.swagger_ui_html())))
+        .at("/", get(swagger))
+        .nest("/", service);
+    App::new(endpoint, routes, metrics, bounds)
+}
+
+/// The OpenAPI document, as it is served at `/openapi.json`.
+pub fn openapi_document() -> String {
+    // The document comes from types alone, but poem-openapi reads it off a service; this one answers nothing.
+    let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
+    let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
+    let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
+    api(Arc::new(limiter), Arc::default()).spec()
+}
+
+fn api(limiter: Arc<Limiter>, readiness: Arc<Readiness>) -> OpenApiService<(StreamsApi, LimitsApi, HealthApi), ()> {
+    let streams = StreamsApi { limiter: Arc::clone(&limiter) };
+    let apis = (streams, LimitsApi { limiter }, HealthApi { readiness });
+    OpenApiService::new(apis, "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
+}
+
+/// The routes for operators, on a port of their own.
+pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
+    let encoded = Arc::clone(&metrics);
+    let exposition = make_sync(move |_| match encoded.encode() {
+        Ok(text) => Response::builder().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text),
+        Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
+    });
+    App::new(Route::new().at("/metrics", get(exposition)), Routes::management(), metrics, bounds)
+}
+
+const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\
+A player **starts** a stream and gets a slot, renews it by a **heartbeat** every `heartbeatIntervalSeconds`, and \
+**stops** it. A slot that is not renewed is free again after `expiresInSeconds`.\n\n\
+The rule for players: play unless the answer is 409; stop only on 410 with `restart: \"user\"`; on \
+`restart: \"auto\"`, start again; on 5xx or no answer, keep playing until the lease runs out, and keep trying.\n\n\
+Errors are `application/problem+json` (RFC 9457): go by `code`. Every answer has an `X-Request-Id`.";
+
+/// A text that never changes. Cloning it copies no bytes: Swagger UI has over a megabyte of them.
+fn text(content_type: &'static str, text: String) -> impl poem::Endpoint<Output = Response> {
+    let bytes = hyper::body::Bytes::from(text);
+    make_sync(move |_| Response::builder().content_type(content_type).body(bytes.clone()))
+}

@@ -1,0 +1,163 @@
+//! The answers of each operation as OpenAPI sees them: the success types, and from the table of problems exactly those
+//! that the operation can give.
+
+use std::marker::PhantomData;
+
+use poem_openapi::payload::Json;
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
+use poem_openapi::types::Type;
+use poem_openapi::ApiResponse;
+
+use super::problems::{Problem, ProblemCode};
+use super::wire::{
+    CountObject, HealthObject, LimitObject, ProblemObject, StartedStreamObject, StreamObject, StreamsObject,
+};
+
+#[derive(ApiResponse)]
+pub enum StartAnswer {
+    /// The stream has a slot. Send heartbeats, and stop it when it ends.
+    #[oai(status = 201)]
+    Started(
+        Json<StartedStreamObject>,
+        /// The path of the stream.
+        #[oai(header = "Location")]
+        String,
+    ),
+    /// The same start was answered before: this is its stream.
+    #[oai(status = 200)]
+    Replayed(
+        Json<StartedStreamObject>,
+        /// Always `true`.
+        #[oai(header = "Idempotency-Replayed")]
+        String,
+    ),
+}
+
+#[derive(ApiResponse)]
+pub enum StreamAnswer {
+    /// The stream is live.
+    #[oai(status = 200)]
+    Live(Json<StreamObject>),
+}
+
+#[derive(ApiResponse)]
+pub enum StreamsAnswer {
+    /// The live streams of the user.
+    #[oai(status = 200)]
+    Streams(Json<StreamsObject>),
+}
+
+#[derive(ApiResponse)]
+pub enum CountAnswer {
+    /// The number of live streams of the user.
+    #[oai(status = 200)]
+    Count(Json<CountObject>),
+}
+
+#[derive(ApiResponse)]
+pub enum LimitAnswer {
+    /// The limit in force.
+    #[oai(status = 200)]
+    Limit(Json<LimitObject>),
+}
+
+#[derive(ApiResponse)]
+pub enum DoneAnswer {
+    /// Done, or done before.
+    #[oai(status = 204)]
+    Done,
+}
+
+#[derive(ApiResponse)]
+pub enum HealthAnswer {
+    /// The service is well.
+    #[oai(status = 200)]
+    Ok(Json<HealthObject>),
+}
+
+/// Which problems an operation can answer.
+pub trait Problems: Send + core::marker::Sync + 'static {
+    const CODES: &'static [ProblemCode];
+}
+
+/// A problem of an operation whose problems are `P`.
+pub struct Failure<P>(Problem, PhantomData<P>);
+
+macro_rules! problems {
+    ($($name:ident: $($code:ident),+;)*) => {$(
+        pub struct $name;
+
+        impl Problems for $name {
+            const CODES: &'static [ProblemCode] = &[$(ProblemCode::$code),+];
+        }
+    )*};
+}
+
+problems! {
+    StartProblems: InvalidRequest, StreamLimitReached, StreamEnded, PayloadTooLarge, UnsupportedMediaType,
+        IdempotencyKeyReused, Internal, StoreUnavailable, Overloaded;
+    StreamProblems: InvalidRequest, StreamNotFound, StreamEnded, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
+    UserProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
+    SetLimitProblems: InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Internal, StoreUnavailable, Overloaded;
+    LiveProblems: PayloadTooLarge, Internal;
+    ReadyProblems: PayloadTooLarge, Internal, StoreUnavailable;
+}
+
+impl<P: Problems> From<Problem> for Failure<P> {
+    fn from(problem: Problem) -> Self {
+        debug_assert!(P::CODES.contains(&problem.code), "{problem} is not among the operation's problems");
+        Self(problem, PhantomData)
+    }
+}
+
+impl<P: Problems> From<Failure<P>> for poem::Error {
+    fn from(failure: Failure<P>) -> Self {
+        failure.0.into()
+    }
+}
+
+impl<P: Problems> ApiResponse for Failure<P> {
+    fn meta() -> MetaResponses {
+        let mut statuses: Vec<u16> = P::CODES.iter().map(|code| code.status()).collect();
+        statuses.dedup();
+        let responses = statuses.into_iter().map(|status| {
+            let codes: Vec<ProblemCode> = P::CODES.iter().copied().filter(|code| code.status() == status).collect();
+            response(status, &codes)
+        });
+        MetaResponses { responses: responses.collect() }
+    }
+
+    fn register(registry: &mut Registry) {
+        ProblemObject::register(registry);
+    }
+}
+
+/// One status with the problems behind it, each with its example.
+fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
+    let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.code(), code.title())).collect();
+    let schema = MetaSchema {
+        all_of: vec![ProblemObject::schema_ref()],
+        example: codes.first().map(|code| code.example()),
+        ..MetaSchema::ANY
+    };
+    let retry_after = MetaHeader {
+        name: "Retry-After".to_owned(),
+        description: Some("Seconds after which trying again can help.".to_owned()),
+        required: true,
+        deprecated: false,
+        schema: u32::schema_ref(),
+    };
+    MetaResponse {
+        // poem-openapi wants a static text; the document is made once in the life of the process.
+        description: String::leak(lines.join(" ")),
+        status: Some(status),
+        status_range: None,
+        content: vec![MetaMediaType {
+            content_type: "application/problem+json",
+            schema: MetaSchemaRef::Inline(Box::new(schema)),
+        }],
+        headers: if codes.iter().all(|code| code.has_retry_after()) { vec![retry_after] } else { Vec::new() },
+    }
+}

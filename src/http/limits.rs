@@ -1,0 +1,67 @@
+//! The operations on a user's own limit.
+
+use std::sync::Arc;
+
+use poem_openapi::OpenApi;
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+
+use super::answers::{DoneAnswer, Failure, LimitAnswer, SetLimitProblems, UserProblems};
+use super::input::LimitInput;
+use super::streams::{Tag, store_problem};
+use super::wire::{LimitObject, LimitSource, UserNameParam};
+use crate::limiter::Limiter;
+
+pub struct LimitsApi {
+    pub limiter: Arc<Limiter>,
+}
+
+#[OpenApi]
+impl LimitsApi {
+    /// Ask for a user's limit
+    #[oai(path = "/v1/users/:userName/limit", method = "get", operation_id = "getLimit", tag = "Tag::Limits")]
+    async fn get_limit(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+    ) -> Result<LimitAnswer, Failure<UserProblems>> {
+        let user = user_name.0.0;
+        let limit = self.limiter.limit(&user).await.map_err(store_problem)?;
+        let source = if limit.own { LimitSource::User } else { LimitSource::Default };
+        Ok(LimitAnswer::Limit(Json(LimitObject {
+            user_name: user.to_string(),
+            limit: limit.limit.get() as u8,
+            source,
+        })))
+    }
+
+    /// Set a user's limit
+    ///
+    /// 1 to 50. Lowering it ends nobody, and refuses starts until there is room.
+    #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
+    async fn set_limit(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        body: LimitInput,
+    ) -> Result<LimitAnswer, Failure<SetLimitProblems>> {
+        let user = user_name.0.0;
+        self.limiter.set_limit(&user, Some(body.0)).await.map_err(store_problem)?;
+        Ok(LimitAnswer::Limit(Json(LimitObject {
+            user_name: user.to_string(),
+            limit: body.0.get() as u8,
+            source: LimitSource::User,
+        })))
+    }
+
+    /// Give a user the default limit again
+    #[oai(path = "/v1/users/:userName/limit", method = "delete", operation_id = "resetLimit", tag = "Tag::Limits")]
+    async fn reset_limit(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+    ) -> Result<DoneAnswer, Failure<UserProblems>> {
+        self.limiter.set_limit(&user_name.0.0, None).await.map_err(store_problem)?;
+        Ok(DoneAnswer::Done)
+    }
+}

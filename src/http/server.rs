@@ -1,0 +1,83 @@
+//! The accept loop: bounded connections with timeouts, and an orderly end. Knows nothing of what is answered.
+//! poem's own server bounds neither a slow header nor the number of connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::app::App;
+use crate::metrics::Metrics;
+
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Also bounds how long a kept-alive connection may be idle.
+    pub header_read_timeout: Duration,
+    pub max_connections: usize,
+    /// How long requests in flight may go on after the stop.
+    pub drain: Duration,
+}
+
+/// Serves until `stop` is cancelled, then lets the requests in flight finish. Returns whether all did in time.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    metrics: Arc<Metrics>,
+    settings: ServerSettings,
+    stop: CancellationToken,
+) -> bool {
+    let connections = Arc::new(Semaphore::new(settings.max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(settings.header_read_timeout)
+        .max_headers(64)
+        .max_buf_size(32 * 1024);
+
+    loop {
+        let (stream, permit) = tokio::select! {
+            accepted = accept(&listener, &connections) => accepted,
+            () = stop.cancelled() => break,
+        };
+        _ = stream.set_nodelay(true);
+        let app = Arc::clone(&app);
+        let service = service_fn(move |request| {
+            let app = Arc::clone(&app);
+            async move { Ok::<_, std::convert::Infallible>(poem::http::Response::from(app.answer(request).await)) }
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let metrics = Arc::clone(&metrics);
+        tokio::spawn(async move {
+            metrics.connections.inc();
+            if let Err(error) = connection.await {
+                debug!(%error, "connection broke off");
+            }
+            metrics.connections.dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tokio::time::timeout(settings.drain, graceful.shutdown()).await.is_ok()
+}
+
+/// The next connection, once there is room for one.
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let Ok(permit) = Arc::clone(connections).acquire_owned().await else { std::future::pending().await };
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                // Out of file descriptors, most often: trying again at once would only burn a core.
+                warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

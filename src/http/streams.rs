@@ -1,0 +1,283 @@
+//! The operations on streams: each turns a request into one verb of the limiter, and its answer into HTTP.
+
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{OpenApi, Tags};
+
+use super::answers::{
+    CountAnswer, DoneAnswer, Failure, StartAnswer, StartProblems, StreamAnswer, StreamProblems, StreamsAnswer,
+    UserProblems,
+};
+use super::input::{KeyInput, StartInput};
+use super::problems::{Problem, ProblemCode};
+use super::wire::{
+    CountObject, EndedByObject, Restart, StartedStreamObject, StreamIdParam, StreamObject, StreamsObject,
+    UserNameParam,
+};
+use crate::admission::{Denial, Start, Started};
+use crate::lease::{EndReason, Lease, Timestamp};
+use crate::limiter::{At, Limiter, Usage};
+use crate::names::{StreamId, UserName};
+use crate::store::{StoppedBy, StoreError, StreamState};
+
+pub struct StreamsApi {
+    pub limiter: Arc<Limiter>,
+}
+
+#[derive(Tags)]
+pub enum Tag {
+    /// What a player calls: start, heartbeat, stop.
+    Player,
+    /// What a back end asks: who watches what, and how many.
+    Streams,
+    /// How many streams a user may hold.
+    Limits,
+    /// Whether the service lives and is ready for requests.
+    Health,
+}
+
+#[OpenApi]
+impl StreamsApi {
+    /// Start a stream
+    ///
+    /// Asks for a slot. **Play unless the answer is 409.** On 5xx, or without an answer, play and keep trying.
+    ///
+    /// A repetition takes no second slot if it has the same `Idempotency-Key`, or the same `deviceId`. Without either
+    /// it is another stream.
+    #[oai(path = "/v1/users/:userName/streams", method = "post", operation_id = "start", tag = "Tag::Player")]
+    async fn start(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        /// Makes the start repeatable: the same key always means the same stream. 1 to 255 visible ASCII characters.
+        /// A key names one playback and is not to be used again after its stop.
+        #[oai(name = "Idempotency-Key")]
+        key: KeyInput,
+        body: StartInput,
+    ) -> Result<StartAnswer, Failure<StartProblems>> {
+        let user = user_name.0.0;
+        let keyed = key.0.is_some();
+        let options = body.into_options(key)?;
+        let At { now, answer } = self.limiter.start(&user, options).await.map_err(store_problem)?;
+        match answer {
+            Start::Existing(started) if keyed => {
+                Ok(StartAnswer::Replayed(Json(self.started(&user, started, now)), "true".to_owned()))
+            }
+            // Without a key, finding one's own lease means that the answer of an attempt inside was lost.
+            Start::Started(started) | Start::Existing(started) => {
+                let path = stream_path(&user, started.lease.stream_id);
+                Ok(StartAnswer::Started(Json(self.started(&user, started, now)), path))
+            }
+            Start::Ended(lease) => Err(ended(&lease).into()),
+            Start::KeyReused => {
+                let detail = "this Idempotency-Key was used with another body: use a new key for a new playback";
+                Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail).into())
+            }
+            Start::Denied(denial) => Err(self.denied(&user, &denial, now).into()),
+        }
+    }
+
+    /// List the live streams
+    ///
+    /// Oldest first, by `startedAt` and then by id. Read consistently.
+    #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
+    async fn list(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+    ) -> Result<StreamsAnswer, Failure<UserProblems>> {
+        let user = user_name.0.0;
+        let At { now, answer: Usage { limit, streams } } =
+            self.limiter.streams(&user).await.map_err(store_problem)?;
+        Ok(StreamsAnswer::Streams(Json(StreamsObject {
+            user_name: user.to_string(),
+            count: streams.len() as u32,
+            limit: limit.get() as u8,
+            remaining: limit.get().saturating_sub(streams.len()) as u32,
+            streams: streams.iter().map(|lease| self.stream_object(&user, lease, now)).collect(),
+        })))
+    }
+
+    /// Count the live streams
+    ///
+    /// Read consistently: a stream that was started or stopped before is counted or not.
+    #[oai(path = "/v1/users/:userName/streams/count", method = "get", operation_id = "count", tag = "Tag::Streams")]
+    async fn count(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+    ) -> Result<CountAnswer, Failure<UserProblems>> {
+        let user = user_name.0.0;
+        let Usage { limit, streams } = self.limiter.streams(&user).await.map_err(store_problem)?.answer;
+        Ok(CountAnswer::Count(Json(CountObject {
+            user_name: user.to_string(),
+            count: streams.len() as u32,
+            limit: limit.get() as u8,
+            remaining: limit.get().saturating_sub(streams.len()) as u32,
+        })))
+    }
+
+    /// Look at one stream
+    ///
+    /// 410 while an expired or ended stream is still remembered, else 404.
+    #[oai(path = "/v1/users/:userName/streams/:streamId", method = "get", operation_id = "get", tag = "Tag::Streams")]
+    async fn get(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        #[oai(name = "streamId")]
+        stream_id: Path<StreamIdParam>,
+    ) -> Result<StreamAnswer, Failure<StreamProblems>> {
+        let user = user_name.0.0;
+        let at = self.limiter.stream(&user, stream_id.0.0).await.map_err(store_problem)?;
+        self.state(&user, at)
+    }
+
+    /// Renew a stream
+    ///
+    /// Send one every `heartbeatIntervalSeconds`. **Stop playing only on 410 with `restart: "user"`; on
+    /// `restart: "auto"` start again.** On 5xx, or without an answer, keep playing until the lease runs out, and keep
+    /// trying. A body is ignored.
+    #[oai(
+        path = "/v1/users/:userName/streams/:streamId/heartbeat",
+        method = "post",
+        operation_id = "heartbeat",
+        tag = "Tag::Player"
+    )]
+    async fn heartbeat(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        #[oai(name = "streamId")]
+        stream_id: Path<StreamIdParam>,
+    ) -> Result<StreamAnswer, Failure<StreamProblems>> {
+        let user = user_name.0.0;
+        let at = self.limiter.heartbeat(&user, stream_id.0.0).await.map_err(store_problem)?;
+        self.state(&user, at)
+    }
+
+    /// Stop a stream, or evict it
+    ///
+    /// Frees the slot at once. 204 also when it is already gone. With `evict=true` somebody other than the stream's
+    /// own player ends it (another device, support): its player then learns so at the next heartbeat.
+    #[oai(path = "/v1/users/:userName/streams/:streamId", method = "delete", operation_id = "stop", tag = "Tag::Player")]
+    async fn stop(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        #[oai(name = "streamId")]
+        stream_id: Path<StreamIdParam>,
+        /// Whether somebody other than the stream's own player ends it.
+        evict: Query<Option<bool>>,
+    ) -> Result<DoneAnswer, Failure<UserProblems>> {
+        let by = if evict.0 == Some(true) { StoppedBy::Evictor } else { StoppedBy::Player };
+        self.limiter.stop(&user_name.0.0, stream_id.0.0, by).await.map_err(store_problem)?;
+        Ok(DoneAnswer::Done)
+    }
+
+    /// Stop a stream, by POST
+    ///
+    /// The same as DELETE, for `navigator.sendBeacon`, which can only POST. Any content type; a body is ignored.
+    #[oai(
+        path = "/v1/users/:userName/streams/:streamId/stop",
+        method = "post",
+        operation_id = "stopByPost",
+        tag = "Tag::Player"
+    )]
+    async fn stop_by_post(
+        &self,
+        #[oai(name = "userName")]
+        user_name: Path<UserNameParam>,
+        #[oai(name = "streamId")]
+        stream_id: Path<StreamIdParam>,
+    ) -> Result<DoneAnswer, Failure<UserProblems>> {
+        self.limiter.stop(&user_name.0.0, stream_id.0.0, StoppedBy::Player).await.map_err(store_problem)?;
+        Ok(DoneAnswer::Done)
+    }
+}
+
+impl StreamsApi {
+    fn stream_object(&self, user: &UserName, lease: &Lease, now: Timestamp) -> StreamObject {
+        StreamObject::new(user, lease, now, self.limiter.policy().heartbeat_interval_s)
+    }
+
+    fn started(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStreamObject {
+        StartedStreamObject {
+            stream: self.stream_object(user, &started.lease, now),
+            limit: started.limit.get() as u8,
+            ended: started.ended.into_iter().map(StreamId::uuid).collect(),
+        }
+    }
+
+    fn state(&self, user: &UserName, at: At<StreamState>) -> Result<StreamAnswer, Failure<StreamProblems>> {
+        match at.answer {
+            StreamState::Live(lease) => Ok(StreamAnswer::Live(Json(self.stream_object(user, &lease, at.now)))),
+            StreamState::Over(lease) => Err(ended(&lease).into()),
+            StreamState::NotFound => {
+                let mut problem = Problem::new(ProblemCode::StreamNotFound, "the user has no such stream");
+                problem.extra.restart = Some(Restart::Auto);
+                Err(problem.into())
+            }
+        }
+    }
+
+    fn denied(&self, user: &UserName, denial: &Denial, now: Timestamp) -> Problem {
+        let (count, limit) = (denial.streams.len(), denial.limit);
+        let mut problem =
+            Problem::new(ProblemCode::StreamLimitReached, format!("{count} of {limit} streams are in use"));
+        let earliest = denial.streams.iter().map(|lease| lease.expires_at).min();
+        problem.extra.limit = Some(limit.get() as u8);
+        problem.extra.count = Some(count as u32);
+        problem.extra.slot_frees_in_seconds = Some(earliest.map_or(0, |at| at.seconds_after(now)));
+        problem.extra.streams =
+            Some(denial.streams.iter().map(|lease| self.stream_object(user, lease, now)).collect());
+        problem
+    }
+}
+
+/// The 410 of a stream that is over. Only what ran out may restart by itself: a player that was pushed out and came
+/// back by itself would push out the other in turn, for ever.
+fn ended(lease: &Lease) -> Problem {
+    let reason = match &lease.ending {
+        None => "expired",
+        Some(ending) => match ending.reason {
+            EndReason::Evicted => "evicted",
+            EndReason::Replaced => "replaced",
+        },
+    };
+    let mut problem = Problem::new(ProblemCode::StreamEnded, format!("the stream has {reason}"));
+    if lease.ending.is_some() {
+        problem.detail = format!("the stream was {reason}");
+    }
+    problem.extra.reason = Some(reason);
+    problem.extra.restart = Some(if lease.ending.is_some() { Restart::User } else { Restart::Auto });
+    let ended_by = lease.ending.as_ref().and_then(|ending| ending.ended_by.as_ref());
+    problem.extra.ended_by = ended_by.map(|by| EndedByObject {
+        stream_id: by.stream_id.uuid(),
+        device_name: by.device_name.as_ref().map(ToString::to_string),
+    });
+    problem
+}
+
+/// A failing store is never a limit or an ended stream.
+pub fn store_problem(error: StoreError) -> Problem {
+    let mut problem = match error {
+        StoreError::NotApplied { .. } => Problem::new(ProblemCode::StoreUnavailable, "nothing was changed: try again"),
+        StoreError::Unknown(_) => {
+            Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request")
+        }
+        StoreError::Corrupt { .. } => Problem::new(ProblemCode::Internal, "stored data of this user is not valid"),
+    };
+    problem.cause = Some(error.to_string());
+    problem
+}
+
+/// A path segment's unreserved characters (RFC 3986) stay as they are.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn stream_path(user: &UserName, stream_id: StreamId) -> String {
+    format!("/v1/users/{}/streams/{stream_id}", utf8_percent_encode(user.as_str(), SEGMENT))
+}

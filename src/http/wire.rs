@@ -1,0 +1,365 @@
+//! The JSON of the API: what goes in and out, and nothing of how it comes about. Every doc comment here is part of the
+//! OpenAPI document.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat};
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
+use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
+use poem_openapi::{Enum, Object};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::admission::AtLimit;
+use crate::lease::{Lease, Timestamp};
+use crate::names::{Label, StreamId, UserName};
+
+/// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub struct StreamObject {
+    /// Names the stream in heartbeat and stop. A UUID in lower case.
+    pub stream_id: Uuid,
+    pub user_name: String,
+    pub device_id: Option<String>,
+    pub device_name: Option<String>,
+    pub content_id: Option<String>,
+    pub started_at: Instant,
+    /// By the server's clock. A player goes by `expiresInSeconds`.
+    pub expires_at: Instant,
+    /// How long the slot is held from now, in seconds, rounded up. Count from when the request was sent.
+    pub expires_in_seconds: u32,
+    /// How often to send a heartbeat. May change from answer to answer.
+    pub heartbeat_interval_seconds: u32,
+}
+
+/// A stream that was just started, or whose start was repeated.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub struct StartedStreamObject {
+    #[oai(flatten)]
+    pub stream: StreamObject,
+    /// How many streams this user may hold at once.
+    pub limit: u8,
+    /// The streams that this start replaced or evicted, oldest first.
+    pub ended: Vec<Uuid>,
+}
+
+/// The live streams of a user, oldest first.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase")]
+pub struct StreamsObject {
+    pub user_name: String,
+    /// How many live streams the user holds.
+    pub count: u32,
+    /// How many the user may hold.
+    pub limit: u8,
+    /// How many more can start now: `limit - count`, never below 0.
+    pub remaining: u32,
+    pub streams: Vec<StreamObject>,
+}
+
+/// How many live streams a user holds.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct CountObject {
+    pub user_name: String,
+    /// How many live streams the user holds.
+    pub count: u32,
+    /// How many the user may hold.
+    pub limit: u8,
+    /// How many more can start now: `limit - count`, never below 0.
+    pub remaining: u32,
+}
+
+/// How many streams a user may hold.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", example)]
+pub struct LimitObject {
+    pub user_name: String,
+    pub limit: u8,
+    /// Whether the limit is the user's own or the default of the service.
+    pub source: LimitSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum LimitSource {
+    Default,
+    User,
+}
+
+/// The service is well.
+#[derive(Clone, Debug, Object)]
+pub struct HealthObject {
+    /// Always `ok`.
+    pub status: String,
+    /// The version of the service.
+    pub version: String,
+}
+
+/// What a player may say when it starts a stream. Everything is optional; `null` means absent.
+#[derive(Clone, Debug, Default, Deserialize, Object)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", deny_unknown_fields, example, rename = "StartRequest")]
+pub struct StartBody {
+    /// An id that the player keeps across restarts. A live stream of the same device is replaced, so that a page
+    /// reload never counts twice. 1 to 128 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 128))]
+    pub device_id: Option<String>,
+    /// What a person calls the device: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub device_name: Option<String>,
+    /// What is being watched: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub content_id: Option<String>,
+    /// Streams of the same user that this one takes over from, in one step. If the start is denied, they live on.
+    #[oai(validator(max_items = 10))]
+    pub replaces: Option<Vec<String>>,
+    /// What to do when the user is at the limit. The default is a setting of the service, normally `reject`.
+    pub at_limit: Option<AtLimitBody>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Enum)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", rename = "AtLimit")]
+pub enum AtLimitBody {
+    /// Answer 409 and leave all streams alone.
+    Reject,
+    /// End the oldest live streams to make room.
+    EvictOldest,
+}
+
+/// The user's own limit.
+#[derive(Clone, Debug, Deserialize, Object)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", deny_unknown_fields, example, rename = "LimitRequest")]
+pub struct LimitBody {
+    /// How many streams the user may hold at once: 1 to 50.
+    #[oai(validator(minimum(value = "1"), maximum(value = "50")))]
+    pub limit: u64,
+}
+
+/// Why a request was not answered as asked (RFC 9457). Go by `code`.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "Problem")]
+pub struct ProblemObject {
+    /// `urn:stream-manager:problem:<code>`
+    pub r#type: String,
+    /// Names the problem; stable.
+    pub code: String,
+    /// The problem in a few words; the same for each code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time, for people; its wording may change.
+    pub detail: String,
+    /// `urn:stream-manager:request:<X-Request-Id>`, to be found in the log.
+    pub instance: String,
+    /// What is wrong with which field (`invalid-request`).
+    pub errors: Option<Vec<FieldError>>,
+    /// Whether the player may start again by itself or must wait for its user (`stream-not-found`, `stream-ended`).
+    pub restart: Option<Restart>,
+    /// How many streams the user may hold (`stream-limit-reached`).
+    pub limit: Option<u8>,
+    /// How many live streams the user holds (`stream-limit-reached`).
+    pub count: Option<u32>,
+    /// The live streams, oldest first (`stream-limit-reached`).
+    pub streams: Option<Vec<StreamObject>>,
+    /// When the first of them runs out unless it is renewed, in seconds (`stream-limit-reached`).
+    pub slot_frees_in_seconds: Option<u32>,
+    /// `expired`, `evicted` or `replaced` (`stream-ended`).
+    pub reason: Option<String>,
+    /// The start that ended the stream, if one did (`stream-ended`).
+    pub ended_by: Option<EndedByObject>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Object)]
+pub struct FieldError {
+    pub field: String,
+    pub reason: String,
+}
+
+/// What may start a stream again after it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+pub enum Restart {
+    /// The player, by itself.
+    Auto,
+    /// Only a person: somebody took the slot on purpose, and taking it back without being asked would go on for ever.
+    User,
+}
+
+/// The start that ended a stream.
+#[derive(Clone, Debug, Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "EndedBy")]
+pub struct EndedByObject {
+    pub stream_id: Uuid,
+    pub device_name: Option<String>,
+}
+
+impl StreamObject {
+    pub fn new(user: &UserName, lease: &Lease, now: Timestamp, heartbeat_interval_s: u32) -> Self {
+        Self {
+            stream_id: lease.stream_id.uuid(),
+            user_name: user.to_string(),
+            device_id: lease.device_id.as_ref().map(Label::to_string),
+            device_name: lease.device_name.as_ref().map(Label::to_string),
+            content_id: lease.content_id.as_ref().map(Label::to_string),
+            started_at: Instant(lease.started_at),
+            expires_at: Instant(lease.expires_at),
+            expires_in_seconds: lease.expires_at.seconds_after(now),
+            heartbeat_interval_seconds: heartbeat_interval_s,
+        }
+    }
+
+    pub fn example_value() -> Self {
+        Self {
+            stream_id: Uuid::from_u128(0x6fa4_59ea_ee8a_4ca4_894e_db77_e160_355e),
+            user_name: "ann".to_owned(),
+            device_id: Some("tv-42".to_owned()),
+            device_name: Some("Living-room TV".to_owned()),
+            content_id: Some("movie-7".to_owned()),
+            started_at: Instant(Timestamp::from_epoch_ms(1_790_000_000_000)),
+            expires_at: Instant(Timestamp::from_epoch_ms(1_790_000_090_000)),
+            expires_in_seconds: 90,
+            heartbeat_interval_seconds: 30,
+        }
+    }
+}
+
+impl From<AtLimitBody> for AtLimit {
+    fn from(at_limit: AtLimitBody) -> Self {
+        match at_limit {
+            AtLimitBody::Reject => Self::Reject,
+            AtLimitBody::EvictOldest => Self::EvictOldest,
+        }
+    }
+}
+
+impl poem_openapi::types::Example for StreamObject {
+    fn example() -> Self {
+        Self::example_value()
+    }
+}
+
+impl poem_openapi::types::Example for StartedStreamObject {
+    fn example() -> Self {
+        Self { stream: StreamObject::example_value(), limit: 3, ended: Vec::new() }
+    }
+}
+
+impl poem_openapi::types::Example for CountObject {
+    fn example() -> Self {
+        Self { user_name: "ann".to_owned(), count: 2, limit: 3, remaining: 1 }
+    }
+}
+
+impl poem_openapi::types::Example for LimitObject {
+    fn example() -> Self {
+        Self { user_name: "ann".to_owned(), limit: 5, source: LimitSource::User }
+    }
+}
+
+impl poem_openapi::types::Example for StartBody {
+    fn example() -> Self {
+        Self {
+            device_id: Some("tv-42".to_owned()),
+            device_name: Some("Living-room TV".to_owned()),
+            content_id: Some("movie-7".to_owned()),
+            replaces: None,
+            at_limit: Some(AtLimitBody::Reject),
+        }
+    }
+}
+
+impl poem_openapi::types::Example for LimitBody {
+    fn example() -> Self {
+        Self { limit: 5 }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Instant(pub Timestamp);
+
+/// A user's name as a part of the path.
+#[derive(Clone, Debug)]
+pub struct UserNameParam(pub UserName);
+
+/// A stream's id as a part of the path, in any case.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamIdParam(pub StreamId);
+
+impl ToJSON for Instant {
+    fn to_json(&self) -> Option<Value> {
+        let at = DateTime::from_timestamp_millis(self.0.epoch_ms()).unwrap_or_default();
+        Some(json!(at.to_rfc3339_opts(SecondsFormat::Millis, true)))
+    }
+}
+
+/// poem-openapi wants every object to be readable.
+impl ParseFromJSON for Instant {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        let at = DateTime::parse_from_rfc3339(value.as_ref().and_then(Value::as_str).unwrap_or_default())?;
+        Ok(Self(Timestamp::from_epoch_ms(at.timestamp_millis())))
+    }
+}
+
+impl ParseFromParameter for UserNameParam {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        UserName::parse(value).map(Self).map_err(ParseError::custom)
+    }
+}
+
+impl ParseFromParameter for StreamIdParam {
+    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+        StreamId::parse(value).map(Self).map_err(ParseError::custom)
+    }
+}
+
+/// What poem-openapi wants to know of a type that is a string on the wire.
+macro_rules! string_on_the_wire {
+    ($type:ty, $name:literal, $schema:expr) => {
+        impl Type for $type {
+            const IS_REQUIRED: bool = true;
+            type RawValueType = Self;
+            type RawElementValueType = Self;
+
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn schema_ref() -> MetaSchemaRef {
+                MetaSchemaRef::Inline(Box::new($schema))
+            }
+
+            fn as_raw_value(&self) -> Option<&Self::RawValueType> {
+                Some(self)
+            }
+
+            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self::RawElementValueType> + 'a> {
+                Box::new(std::iter::once(self))
+            }
+        }
+    };
+}
+
+string_on_the_wire!(Instant, "string_date_time", MetaSchema::new_with_format("string", "date-time"));
+string_on_the_wire!(StreamIdParam, "string_stream_id", MetaSchema {
+    description: Some("The id that start answered: a UUID, in any case."),
+    example: Some(json!("6fa459ea-ee8a-4ca4-894e-db77e160355e")),
+    ..MetaSchema::new_with_format("string", "uuid")
+});
+string_on_the_wire!(UserNameParam, "string_user_name", MetaSchema {
+    min_length: Some(1),
+    max_length: Some(UserName::MAX_BYTES),
+    description: Some(
+        "Whose streams are counted: opaque and case-sensitive, percent-encoded. 1 to 256 bytes of UTF-8 in NFC, \
+         without control or bidirectional control characters and without white space at either end."
+    ),
+    example: Some(json!("ann")),
+    ..MetaSchema::new("string")
+});

@@ -1,0 +1,131 @@
+//! The command line: reads the settings, and runs one command with the real clock, store and servers.
+
+mod serve;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use stream_manager::config::{Config, StoreKind};
+use stream_manager::store::dynamodb::client;
+use stream_manager::{http, migrate, telemetry};
+
+/// Limits how many video streams a user watches at once.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// A file of settings over the built-in ones; see `check-config`
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve requests (the default)
+    Serve,
+    /// Create the DynamoDB table, or bring it up to date
+    Migrate,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the settings in force, or say what is wrong with them
+    CheckConfig,
+    /// Ask a running service on this host whether it lives; for containers without a shell
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref(), environment()?)?;
+    match arguments.command {
+        None | Some(Command::Serve) => {
+            telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
+            runtime()?.block_on(serve::serve(&config))
+        }
+        Some(Command::Migrate) => runtime()?.block_on(run_migrate(&config)),
+        Some(Command::CheckConfig) => {
+            print!("{}", config.to_toml());
+            Ok(())
+        }
+        Some(Command::Healthcheck) => healthcheck(config.server.bind),
+        Some(Command::Openapi) => {
+            println!("{}", http::openapi_document());
+            Ok(())
+        }
+    }
+}
+
+/// Only what could be ours: other variables need not be UTF-8.
+fn environment() -> Result<HashMap<String, String>> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        name.to_ascii_uppercase().starts_with("STREAM_MANAGER").then_some((name, value))
+    });
+    let text = ours.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => bail!("the environment variable {name} is not UTF-8"),
+    });
+    text.collect()
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+async fn run_migrate(config: &Config) -> Result<()> {
+    if config.store.kind != StoreKind::DynamoDb {
+        bail!("only store.kind = \"dynamodb\" needs `migrate`: the other stores prepare themselves at start");
+    }
+    let table = &config.dynamodb.table;
+    let client = client::connect(&config.client()).await?;
+    let migrated = migrate::migrate(&client, table).await?;
+    let changes = match (migrated.created_table, migrated.enabled_ttl) {
+        (true, _) => "created, TTL is on",
+        (false, true) => "was there, TTL was turned on",
+        (false, false) => "is up to date, nothing was changed",
+    };
+    println!("table {table:?}: {changes}");
+    Ok(())
+}
+
+/// One request by hand: an HTTP client is much to carry for this.
+fn healthcheck(bind: SocketAddr) -> Result<()> {
+    let host = match bind.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let address = SocketAddr::new(host, bind.port());
+    let within = Duration::from_secs(3);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, within)?;
+        stream.set_read_timeout(Some(within))?;
+        stream.set_write_timeout(Some(within))?;
+        write!(stream, "GET /health/live HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(4096).read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = ask().with_context(|| format!("no answer from http://{address}/health/live"))?;
+    let status = answer.lines().next().unwrap_or_default();
+    if !status.starts_with("HTTP/1.1 200 ") {
+        bail!("http://{address}/health/live answered {status:?}");
+    }
+    println!("ok");
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Brings the table to what the service needs: creates it, waits for it, turns TTL on. Changes nothing that is there,
+//! and never drops anything.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+const CREATE_TABLE: &str = include_str!("../migrations/0001_user-streams.CreateTable.json");
+const UPDATE_TIME_TO_LIVE: &str = include_str!("../migrations/0002_user-streams.UpdateTimeToLive.json");
+
+/// How long a new table may take to become active; normally seconds.
+const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(500);
+
+/// What a migration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    pub created_table: bool,
+    pub enabled_ttl: bool,
+}
+
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    #[error("table {0:?} does not exist: run `stream-manager migrate`")]
+    Missing(String),
+    #[error("table {table:?} has other keys than this service needs: it has {found}, needed is {needed}; choose another name in dynamodb.table")]
+    WrongKeys { table: String, found: String, needed: String },
+    #[error("table {0:?} has no TTL: run `stream-manager migrate`")]
+    NoTtl(String),
+    #[error("table {table:?} has its TTL on attribute {found:?}, needed is {needed:?}: turn it off, then run `stream-manager migrate`")]
+    WrongTtl { table: String, found: String, needed: String },
+    #[error("table {table:?} is {status}, not active, after {within_s} s: run `stream-manager migrate` again")]
+    NotActive { table: String, status: String, within_s: u64 },
+    #[error("the migration files are not valid: {0}")]
+    Files(String),
+    /// The store did not do it; it may do so another time.
+    #[error("DynamoDB did not answer as hoped: {0}")]
+    Store(String),
+}
+
+impl MigrateError {
+    /// Whether asking again later can help without anybody doing something.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::NotActive { .. })
+    }
+}
+
+/// Applies all migrations. Run again, or by several at once, it changes nothing more.
+pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateError> {
+    let needed: CreateTable = file(CREATE_TABLE)?;
+    let created_table = describe(client, table).await?.is_none() && create(client, table, &needed).await?;
+    wait_until_active(client, table, &needed).await?;
+    let enabled_ttl = match check_ttl(client, table).await {
+        Ok(()) => false,
+        Err(MigrateError::NoTtl(_)) => enable_ttl(client, table).await?,
+        Err(error) => return Err(error),
+    };
+    Ok(Migrated { created_table, enabled_ttl })
+}
+
+/// Whether the table is what the service needs. Reads only.
+pub async fn check(client: &Client, table: &str) -> Result<(), MigrateError> {
+    let needed: CreateTable = file(CREATE_TABLE)?;
+    let found = describe(client, table).await?.ok_or_else(|| MigrateError::Missing(table.to_owned()))?;
+    check_keys(table, &found, &needed)?;
+    check_ttl(client, table).await
+}
+
+/// The part of CreateTable's input that the migration has.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct CreateTable {
+    #[serde(rename = "TableName")]
+    _table_name: String,
+    attribute_definitions: Vec<Attribute>,
+    key_schema: Vec<Key>,
+    billing_mode: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Attribute {
+    attribute_name: String,
+    attribute_type: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Key {
+    attribute_name: String,
+    key_type: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct UpdateTimeToLive {
+    #[serde(rename = "TableName")]
+    _table_name: String,
+    time_to_live_specification: Ttl,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Ttl {
+    enabled: bool,
+    attribute_name: String,
+}
+
+fn file<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MigrateError> {
+    serde_json::from_str(json).map_err(|error| MigrateError::Files(error.to_string()))
+}
+
+async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, MigrateError> {
+    match client.describe_table().table_name(table).send().await {
+        Ok(described) => Ok(described.table),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+        Err(error) => Err(store(error)),
+    }
+}
+
+/// False when somebody else created it first.
+async fn create(client: &Client, table: &str, needed: &CreateTable) -> Result<bool, MigrateError> {
+    let mut request = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::from(needed.billing_mode.as_str()));
+    for attribute in &needed.attribute_definitions {
+        let definition = AttributeDefinition::builder()
+            .attribute_name(&attribute.attribute_name)
+            .attribute_type(ScalarAttributeType::from(attribute.attribute_type.as_str()));
+        request = request.attribute_definitions(definition.build()?);
+    }
+    for key in &needed.key_schema {
+        let element = KeySchemaElement::builder()
+            .attribute_name(&key.attribute_name)
+            .key_type(KeyType::from(key.key_type.as_str()));
+        request = request.key_schema(element.build()?);
+    }
+    match request.send().await {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => Ok(false),
+        Err(error) => Err(store(error)),
+    }
+}
+
+async fn wait_until_active(client: &Client, table: &str, needed: &CreateTable) -> Result<(), MigrateError> {
+    let mut status = TableStatus::Creating;
+    for _ in 0..ACTIVE_WITHIN.as_millis() / POLL.as_millis() {
+        if let Some(found) = describe(client, table).await? {
+            check_keys(table, &found, needed)?;
+            match found.table_status {
+                Some(TableStatus::Active | TableStatus::Updating) => return Ok(()),
+                Some(other) => status = other,
+                None => {}
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let within_s = ACTIVE_WITHIN.as_secs();
+    Err(MigrateError::NotActive { table: table.to_owned(), status: status.to_string(), within_s })
+}
+
+fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Result<(), MigrateError> {
+    let type_of = |name: &str| {
+        let mut definitions = found.attribute_definitions().iter();
+        definitions.find(|definition| definition.attribute_name() == name).map_or("?", |d| d.attribute_type().as_str())
+    };
+    let found_keys = found.key_schema().iter().map(|key| {
+        format!("{} {} ({})", key.key_type().as_str(), key.attribute_name(), type_of(key.attribute_name()))
+    });
+    let needed_type = |name: &str| {
+        let mut definitions = needed.attribute_definitions.iter();
+        definitions.find(|definition| definition.attribute_name == name).map_or("?", |d| d.attribute_type.as_str())
+    };
+    let needed_keys = needed
+        .key_schema
+        .iter()
+        .map(|key| format!("{} {} ({})", key.key_type, key.attribute_name, needed_type(&key.attribute_name)));
+    let (found, needed) = (found_keys.collect::<Vec<_>>().join(", "), needed_keys.collect::<Vec<_>>().join(", "));
+    if found == needed { Ok(()) } else { Err(MigrateError::WrongKeys { table: table.to_owned(), found, needed }) }
+}
+
+async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
+    let needed = file::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
+    let described = client.describe_time_to_live().table_name(table).send().await.map_err(store)?;
+    let ttl = described.time_to_live_description;
+    match ttl.as_ref().and_then(|ttl| ttl.time_to_live_status()) {
+        Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
+            let found = ttl.and_then(|ttl| ttl.attribute_name).unwrap_or_default();
+            if found == needed.attribute_name {
+                return Ok(());
+            }
+            Err(MigrateError::WrongTtl { table: table.to_owned(), found, needed: needed.attribute_name })
+        }
+        _ => Err(MigrateError::NoTtl(table.to_owned())),
+    }
+}
+
+/// False when somebody else enabled it first.
+async fn enable_ttl(client: &Client, table: &str) -> Result<bool, MigrateError> {
+    let needed = file::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
+    let specification =
+        TimeToLiveSpecification::builder().enabled(needed.enabled).attribute_name(needed.attribute_name).build()?;
+    match client.update_time_to_live().table_name(table).time_to_live_specification(specification).send().await {
+        Ok(_) => Ok(true),
+        // DynamoDB answers a second "enable" with a ValidationException: the state decides, not the text.
+        Err(error) => check_ttl(client, table).await.map(|()| false).map_err(|_| store(error)),
+    }
+}
+
+fn store<E: ProvideErrorMetadata + std::error::Error + 'static>(error: SdkError<E>) -> MigrateError {
+    MigrateError::Store(DisplayErrorContext(error).to_string())
+}
+
+impl From<BuildError> for MigrateError {
+    fn from(error: BuildError) -> Self {
+        Self::Files(DisplayErrorContext(error).to_string())
+    }
+}

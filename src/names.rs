@@ -1,0 +1,219 @@
+//! Names that come from outside: users, devices, contents. Each is checked once, here, and is plain data after.
+//! Nothing here knows HTTP or storage.
+
+use std::fmt;
+
+use thiserror::Error;
+use unicode_normalization::is_nfc;
+use uuid::Uuid;
+
+/// Whose streams are counted: opaque, case-sensitive, 1 to 256 bytes of UTF-8 in NFC, without control or
+/// bidirectional control characters and without white space at either end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(Box<str>);
+
+/// An id of the player's own choosing: 1 to 128 bytes of UTF-8 in NFC, no control characters.
+pub type DeviceId = Label<128>;
+/// What a person calls the device: 1 to 256 bytes of UTF-8 in NFC, no control characters.
+pub type DeviceName = Label<256>;
+/// What is being watched: 1 to 256 bytes of UTF-8 in NFC, no control characters.
+pub type ContentId = Label<256>;
+
+/// A text of 1 to `MAX` bytes of UTF-8 in NFC without control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label<const MAX: usize>(Box<str>);
+
+/// What a client sends to make a start repeatable: 1 to 255 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(Box<str>);
+
+/// Names one stream (one playback). A UUID, printed in lower case, read in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(Uuid);
+
+/// Why a text is not a name; the message says what to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NameError {
+    #[error("must not be empty")]
+    Empty,
+    #[error("must be at most {max} bytes of UTF-8, has {actual}")]
+    TooLong { max: usize, actual: usize },
+    #[error("must not contain control characters")]
+    Control,
+    #[error("must not contain bidirectional control characters")]
+    Bidirectional,
+    #[error("must not begin or end with white space")]
+    OuterWhiteSpace,
+    #[error("must be in Unicode normalization form C (NFC)")]
+    NotNormalized,
+    #[error("must be 1 to 255 visible ASCII characters")]
+    NotVisibleAscii,
+    #[error("must be a UUID, such as 6fa459ea-ee8a-4ca4-894e-db77e160355e")]
+    NotUuid,
+}
+
+impl UserName {
+    /// The most bytes that a user's name may have.
+    pub const MAX_BYTES: usize = 256;
+
+    /// Checks `text`; nothing is trimmed, folded or normalized, since two spellings would be two limits.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_text(text, Self::MAX_BYTES)?;
+        if text.chars().any(is_bidirectional_control) {
+            return Err(NameError::Bidirectional);
+        }
+        if text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
+            return Err(NameError::OuterWhiteSpace);
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> Label<MAX> {
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_text(text, MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl IdempotencyKey {
+    pub fn parse(bytes: &[u8]) -> Result<Self, NameError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(Self(text.into()))
+            }
+            _ => Err(NameError::NotVisibleAscii),
+        }
+    }
+}
+
+impl StreamId {
+    /// A random id (UUID version 4) from 16 random bytes.
+    pub fn random(bytes: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    /// The id that every start of this user with this key gets (UUID version 5), so that a retry finds the lease
+    /// that the first try made. The user's length goes first, so that no two (user, key) read the same.
+    pub fn from_key(user_name: &UserName, key: &IdempotencyKey) -> Self {
+        let user_name = user_name.as_str();
+        let name = format!("{}:{user_name}{}", user_name.len(), key.0);
+        Self(Uuid::new_v5(&KEYED_STREAMS, name.as_bytes()))
+    }
+
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        // The hyphenated form only: `Uuid` would also read braces, URNs and bare hexadecimal digits.
+        match Uuid::try_parse(text) {
+            Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
+            _ => Err(NameError::NotUuid),
+        }
+    }
+
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<const MAX: usize> fmt::Display for Label<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Namespace of the ids that come from idempotency keys; part of the stored format, never to be changed.
+const KEYED_STREAMS: Uuid = Uuid::from_u128(0x5d1a_7c1e_0f4b_4b7e_9a53_2f6c_8e90_d417);
+
+fn check_text(text: &str, max: usize) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > max {
+        return Err(NameError::TooLong { max, actual: text.len() });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    if !is_nfc(text) {
+        return Err(NameError::NotNormalized);
+    }
+    Ok(())
+}
+
+/// Unicode's Bidi_Control property (PropList.txt): twelve characters since Unicode 6.3.
+fn is_bidirectional_control(c: char) -> bool {
+    matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_is_opaque_text() {
+        for good in ["a", "..", "a/b", "ann@example.com", "Ann", "日本", "é", "a b", &"x".repeat(256)] {
+            assert_eq!(UserName::parse(good).expect(good).as_str(), good);
+        }
+        for (bad, why) in [
+            ("", NameError::Empty),
+            (" a", NameError::OuterWhiteSpace),
+            ("a\u{3000}", NameError::OuterWhiteSpace),
+            ("a\nb", NameError::Control),
+            ("a\u{85}b", NameError::Control),
+            ("a\u{202E}b", NameError::Bidirectional),
+            ("e\u{301}", NameError::NotNormalized),
+            (&"x".repeat(257), NameError::TooLong { max: 256, actual: 257 }),
+            (&"é".repeat(129), NameError::TooLong { max: 256, actual: 258 }),
+        ] {
+            assert_eq!(UserName::parse(bad), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_id_is_read_in_any_case_and_printed_in_lower_case() {
+        let id = StreamId::parse("6FA459EA-EE8A-4CA4-894E-DB77E160355E").expect("a UUID");
+        assert_eq!(id.to_string(), "6fa459ea-ee8a-4ca4-894e-db77e160355e");
+        for bad in ["", "x", "{6fa459ea-ee8a-4ca4-894e-db77e160355e}", "6fa459eaee8a4ca4894edb77e160355e"] {
+            assert_eq!(StreamId::parse(bad), Err(NameError::NotUuid), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_from_a_key_never_changes_and_is_the_users_own() {
+        let id = |user: &str, key: &str| {
+            let user = UserName::parse(user).expect("a name");
+            StreamId::from_key(&user, &IdempotencyKey::parse(key.as_bytes()).expect("a key")).to_string()
+        };
+        assert_eq!(id("ann", "k"), id("ann", "k"));
+        assert_eq!(id("ann", "k"), "c2cf2db8-6ca5-5d9e-8bd5-ea2f1a4d1a9b", "stored ids depend on it");
+        assert_ne!(id("ann", "bk"), id("annb", "k"));
+        assert_ne!(id("1", ":1x"), id("1:", "1x"));
+    }
+
+    #[test]
+    fn an_idempotency_key_is_visible_ascii() {
+        assert!(IdempotencyKey::parse(b"!~").is_ok());
+        for bad in [&b""[..], b"a b", b"\x7f", "é".as_bytes(), b"\xff", &[b'x'; 256]] {
+            assert_eq!(IdempotencyKey::parse(bad), Err(NameError::NotVisibleAscii));
+        }
+    }
+}

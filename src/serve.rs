@@ -1,0 +1,154 @@
+//! Wires the real clock, store and servers together, and stops them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aws_sdk_dynamodb::Client;
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use stream_manager::clock::{Clock, SystemClock};
+use stream_manager::config::{Config, StoreKind};
+use stream_manager::http::{self, Readiness, server};
+use stream_manager::limiter::Limiter;
+use stream_manager::metrics::Metrics;
+use stream_manager::migrate;
+use stream_manager::store::LeaseStore;
+use stream_manager::store::dynamodb::{DynamoStore, client};
+use stream_manager::store::memory::MemoryStore;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// One shard after the other; all of them in under a minute.
+const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// Serves until SIGTERM or ctrl-C, then finishes what is in flight.
+pub async fn serve(config: &Config) -> Result<()> {
+    let (public, management) = (config.server.bind, config.server.management_bind);
+    let public = listen(public, "server.bind").await?;
+    let management = listen(management, "server.management_bind").await?;
+    let readiness = Arc::new(Readiness::default());
+    let metrics = Arc::new(Metrics::new());
+    let clock = Arc::new(SystemClock);
+    let store = open_store(config, &readiness, clock.clone()).await?;
+    let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
+    let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
+    let app = Arc::new(http::app(limiter, Arc::clone(&readiness), Arc::clone(&metrics), config.bounds()));
+    let operators = Arc::new(http::management(Arc::clone(&metrics), config.bounds()));
+
+    let address = public.local_addr()?;
+    info!("stream-manager {} on http://{address}", env!("CARGO_PKG_VERSION"));
+    info!("Swagger UI: http://{address}/swagger");
+    info!("metrics: http://{}/metrics", management.local_addr()?);
+
+    let stop = CancellationToken::new();
+    let (settings, quiet) = (config.server(), Arc::new(Metrics::new()));
+    let operators = tokio::spawn(server::serve(management, operators, quiet, settings, stop.clone()));
+    let players = tokio::spawn(server::serve(public, app, metrics, settings, stop.clone()));
+    stop_signal().await?;
+    info!("stopping: finishing what is in flight");
+    readiness.drain();
+    stop.cancel();
+    let finished = players.await?;
+    operators.abort();
+    if finished {
+        info!("stopped");
+    } else {
+        warn!(drain_s = config.server.drain_s, "stopped with requests or connections still open");
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, set {key} to a free address"))
+}
+
+async fn stop_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        pressed = tokio::signal::ctrl_c() => pressed.context("cannot listen for ctrl-C"),
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    readiness: &Arc<Readiness>,
+    clock: Arc<SystemClock>,
+) -> Result<Arc<dyn LeaseStore>> {
+    match config.store.kind {
+        StoreKind::Memory => {
+            let store = Arc::new(MemoryStore::new());
+            tokio::spawn(sweep(Arc::clone(&store), clock));
+            info!("store: memory; nothing is kept when this process ends");
+            readiness.store_seen();
+            Ok(store)
+        }
+        StoreKind::Embedded => open_embedded(config, readiness).await,
+        StoreKind::DynamoDb => {
+            let client = client::connect(&config.client()).await?;
+            let table = config.dynamodb.table.clone();
+            info!("store: DynamoDB table {table:?}");
+            match migrate::check(&client, &table).await {
+                Ok(()) => readiness.store_seen(),
+                Err(error) if error.is_transient() => {
+                    warn!(%error, "the store does not answer yet: not ready until it does");
+                    tokio::spawn(look_for_table(client.clone(), table.clone(), Arc::clone(readiness)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Ok(Arc::new(DynamoStore::new(client, table)))
+        }
+    }
+}
+
+#[cfg(feature = "embedded")]
+async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<Arc<dyn LeaseStore>> {
+    use stream_manager::config::Sync;
+    use stream_manager::store::embedded::{self, Embedded};
+
+    let path = &config.embedded.path;
+    let sync = match config.embedded.sync {
+        Sync::Normal => embedded::Sync::Normal,
+        Sync::Full => embedded::Sync::Full,
+    };
+    let engine = Embedded::open(path, sync)?;
+    let client = client::in_process(&config.client(), engine.http_client());
+    migrate::migrate(&client, &config.dynamodb.table).await?;
+    let shown = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    info!("store: embedded; the state is in {}", shown.display());
+    readiness.store_seen();
+    Ok(Arc::new(DynamoStore::new(client, &config.dynamodb.table)))
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn open_embedded(_: &Config, _: &Readiness) -> Result<Arc<dyn LeaseStore>> {
+    anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
+}
+
+async fn look_for_table(client: Client, table: String, readiness: Arc<Readiness>) {
+    loop {
+        tokio::time::sleep(STORE_RETRY).await;
+        match migrate::check(&client, &table).await {
+            Ok(()) => {
+                info!("the store answers: ready");
+                return readiness.store_seen();
+            }
+            Err(error) => error!(%error, "not ready"),
+        }
+    }
+}
+
+async fn sweep(store: Arc<MemoryStore>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(MEMORY_SWEEP_INTERVAL);
+    loop {
+        for shard in 0..store.shards() {
+            interval.tick().await;
+            store.sweep_shard(shard, clock.now());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The store on a DynamoDB table that any number of instances share: a verb, a request. The protocol is in
+//! docs/ARCHITECTURE.md; its expressions are in [`writes`], its items in [`items`].
+
+pub mod client;
+mod errors;
+pub mod items;
+pub mod writes;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+
+use self::errors::{Cancelled, cancellation_error, cancelled, condition_failed, store_error};
+use self::items::{Counter, Partition, instant, number};
+use super::{LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams};
+use crate::admission::{Decision, Guard, OwnLease, Snapshot, Start, StartRequest, Started, decide};
+use crate::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::names::{StreamId, UserName};
+
+/// A page is 1 MB, over a thousand leases: a user with more of them than this retained is refused, not served slowly.
+const MAX_PAGES: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct DynamoStore {
+    client: Client,
+    table: String,
+}
+
+impl DynamoStore {
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        Self { client, table: table.into() }
+    }
+
+    /// One transaction. `None` when it does not settle the matter and the start has to be decided on a read.
+    async fn plain_start(
+        &self,
+        user: &UserName,
+        request: &StartRequest,
+        now: Timestamp,
+    ) -> Result<Option<Start>> {
+        let reasons = match self.transact(writes::plain_start(&self.table, user, request, now)?).await {
+            Ok(()) => {
+                let (lease, limit) = (request.lease(now), request.default_limit);
+                return Ok(Some(Start::Started(Started { lease, limit, ended: Vec::new(), reaped: 0 })));
+            }
+            Err(Cancelled::Reasons(reasons)) => reasons,
+            Err(Cancelled::Failed(error)) => return Err(error),
+        };
+        // The lease first: when both conditions fail, a start that finds its own lease was admitted before.
+        let own = reasons.get(writes::PLAIN_LEASE).and_then(|reason| reason.item.as_ref());
+        if let Some(own) = own {
+            let own = items::decode_lease(own)?;
+            match request.own_lease(&own, now) {
+                OwnLease::Ended => return Ok(Some(Start::Ended(own))),
+                OwnLease::KeyReused => return Ok(Some(Start::KeyReused)),
+                // Its answer holds the user's limit and whom it ended, which only a read tells.
+                OwnLease::Live | OwnLease::Expired => return Ok(None),
+            }
+        }
+        match cancellation_error(&reasons) {
+            StoreError::NotApplied { refusal: Refusal::Contention, .. } => Ok(None),
+            error => Err(error),
+        }
+    }
+
+    /// One consistent query, and one transaction unless the answer is clear without.
+    async fn deciding_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Start> {
+        let Partition { counter, leases } = self.partition(user).await?;
+        let members: Vec<StreamId> = counter.streams.into_iter().collect();
+        let guard = Guard { revision: counter.revision, own_limit: counter.stream_limit };
+        let commit = match decide(&Snapshot { guard, members: &members, leases: &leases }, request, now) {
+            Decision::Answer(start) => return Ok(start),
+            Decision::Admit(commit) => commit,
+        };
+        match self.transact(writes::commit(&self.table, user, &commit)?).await {
+            Ok(()) => Ok(Start::Started(commit.into_started())),
+            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
+            Err(Cancelled::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn transact(&self, actions: Vec<TransactWriteItem>) -> std::result::Result<(), Cancelled> {
+        let request = self.client.transact_write_items().set_transact_items(Some(actions));
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        request.send().await.map(|_| ()).map_err(cancelled)
+    }
+
+    async fn partition(&self, user: &UserName) -> Result<Partition> {
+        let condition = "#userName = :user";
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression(condition)
+            .set_expression_attribute_names(writes::names([condition]))
+            .expression_attribute_values(":user", items::text(user.as_str()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let mut items = Vec::new();
+        let mut from = None;
+        for _ in 0..MAX_PAGES {
+            let page = request.clone().set_exclusive_start_key(from).send().await.map_err(store_error)?;
+            items.extend(page.items.unwrap_or_default());
+            from = page.last_evaluated_key;
+            if from.is_none() {
+                return items::decode_partition(&items);
+            }
+        }
+        let detail = format!("the user's partition has more than {MAX_PAGES} MB");
+        Err(StoreError::NotApplied { refusal: Refusal::Rejected, detail })
+    }
+
+    async fn item(&self, key: items::Item) -> Result<Option<items::Item>> {
+        let request = self.client.get_item().table_name(&self.table).set_key(Some(key)).consistent_read(true);
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        Ok(request.send().await.map_err(store_error)?.item)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoStore {
+    async fn start(&self, user: &UserName, request: &StartRequest, room: Room, now: Timestamp) -> Result<Start> {
+        if room == Room::Expected && !request.looks_at_others() {
+            if let Some(start) = self.plain_start(user, request, now).await? {
+                return Ok(start);
+            }
+        }
+        self.deciding_start(user, request, now).await
+    }
+
+    async fn heartbeat(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<StreamState> {
+        let expires_at = terms.expires_at(now);
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(items::lease_key(user, stream_id)))
+            .update_expression(writes::HEARTBEAT_UPDATE)
+            .condition_expression(writes::HEARTBEAT_CONDITION)
+            .set_expression_attribute_names(writes::names([writes::HEARTBEAT_UPDATE, writes::HEARTBEAT_CONDITION]))
+            .set_expression_attribute_values(writes::values([
+                (":now", instant(now)),
+                (":new", instant(expires_at)),
+                (":ttl", number(terms.ttl_s(expires_at))),
+            ]))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let error = match request.send().await {
+            Ok(renewed) => return Ok(StreamState::of(lease(renewed.attributes)?, now)),
+            Err(error) => error,
+        };
+        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(store_error(error));
+        };
+        match StreamState::of(lease(failed.item.clone())?, now) {
+            // Live and refused: a newer heartbeat was here, or this one was, and its answer was lost.
+            StreamState::Live(lease) if lease.expires_at < expires_at => {
+                Err(StoreError::contention("a live lease was refused its renewal"))
+            }
+            state => Ok(state),
+        }
+    }
+
+    async fn stop(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        by: StoppedBy,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<Stop> {
+        let actions = match by {
+            StoppedBy::Player => writes::stop(&self.table, user, stream_id)?,
+            StoppedBy::Evictor => writes::evict(&self.table, user, stream_id, terms, now)?,
+        };
+        match self.transact(actions).await {
+            Ok(()) => Ok(Stop::Freed),
+            Err(Cancelled::Failed(error)) => Err(error),
+            Err(Cancelled::Reasons(reasons))
+                if condition_failed(&reasons, writes::STOP_COUNTER)
+                // TTL was first: the member without a lease is dead, and the next start that needs room drops it.
+                || condition_failed(&reasons, writes::STOP_LEASE) =>
+            {
+                Ok(Stop::AlreadyGone)
+            }
+            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
+        }
+    }
+
+    async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
+        let item = self.item(items::lease_key(user, stream_id)).await?;
+        Ok(StreamState::of(lease(item)?, now))
+    }
+
+    async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
+        let Partition { counter, mut leases } = self.partition(user).await?;
+        // Read-committed: while an eviction is being applied a query can show the old lease next to the new one. The
+        // counter's set never holds both.
+        leases.retain(|lease| lease.is_live_at(now) && counter.streams.contains(&lease.stream_id));
+        leases.sort_by(Lease::by_age);
+        Ok(UserStreams { own_limit: counter.stream_limit, live: leases })
+    }
+
+    async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>> {
+        let item = self.item(items::counter_key(user)).await?;
+        let counter = item.as_ref().map(items::decode_counter).transpose()?;
+        Ok(counter.and_then(|counter: Counter| counter.stream_limit))
+    }
+
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+        let request = self.client.update_item().table_name(&self.table).set_key(Some(items::counter_key(user)));
+        let request = match limit {
+            Some(limit) => request
+                .update_expression("SET #streamLimit = :limit")
+                .set_expression_attribute_names(writes::names(["#streamLimit"]))
+                .expression_attribute_values(":limit", number(limit)),
+            // Without the condition, removing nothing from nobody would create an empty counter.
+            None => request
+                .update_expression("REMOVE #streamLimit")
+                .condition_expression("attribute_exists(#streamLimit)")
+                .set_expression_attribute_names(writes::names(["#streamLimit"])),
+        };
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(store_error(error)),
+            },
+        }
+    }
+}
+
+fn lease(item: Option<items::Item>) -> Result<Option<Lease>> {
+    item.as_ref().map(items::decode_lease).transpose()
+}

@@ -1,0 +1,88 @@
+//! The SDK's settings: every timeout and retry set on purpose, since the SDK's own defaults bound neither an attempt
+//! nor an operation.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient};
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use thiserror::Error;
+
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
+    pub connect_timeout: Duration,
+    pub attempt_timeout: Duration,
+    pub operation_timeout: Duration,
+    pub max_attempts: u32,
+}
+
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error("no AWS region: set dynamodb.region, AWS_REGION or a profile")]
+    NoRegion,
+    #[error("no AWS credentials: set a task role, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile ({0})")]
+    NoCredentials(String),
+}
+
+/// A client by the SDK's usual chain of region and credentials. Credentials are loaded once here, so that a missing
+/// role shows at start and not at the first request.
+pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
+    let mut loader = aws_config::defaults(behavior())
+        .timeout_config(timeouts(settings))
+        .retry_config(retries(settings.max_attempts));
+    if let Some(region) = &settings.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(url) = &settings.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    let config = loader.load().await;
+    if config.region().is_none() {
+        return Err(ClientError::NoRegion);
+    }
+    let provider = config.credentials_provider().ok_or_else(|| ClientError::NoCredentials(String::new()))?;
+    provider
+        .provide_credentials()
+        .await
+        .map_err(|error| ClientError::NoCredentials(DisplayErrorContext(error).to_string()))?;
+    Ok(Client::new(&config))
+}
+
+/// A client whose requests go to `http` instead of the network, with dummy credentials.
+pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
+    let config = Builder::new()
+        .behavior_version(behavior())
+        .http_client(http)
+        .endpoint_url("http://embedded.invalid")
+        .region(Region::new("embedded"))
+        .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
+        .timeout_config(timeouts(settings))
+        .retry_config(retries(settings.max_attempts));
+    Client::from_conf(config.build())
+}
+
+/// Pinned: a newer one may change defaults, such as how retries wait.
+fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+fn timeouts(settings: &ClientSettings) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(settings.connect_timeout)
+        .operation_attempt_timeout(settings.attempt_timeout)
+        .operation_timeout(settings.operation_timeout)
+        .build()
+}
+
+/// Not adaptive: its rate limiter is shared by the client, so one throttled user would slow all of them.
+fn retries(max_attempts: u32) -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(max_attempts)
+        .with_initial_backoff(Duration::from_millis(50))
+        .with_max_backoff(Duration::from_secs(1))
+}

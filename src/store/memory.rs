@@ -1,0 +1,213 @@
+//! The store in this process's memory: the same rules under a lock per shard. Nothing survives the process, and other
+//! processes see nothing of it. It never waits.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{LeaseStore, Result, Room, Stop, StoppedBy, StreamState, UserStreams};
+use crate::admission::{Commit, Decision, Guard, Snapshot, Start, StartRequest, decide};
+use crate::lease::{EndReason, Ending, Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::names::{StreamId, UserName};
+
+/// Many small shards, so that a sweep holds up few users for a short time.
+const SHARDS: usize = 1024;
+
+/// Bounded by what is live plus what is retained, as long as somebody calls [`MemoryStore::sweep_shard`].
+pub struct MemoryStore {
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+type Shard = HashMap<UserName, User>;
+
+/// Leases include those that are over and retained. The members are the leases that nobody ended: here a lease and
+/// its membership appear and vanish under one lock.
+#[derive(Default)]
+struct User {
+    revision: Option<u64>,
+    own_limit: Option<StreamLimit>,
+    leases: Vec<Lease>,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// How many calls of [`MemoryStore::sweep_shard`] go once around.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Forgets, in one shard, the leases whose retention has passed at `now` and the users of whom nothing is left.
+    /// Returns how many leases went.
+    pub fn sweep_shard(&self, index: usize, now: Timestamp) -> usize {
+        let Some(shard) = self.shards.get(index) else { return 0 };
+        let mut users = lock(shard);
+        let mut swept = 0;
+        users.retain(|_, user| {
+            let before = user.leases.len();
+            user.leases.retain(|lease| lease.ttl_s.saturating_mul(1000) > now.epoch_ms());
+            swept += before - user.leases.len();
+            user.leases.shrink_to_fit();
+            !user.leases.is_empty() || user.own_limit.is_some()
+        });
+        if users.capacity() > 4 * users.len() + 16 {
+            users.shrink_to_fit();
+        }
+        swept
+    }
+
+    /// How many users and leases are held, over or not.
+    pub fn size(&self) -> (usize, usize) {
+        self.shards.iter().map(lock).fold((0, 0), |(users, leases), shard| {
+            (users + shard.len(), leases + shard.values().map(|user| user.leases.len()).sum::<usize>())
+        })
+    }
+
+    fn shard(&self, user: &UserName) -> MutexGuard<'_, Shard> {
+        let index = self.hasher.hash_one(user) % self.shards.len() as u64;
+        lock(&self.shards[index as usize])
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    async fn start(&self, user: &UserName, request: &StartRequest, _: Room, now: Timestamp) -> Result<Start> {
+        let mut users = self.shard(user);
+        let decision = match users.get(user) {
+            Some(user) => user.decide(request, now),
+            None => User::default().decide(request, now),
+        };
+        Ok(match decision {
+            Decision::Answer(start) => start,
+            Decision::Admit(commit) => {
+                match users.get_mut(user) {
+                    Some(user) => user.apply(&commit),
+                    None => users.entry(user.clone()).or_default().apply(&commit),
+                }
+                Start::Started(commit.into_started())
+            }
+        })
+    }
+
+    async fn heartbeat(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<StreamState> {
+        let mut users = self.shard(user);
+        let Some(lease) = users.get_mut(user).and_then(|user| user.lease_mut(stream_id)) else {
+            return Ok(StreamState::NotFound);
+        };
+        let expires_at = terms.expires_at(now);
+        if lease.is_live_at(now) && lease.expires_at < expires_at {
+            lease.expires_at = expires_at;
+            lease.ttl_s = terms.ttl_s(expires_at);
+        }
+        Ok(StreamState::of(Some(lease.clone()), now))
+    }
+
+    async fn stop(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        by: StoppedBy,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<Stop> {
+        let mut users = self.shard(user);
+        let Some(user) = users.get_mut(user) else { return Ok(Stop::AlreadyGone) };
+        let member = |lease: &Lease| lease.stream_id == stream_id && lease.ending.is_none();
+        let Some(index) = user.leases.iter().position(member) else { return Ok(Stop::AlreadyGone) };
+        match by {
+            StoppedBy::Player => _ = user.leases.remove(index),
+            StoppedBy::Evictor => {
+                let lease = &mut user.leases[index];
+                lease.ending = Some(Box::new(Ending { reason: EndReason::Evicted, ended_by: None }));
+                lease.ttl_s = terms.ttl_s(now);
+            }
+        }
+        user.bump_revision();
+        Ok(Stop::Freed)
+    }
+
+    async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
+        let mut users = self.shard(user);
+        let lease = users.get_mut(user).and_then(|user| user.lease_mut(stream_id));
+        Ok(StreamState::of(lease.cloned(), now))
+    }
+
+    async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
+        let users = self.shard(user);
+        let Some(user) = users.get(user) else {
+            return Ok(UserStreams { own_limit: None, live: Vec::new() });
+        };
+        let mut live: Vec<Lease> = user.leases.iter().filter(|lease| lease.is_live_at(now)).cloned().collect();
+        live.sort_by(Lease::by_age);
+        Ok(UserStreams { own_limit: user.own_limit, live })
+    }
+
+    async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>> {
+        Ok(self.shard(user).get(user).and_then(|user| user.own_limit))
+    }
+
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+        let mut users = self.shard(user);
+        match (users.get_mut(user), limit) {
+            (Some(user), _) => user.own_limit = limit,
+            (None, Some(_)) => users.entry(user.clone()).or_default().own_limit = limit,
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
+
+impl User {
+    fn decide(&self, request: &StartRequest, now: Timestamp) -> Decision {
+        let held = self.leases.iter().filter(|lease| lease.ending.is_none());
+        let members: Vec<StreamId> = held.map(|lease| lease.stream_id).collect();
+        let guard = Guard { revision: self.revision, own_limit: self.own_limit };
+        decide(&Snapshot { guard, members: &members, leases: &self.leases }, request, now)
+    }
+
+    /// The guard and the conditions hold: the lock was not given back since the decision.
+    fn apply(&mut self, commit: &Commit) {
+        let own = commit.lease.stream_id;
+        self.leases.retain(|lease| lease.stream_id != own && !commit.dead.contains(&lease.stream_id));
+        for ended in &commit.ended {
+            if let Some(lease) = self.lease_mut(ended.stream_id) {
+                lease.ending = Some(Box::new(ended.ending.clone()));
+                lease.ttl_s = ended.ttl_s;
+            }
+        }
+        // Most users hold one to three leases: room for exactly those, not for the four that `push` would take.
+        self.leases.reserve_exact(1);
+        self.leases.push(commit.lease.clone());
+        self.bump_revision();
+    }
+
+    fn lease_mut(&mut self, stream_id: StreamId) -> Option<&mut Lease> {
+        self.leases.iter_mut().find(|lease| lease.stream_id == stream_id)
+    }
+
+    fn bump_revision(&mut self) {
+        self.revision = Some(self.revision.unwrap_or(0) + 1);
+    }
+}
+
+/// Every change is made whole before anything can panic, so a poisoned lock guards good data.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
