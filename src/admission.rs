@@ -220,11 +220,7 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
 }
 
 /// The live streams that the request ends: its own device's, the ones it names, and the oldest if it may evict.
-fn victims<'a>(
-    live: &[&'a Lease],
-    request: &StartRequest,
-    limit: StreamLimit,
-) -> Vec<(&'a Lease, EndReason)> {
+fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -> Vec<(&'a Lease, EndReason)> {
     let replaced = |lease: &Lease| {
         request.replaces.contains(&lease.stream_id)
             || (request.device_id.is_some() && lease.device_id == request.device_id)

@@ -162,8 +162,11 @@ impl Config {
         if let Some(file) = file {
             layers = layers.add_source(File::from(file).format(FileFormat::Toml));
         }
-        let environment =
-            Environment::with_prefix(PREFIX).prefix_separator("__").separator("__").ignore_empty(true).source(Some(environment));
+        let environment = Environment::with_prefix(PREFIX)
+            .prefix_separator("__")
+            .separator("__")
+            .ignore_empty(true)
+            .source(Some(environment));
         let values: Value = layers
             .add_source(environment)
             .build()

@@ -36,7 +36,8 @@ use crate::store::memory::MemoryStore;
 pub fn app(limiter: Arc<Limiter>, readiness: Arc<Readiness>, metrics: Arc<Metrics>, bounds: Bounds) -> App {
     let service = api(limiter, readiness);
     let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
-    let swagger = make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
+    let swagger =
+        make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
     let endpoint = Route::new()
         .at("/openapi.json", get(text("application/json", service.spec())))
         .at("/openapi.yaml", get(text("application/yaml", service.spec_yaml())))
@@ -65,7 +66,9 @@ fn api(limiter: Arc<Limiter>, readiness: Arc<Readiness>) -> OpenApiService<(Stre
 pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
     let encoded = Arc::clone(&metrics);
     let exposition = make_sync(move |_| match encoded.encode() {
-        Ok(text) => Response::builder().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text),
+        Ok(text) => {
+            Response::builder().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
+        }
         Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
     });
     App::new(Route::new().at("/metrics", get(exposition)), Routes::management(), metrics, bounds)

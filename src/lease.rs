@@ -157,6 +157,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_one_to_fifty() {
-        assert_eq!([0, 1, 50, 51].map(|n| StreamLimit::new(n).map(StreamLimit::get)), [None, Some(1), Some(50), None]);
+        assert_eq!(
+            [0, 1, 50, 51].map(|n| StreamLimit::new(n).map(StreamLimit::get)),
+            [None, Some(1), Some(50), None]
+        );
     }
 }

@@ -65,7 +65,11 @@ impl Metrics {
         registry.register("leases_reaped", "Dead leases cleared away by a start", metrics.leases_reaped.clone());
         registry.register("contention_retries", "Attempts repeated after contention", metrics.contention.clone());
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
-        registry.register("http_request_duration_seconds", "Time to answer by route", metrics.request_seconds.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Time to answer by route",
+            metrics.request_seconds.clone(),
+        );
         registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
         registry.register("http_connections", "Open connections", metrics.connections.clone());
         metrics
@@ -76,33 +80,42 @@ impl Metrics {
             self.streams_ended.inc_by(started.ended.len() as u64);
             self.leases_reaped.inc_by(started.reaped as u64);
         }
-        count(&self.starts, match start {
-            Ok(Start::Started(_)) => "started",
-            Ok(Start::Existing(_)) => "replayed",
-            Ok(Start::Ended(_)) => "ended",
-            Ok(Start::KeyReused) => "key_reused",
-            Ok(Start::Denied(_)) => "denied",
-            Err(_) => "failed",
-        });
+        count(
+            &self.starts,
+            match start {
+                Ok(Start::Started(_)) => "started",
+                Ok(Start::Existing(_)) => "replayed",
+                Ok(Start::Ended(_)) => "ended",
+                Ok(Start::KeyReused) => "key_reused",
+                Ok(Start::Denied(_)) => "denied",
+                Err(_) => "failed",
+            },
+        );
     }
 
     pub fn heartbeat(&self, beat: Result<&StreamState, &StoreError>) {
-        count(&self.heartbeats, match beat {
-            Ok(StreamState::Live(_)) => "renewed",
-            Ok(StreamState::Over(lease)) if lease.ending.is_some() => "ended",
-            Ok(StreamState::Over(_)) => "expired",
-            Ok(StreamState::NotFound) => "not_found",
-            Err(_) => "failed",
-        });
+        count(
+            &self.heartbeats,
+            match beat {
+                Ok(StreamState::Live(_)) => "renewed",
+                Ok(StreamState::Over(lease)) if lease.ending.is_some() => "ended",
+                Ok(StreamState::Over(_)) => "expired",
+                Ok(StreamState::NotFound) => "not_found",
+                Err(_) => "failed",
+            },
+        );
     }
 
     pub fn stopped(&self, by: StoppedBy, stop: Result<&Stop, &StoreError>) {
-        count(&self.stops, match (by, stop) {
-            (StoppedBy::Player, Ok(Stop::Freed)) => "stopped",
-            (StoppedBy::Evictor, Ok(Stop::Freed)) => "evicted",
-            (_, Ok(Stop::AlreadyGone)) => "already_gone",
-            (_, Err(_)) => "failed",
-        });
+        count(
+            &self.stops,
+            match (by, stop) {
+                (StoppedBy::Player, Ok(Stop::Freed)) => "stopped",
+                (StoppedBy::Evictor, Ok(Stop::Freed)) => "evicted",
+                (_, Ok(Stop::AlreadyGone)) => "already_gone",
+                (_, Err(_)) => "failed",
+            },
+        );
     }
 
     /// One answered HTTP request. `route` is the operation's name, never the path.

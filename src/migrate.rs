@@ -30,11 +30,15 @@ pub struct Migrated {
 pub enum MigrateError {
     #[error("table {0:?} does not exist: run `stream-manager migrate`")]
     Missing(String),
-    #[error("table {table:?} has other keys than this service needs: it has {found}, needed is {needed}; choose another name in dynamodb.table")]
+    #[error(
+        "table {table:?} has other keys than this service needs: it has {found}, needed is {needed}; choose another name in dynamodb.table"
+    )]
     WrongKeys { table: String, found: String, needed: String },
     #[error("table {0:?} has no TTL: run `stream-manager migrate`")]
     NoTtl(String),
-    #[error("table {table:?} has its TTL on attribute {found:?}, needed is {needed:?}: turn it off, then run `stream-manager migrate`")]
+    #[error(
+        "table {table:?} has its TTL on attribute {found:?}, needed is {needed:?}: turn it off, then run `stream-manager migrate`"
+    )]
     WrongTtl { table: String, found: String, needed: String },
     #[error("table {table:?} is {status}, not active, after {within_s} s: run `stream-manager migrate` again")]
     NotActive { table: String, status: String, within_s: u64 },
@@ -120,17 +124,17 @@ fn file<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MigrateError> {
 async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, MigrateError> {
     match client.describe_table().table_name(table).send().await {
         Ok(described) => Ok(described.table),
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+            Ok(None)
+        }
         Err(error) => Err(store(error)),
     }
 }
 
 /// False when somebody else created it first.
 async fn create(client: &Client, table: &str, needed: &CreateTable) -> Result<bool, MigrateError> {
-    let mut request = client
-        .create_table()
-        .table_name(table)
-        .billing_mode(BillingMode::from(needed.billing_mode.as_str()));
+    let mut request =
+        client.create_table().table_name(table).billing_mode(BillingMode::from(needed.billing_mode.as_str()));
     for attribute in &needed.attribute_definitions {
         let definition = AttributeDefinition::builder()
             .attribute_name(&attribute.attribute_name)
@@ -170,7 +174,9 @@ async fn wait_until_active(client: &Client, table: &str, needed: &CreateTable) -
 fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Result<(), MigrateError> {
     let type_of = |name: &str| {
         let mut definitions = found.attribute_definitions().iter();
-        definitions.find(|definition| definition.attribute_name() == name).map_or("?", |d| d.attribute_type().as_str())
+        definitions
+            .find(|definition| definition.attribute_name() == name)
+            .map_or("?", |d| d.attribute_type().as_str())
     };
     let found_keys = found.key_schema().iter().map(|key| {
         format!("{} {} ({})", key.key_type().as_str(), key.attribute_name(), type_of(key.attribute_name()))

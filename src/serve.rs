@@ -64,7 +64,9 @@ pub async fn serve(config: &Config) -> Result<()> {
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, set {key} to a free address"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}, set {key} to a free address"))
 }
 
 async fn stop_signal() -> Result<()> {

@@ -9,7 +9,7 @@ use poem::endpoint::BoxEndpoint;
 use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, EndpointExt, Request, Response};
-use poem_openapi::error::{ParseParamError, ParsePathError};
+use poem_openapi::error::ParseParamError;
 use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
@@ -37,12 +37,7 @@ pub struct Bounds {
 }
 
 impl App {
-    pub fn new(
-        endpoint: impl Endpoint + 'static,
-        routes: Routes,
-        metrics: Arc<Metrics>,
-        bounds: Bounds,
-    ) -> Self {
+    pub fn new(endpoint: impl Endpoint + 'static, routes: Routes, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         let endpoint = Arc::new(endpoint.map_to_response().boxed());
         Self { endpoint, routes, metrics, in_flight: Arc::new(Semaphore::new(bounds.max_in_flight)), bounds }
     }
@@ -94,9 +89,8 @@ impl App {
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
         let request = tokio::time::timeout_at(deadline, self.read(request)).await;
-        let request = request.map_err(|_| {
-            Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time")
-        })??;
+        let request = request
+            .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
 
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
@@ -148,9 +142,6 @@ impl App {
             Ok(problem) => return problem,
             Err(error) => error,
         };
-        if let Some(error) = error.downcast_ref::<ParsePathError>() {
-            return Problem::field(error.name, &error.reason);
-        }
         if let Some(error) = error.downcast_ref::<ParseParamError>() {
             return Problem::field(error.name, &error.reason);
         }
@@ -164,7 +155,7 @@ impl App {
             return problem;
         }
         if error.status() == StatusCode::BAD_REQUEST {
-            return Problem::new(ProblemCode::InvalidRequest, "the path or the query is not valid");
+            return Problem::new(ProblemCode::InvalidRequest, "the request is not valid");
         }
         let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
         problem.cause = Some(error.to_string());

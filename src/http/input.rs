@@ -1,5 +1,5 @@
-//! What a request carries besides its path: the bodies and the idempotency key. Each is checked whole, and a refusal
-//! names every field that is wrong.
+//! What a request carries: names in the path, bodies, the idempotency key. Each is checked whole, and a refusal names
+//! every field that is wrong.
 
 use poem::http::HeaderName;
 use poem::{Request, RequestBody, Result};
@@ -13,7 +13,13 @@ use super::problems::{Problem, ProblemCode};
 use super::wire::{FieldError, LimitBody, StartBody};
 use crate::lease::StreamLimit;
 use crate::limiter::StartOptions;
-use crate::names::{IdempotencyKey, Label, NameError, StreamId};
+use crate::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
+
+/// The user in the path.
+pub struct UserInput(pub UserName);
+
+/// The stream in the path.
+pub struct StreamInput(pub StreamId);
 
 /// The body of a start: none at all, empty whatever its type, or a JSON object.
 pub struct StartInput(StartBody);
@@ -38,9 +44,8 @@ impl StartInput {
             errors.push(FieldError { field: "replaces".to_owned(), reason });
         }
         let ids = replaces.iter().take(MAX_REPLACES).enumerate();
-        let replaces = ids.filter_map(|(index, id)| {
-            checked(&mut errors, &format!("replaces[{index}]"), Some(StreamId::parse(id)))
-        });
+        let replaces = ids
+            .filter_map(|(index, id)| checked(&mut errors, &format!("replaces[{index}]"), Some(StreamId::parse(id))));
         let options = StartOptions {
             idempotency_key: key.0,
             replaces: replaces.collect(),
@@ -65,6 +70,77 @@ fn checked<T>(
             None
         }
     }
+}
+
+/// By hand and not by poem-openapi's path parameter, whose errors know neither the parameter's name nor a plain reason.
+impl<'a> ApiExtractor<'a> for UserInput {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    const PARAM_IS_REQUIRED: bool = true;
+    type ParamType = String;
+    type ParamRawType = String;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Path)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        let description = "Whose streams are counted: opaque and case-sensitive, percent-encoded. 1 to 256 bytes of \
+                           UTF-8 in NFC, without control or bidirectional control characters and without white space \
+                           at either end.";
+        Some(MetaSchemaRef::Inline(Box::new(MetaSchema {
+            description: Some(description),
+            min_length: Some(1),
+            max_length: Some(UserName::MAX_BYTES),
+            example: Some(json!("ann")),
+            ..MetaSchema::new("string")
+        })))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<String>,
+    ) -> Result<Self> {
+        path_part(request, options.name, "userName", UserName::parse).map(Self)
+    }
+}
+
+impl<'a> ApiExtractor<'a> for StreamInput {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    const PARAM_IS_REQUIRED: bool = true;
+    type ParamType = String;
+    type ParamRawType = String;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Path)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(MetaSchemaRef::Inline(Box::new(MetaSchema {
+            description: Some("The id that start answered: a UUID, in any case."),
+            example: Some(json!("6fa459ea-ee8a-4ca4-894e-db77e160355e")),
+            ..MetaSchema::new_with_format("string", "uuid")
+        })))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<String>,
+    ) -> Result<Self> {
+        path_part(request, options.name, "streamId", StreamId::parse).map(Self)
+    }
+}
+
+/// poem knows a part of the path by `position`, decoded, and forgets one that does not decode to UTF-8.
+fn path_part<T>(
+    request: &Request,
+    position: &str,
+    name: &str,
+    parse: impl FnOnce(&str) -> std::result::Result<T, NameError>,
+) -> Result<T> {
+    let part = request.raw_path_param(position).ok_or_else(|| Problem::field(name, "must be UTF-8"))?;
+    parse(part).map_err(|error| Problem::field(name, &error.to_string()).into())
 }
 
 impl<'a> ApiExtractor<'a> for StartInput {
@@ -166,7 +242,8 @@ fn unreadable(_: impl std::error::Error) -> Problem {
 /// A body without a media type is read as JSON.
 fn check_media_type(request: &Request) -> Result<(), Problem> {
     let Some(value) = request.headers().get(poem::http::header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence =
+        value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
@@ -185,7 +262,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Problem> {
         if field == "." || !error.inner().is_data() {
             Problem::new(ProblemCode::InvalidRequest, format!("the body is not valid: {reason}"))
         } else {
-            Problem::field(&field, &reason)
+            Problem::field(&field, reason.split(" at line ").next().unwrap_or_default())
         }
     })?;
     json.end()

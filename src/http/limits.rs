@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use poem_openapi::OpenApi;
-use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 
 use super::answers::{DoneAnswer, Failure, LimitAnswer, SetLimitProblems, UserProblems};
-use super::input::LimitInput;
+use super::input::{LimitInput, UserInput};
 use super::streams::{Tag, store_problem};
-use super::wire::{LimitObject, LimitSource, UserNameParam};
+use super::wire::{LimitObject, LimitSource};
 use crate::limiter::Limiter;
 
 pub struct LimitsApi {
@@ -22,10 +21,9 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "get", operation_id = "getLimit", tag = "Tag::Limits")]
     async fn get_limit(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
+        #[oai(name = "userName")] user: UserInput,
     ) -> Result<LimitAnswer, Failure<UserProblems>> {
-        let user = user_name.0.0;
+        let user = user.0;
         let limit = self.limiter.limit(&user).await.map_err(store_problem)?;
         let source = if limit.own { LimitSource::User } else { LimitSource::Default };
         Ok(LimitAnswer::Limit(Json(LimitObject {
@@ -41,11 +39,10 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
     async fn set_limit(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
+        #[oai(name = "userName")] user: UserInput,
         body: LimitInput,
     ) -> Result<LimitAnswer, Failure<SetLimitProblems>> {
-        let user = user_name.0.0;
+        let user = user.0;
         self.limiter.set_limit(&user, Some(body.0)).await.map_err(store_problem)?;
         Ok(LimitAnswer::Limit(Json(LimitObject {
             user_name: user.to_string(),
@@ -58,10 +55,9 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "delete", operation_id = "resetLimit", tag = "Tag::Limits")]
     async fn reset_limit(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
+        #[oai(name = "userName")] user: UserInput,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
-        self.limiter.set_limit(&user_name.0.0, None).await.map_err(store_problem)?;
+        self.limiter.set_limit(&user.0, None).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
 use poem_openapi::{OpenApi, Tags};
 
@@ -11,12 +11,9 @@ use super::answers::{
     CountAnswer, DoneAnswer, Failure, StartAnswer, StartProblems, StreamAnswer, StreamProblems, StreamsAnswer,
     UserProblems,
 };
-use super::input::{KeyInput, StartInput};
+use super::input::{KeyInput, StartInput, StreamInput, UserInput};
 use super::problems::{Problem, ProblemCode};
-use super::wire::{
-    CountObject, EndedByObject, Restart, StartedStreamObject, StreamIdParam, StreamObject, StreamsObject,
-    UserNameParam,
-};
+use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};
 use crate::admission::{Denial, Start, Started};
 use crate::lease::{EndReason, Lease, Timestamp};
 use crate::limiter::{At, Limiter, Usage};
@@ -50,15 +47,14 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams", method = "post", operation_id = "start", tag = "Tag::Player")]
     async fn start(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
+        #[oai(name = "userName")] user: UserInput,
         /// Makes the start repeatable: the same key always means the same stream. 1 to 255 visible ASCII characters.
         /// A key names one playback and is not to be used again after its stop.
         #[oai(name = "Idempotency-Key")]
         key: KeyInput,
         body: StartInput,
     ) -> Result<StartAnswer, Failure<StartProblems>> {
-        let user = user_name.0.0;
+        let user = user.0;
         let keyed = key.0.is_some();
         let options = body.into_options(key)?;
         let At { now, answer } = self.limiter.start(&user, options).await.map_err(store_problem)?;
@@ -84,12 +80,8 @@ impl StreamsApi {
     ///
     /// Oldest first, by `startedAt` and then by id. Read consistently.
     #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
-    async fn list(
-        &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-    ) -> Result<StreamsAnswer, Failure<UserProblems>> {
-        let user = user_name.0.0;
+    async fn list(&self, #[oai(name = "userName")] user: UserInput) -> Result<StreamsAnswer, Failure<UserProblems>> {
+        let user = user.0;
         let At { now, answer: Usage { limit, streams } } =
             self.limiter.streams(&user).await.map_err(store_problem)?;
         Ok(StreamsAnswer::Streams(Json(StreamsObject {
@@ -105,12 +97,8 @@ impl StreamsApi {
     ///
     /// Read consistently: a stream that was started or stopped before is counted or not.
     #[oai(path = "/v1/users/:userName/streams/count", method = "get", operation_id = "count", tag = "Tag::Streams")]
-    async fn count(
-        &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-    ) -> Result<CountAnswer, Failure<UserProblems>> {
-        let user = user_name.0.0;
+    async fn count(&self, #[oai(name = "userName")] user: UserInput) -> Result<CountAnswer, Failure<UserProblems>> {
+        let user = user.0;
         let Usage { limit, streams } = self.limiter.streams(&user).await.map_err(store_problem)?.answer;
         Ok(CountAnswer::Count(Json(CountObject {
             user_name: user.to_string(),
@@ -126,13 +114,11 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams/:streamId", method = "get", operation_id = "get", tag = "Tag::Streams")]
     async fn get(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-        #[oai(name = "streamId")]
-        stream_id: Path<StreamIdParam>,
+        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "streamId")] stream: StreamInput,
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
-        let user = user_name.0.0;
-        let at = self.limiter.stream(&user, stream_id.0.0).await.map_err(store_problem)?;
+        let user = user.0;
+        let at = self.limiter.stream(&user, stream.0).await.map_err(store_problem)?;
         self.state(&user, at)
     }
 
@@ -149,13 +135,11 @@ impl StreamsApi {
     )]
     async fn heartbeat(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-        #[oai(name = "streamId")]
-        stream_id: Path<StreamIdParam>,
+        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "streamId")] stream: StreamInput,
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
-        let user = user_name.0.0;
-        let at = self.limiter.heartbeat(&user, stream_id.0.0).await.map_err(store_problem)?;
+        let user = user.0;
+        let at = self.limiter.heartbeat(&user, stream.0).await.map_err(store_problem)?;
         self.state(&user, at)
     }
 
@@ -163,18 +147,21 @@ impl StreamsApi {
     ///
     /// Frees the slot at once. 204 also when it is already gone. With `evict=true` somebody other than the stream's
     /// own player ends it (another device, support): its player then learns so at the next heartbeat.
-    #[oai(path = "/v1/users/:userName/streams/:streamId", method = "delete", operation_id = "stop", tag = "Tag::Player")]
+    #[oai(
+        path = "/v1/users/:userName/streams/:streamId",
+        method = "delete",
+        operation_id = "stop",
+        tag = "Tag::Player"
+    )]
     async fn stop(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-        #[oai(name = "streamId")]
-        stream_id: Path<StreamIdParam>,
+        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "streamId")] stream: StreamInput,
         /// Whether somebody other than the stream's own player ends it.
         evict: Query<Option<bool>>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
         let by = if evict.0 == Some(true) { StoppedBy::Evictor } else { StoppedBy::Player };
-        self.limiter.stop(&user_name.0.0, stream_id.0.0, by).await.map_err(store_problem)?;
+        self.limiter.stop(&user.0, stream.0, by).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)
     }
 
@@ -189,12 +176,10 @@ impl StreamsApi {
     )]
     async fn stop_by_post(
         &self,
-        #[oai(name = "userName")]
-        user_name: Path<UserNameParam>,
-        #[oai(name = "streamId")]
-        stream_id: Path<StreamIdParam>,
+        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "streamId")] stream: StreamInput,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
-        self.limiter.stop(&user_name.0.0, stream_id.0.0, StoppedBy::Player).await.map_err(store_problem)?;
+        self.limiter.stop(&user.0, stream.0, StoppedBy::Player).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)
     }
 }
@@ -265,7 +250,9 @@ fn ended(lease: &Lease) -> Problem {
 /// A failing store is never a limit or an ended stream.
 pub fn store_problem(error: StoreError) -> Problem {
     let mut problem = match error {
-        StoreError::NotApplied { .. } => Problem::new(ProblemCode::StoreUnavailable, "nothing was changed: try again"),
+        StoreError::NotApplied { .. } => {
+            Problem::new(ProblemCode::StoreUnavailable, "nothing was changed: try again")
+        }
         StoreError::Unknown(_) => {
             Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request")
         }

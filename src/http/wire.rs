@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
-use poem_openapi::types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type};
+use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::admission::AtLimit;
 use crate::lease::{Lease, Timestamp};
-use crate::names::{Label, StreamId, UserName};
+use crate::names::{Label, UserName};
 
 /// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
 #[derive(Clone, Debug, Object)]
@@ -285,14 +285,6 @@ impl poem_openapi::types::Example for LimitBody {
 #[derive(Clone, Copy, Debug)]
 pub struct Instant(pub Timestamp);
 
-/// A user's name as a part of the path.
-#[derive(Clone, Debug)]
-pub struct UserNameParam(pub UserName);
-
-/// A stream's id as a part of the path, in any case.
-#[derive(Clone, Copy, Debug)]
-pub struct StreamIdParam(pub StreamId);
-
 impl ToJSON for Instant {
     fn to_json(&self) -> Option<Value> {
         let at = DateTime::from_timestamp_millis(self.0.epoch_ms()).unwrap_or_default();
@@ -308,58 +300,24 @@ impl ParseFromJSON for Instant {
     }
 }
 
-impl ParseFromParameter for UserNameParam {
-    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
-        UserName::parse(value).map(Self).map_err(ParseError::custom)
+impl Type for Instant {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "string_date-time".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "date-time")))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self::RawValueType> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self::RawElementValueType> + 'a> {
+        Box::new(std::iter::once(self))
     }
 }
-
-impl ParseFromParameter for StreamIdParam {
-    fn parse_from_parameter(value: &str) -> ParseResult<Self> {
-        StreamId::parse(value).map(Self).map_err(ParseError::custom)
-    }
-}
-
-/// What poem-openapi wants to know of a type that is a string on the wire.
-macro_rules! string_on_the_wire {
-    ($type:ty, $name:literal, $schema:expr) => {
-        impl Type for $type {
-            const IS_REQUIRED: bool = true;
-            type RawValueType = Self;
-            type RawElementValueType = Self;
-
-            fn name() -> Cow<'static, str> {
-                $name.into()
-            }
-
-            fn schema_ref() -> MetaSchemaRef {
-                MetaSchemaRef::Inline(Box::new($schema))
-            }
-
-            fn as_raw_value(&self) -> Option<&Self::RawValueType> {
-                Some(self)
-            }
-
-            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self::RawElementValueType> + 'a> {
-                Box::new(std::iter::once(self))
-            }
-        }
-    };
-}
-
-string_on_the_wire!(Instant, "string_date_time", MetaSchema::new_with_format("string", "date-time"));
-string_on_the_wire!(StreamIdParam, "string_stream_id", MetaSchema {
-    description: Some("The id that start answered: a UUID, in any case."),
-    example: Some(json!("6fa459ea-ee8a-4ca4-894e-db77e160355e")),
-    ..MetaSchema::new_with_format("string", "uuid")
-});
-string_on_the_wire!(UserNameParam, "string_user_name", MetaSchema {
-    min_length: Some(1),
-    max_length: Some(UserName::MAX_BYTES),
-    description: Some(
-        "Whose streams are counted: opaque and case-sensitive, percent-encoded. 1 to 256 bytes of UTF-8 in NFC, \
-         without control or bidirectional control characters and without white space at either end."
-    ),
-    example: Some(json!("ann")),
-    ..MetaSchema::new("string")
-});

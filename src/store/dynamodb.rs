@@ -35,12 +35,7 @@ impl DynamoStore {
     }
 
     /// One transaction. `None` when it does not settle the matter and the start has to be decided on a read.
-    async fn plain_start(
-        &self,
-        user: &UserName,
-        request: &StartRequest,
-        now: Timestamp,
-    ) -> Result<Option<Start>> {
+    async fn plain_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Option<Start>> {
         let reasons = match self.transact(writes::plain_start(&self.table, user, request, now)?).await {
             Ok(()) => {
                 let (lease, limit) = (request.lease(now), request.default_limit);

@@ -38,7 +38,9 @@ pub enum Sync {
 
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error("{0} is in use by another process: one process at a time can hold it; use store.kind = \"dynamodb\" for several instances")]
+    #[error(
+        "{0} is in use by another process: one process at a time can hold it; use store.kind = \"dynamodb\" for several instances"
+    )]
     InUse(PathBuf),
     #[error("cannot open {path}: {problem}")]
     Io { path: PathBuf, problem: String },

@@ -72,9 +72,7 @@ pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<Trans
     }
     let lease = Action {
         update: None,
-        condition: Some(
-            "attribute_not_exists(#record) OR (attribute_not_exists(#endReason) AND #expiresAt <= :now)",
-        ),
+        condition: Some("attribute_not_exists(#record) OR (attribute_not_exists(#endReason) AND #expiresAt <= :now)"),
         values: values([(":now", instant(commit.now))]),
     };
     actions.push(lease.put(table, items::encode_lease(user, &commit.lease))?);
