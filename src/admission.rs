@@ -253,3 +253,6 @@ fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
     ended.sort_by(|a, b| a.by_age(b));
     ended.into_iter().map(|lease| lease.stream_id).collect()
 }
+
+#[cfg(test)]
+mod tests;
