@@ -1,0 +1,16 @@
+//! The specification, executed: a file a concern.
+
+#![allow(clippy::disallowed_methods, reason = "tests may look at the host's clock")]
+
+mod agreement;
+mod architecture;
+mod contract;
+mod documents;
+mod embedded;
+mod faults;
+mod http;
+mod process;
+mod requests;
+mod settings;
+mod support;
+mod tables;
