@@ -143,16 +143,17 @@ impl StartRequest {
         }
     }
 
-    /// What a lease that is stored under the requested id means.
+    /// What a lease that is stored under the requested id means. One that ran out means no more than a missing one,
+    /// since any start of the user may have reaped it.
     pub fn own_lease(&self, stored: &Lease, now: Timestamp) -> OwnLease {
-        if stored.fingerprint != self.fingerprint {
+        if stored.ending.is_none() && stored.expires_at <= now {
+            OwnLease::Expired
+        } else if stored.fingerprint != self.fingerprint {
             OwnLease::KeyReused
         } else if stored.ending.is_some() {
             OwnLease::Ended
-        } else if stored.expires_at > now {
-            OwnLease::Live
         } else {
-            OwnLease::Expired
+            OwnLease::Live
         }
     }
 }

@@ -50,7 +50,7 @@ impl MemoryStore {
         let mut swept = 0;
         users.retain(|_, user| {
             let before = user.leases.len();
-            user.leases.retain(|lease| lease.ttl_s.saturating_mul(1000) > now.epoch_ms());
+            user.leases.retain(|lease| lease.ttl_s >= now.epoch_ms() / 1000);
             swept += before - user.leases.len();
             user.leases.shrink_to_fit();
             !user.leases.is_empty() || user.own_limit.is_some()
