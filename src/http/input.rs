@@ -15,11 +15,18 @@ use crate::lease::StreamLimit;
 use crate::limiter::StartOptions;
 use crate::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
 
-/// The user in the path.
-pub struct UserInput(pub UserName);
+/// A name in the path. By hand and not by poem-openapi's own, whose errors know neither the parameter's name nor a plain
+/// reason; called like it because its macro goes by the name.
+pub struct Path<T>(pub T);
 
-/// The stream in the path.
-pub struct StreamInput(pub StreamId);
+/// What can stand in the path.
+pub trait PathPart: Sized + Send {
+    const NAME: &'static str;
+
+    fn schema() -> MetaSchema;
+
+    fn parse(text: &str) -> std::result::Result<Self, NameError>;
+}
 
 /// The body of a start: none at all, empty whatever its type, or a JSON object.
 pub struct StartInput(StartBody);
@@ -72,8 +79,7 @@ fn checked<T>(
     }
 }
 
-/// By hand and not by poem-openapi's path parameter, whose errors know neither the parameter's name nor a plain reason.
-impl<'a> ApiExtractor<'a> for UserInput {
+impl<'a, T: PathPart> ApiExtractor<'a> for Path<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
     const PARAM_IS_REQUIRED: bool = true;
     type ParamType = String;
@@ -84,63 +90,55 @@ impl<'a> ApiExtractor<'a> for UserInput {
     }
 
     fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(MetaSchemaRef::Inline(Box::new(T::schema())))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<String>,
+    ) -> Result<Self> {
+        // poem gives the parts decoded, and none where one does not decode to UTF-8.
+        let part = request.raw_path_param(options.name).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
+        T::parse(part).map(Self).map_err(|error| Problem::field(T::NAME, &error.to_string()).into())
+    }
+}
+
+impl PathPart for UserName {
+    const NAME: &'static str = "userName";
+
+    fn schema() -> MetaSchema {
         let description = "Whose streams are counted: opaque and case-sensitive, percent-encoded. 1 to 256 bytes of \
                            UTF-8 in NFC, without control or bidirectional control characters and without white space \
                            at either end.";
-        Some(MetaSchemaRef::Inline(Box::new(MetaSchema {
+        MetaSchema {
             description: Some(description),
             min_length: Some(1),
-            max_length: Some(UserName::MAX_BYTES),
+            max_length: Some(Self::MAX_BYTES),
             example: Some(json!("ann")),
             ..MetaSchema::new("string")
-        })))
+        }
     }
 
-    async fn from_request(
-        request: &'a Request,
-        _: &mut RequestBody,
-        options: ExtractParamOptions<String>,
-    ) -> Result<Self> {
-        path_part(request, options.name, "userName", UserName::parse).map(Self)
+    fn parse(text: &str) -> std::result::Result<Self, NameError> {
+        Self::parse(text)
     }
 }
 
-impl<'a> ApiExtractor<'a> for StreamInput {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
-    const PARAM_IS_REQUIRED: bool = true;
-    type ParamType = String;
-    type ParamRawType = String;
+impl PathPart for StreamId {
+    const NAME: &'static str = "streamId";
 
-    fn param_in() -> Option<MetaParamIn> {
-        Some(MetaParamIn::Path)
-    }
-
-    fn param_schema_ref() -> Option<MetaSchemaRef> {
-        Some(MetaSchemaRef::Inline(Box::new(MetaSchema {
+    fn schema() -> MetaSchema {
+        MetaSchema {
             description: Some("The id that start answered: a UUID, in any case."),
             example: Some(json!("6fa459ea-ee8a-4ca4-894e-db77e160355e")),
             ..MetaSchema::new_with_format("string", "uuid")
-        })))
+        }
     }
 
-    async fn from_request(
-        request: &'a Request,
-        _: &mut RequestBody,
-        options: ExtractParamOptions<String>,
-    ) -> Result<Self> {
-        path_part(request, options.name, "streamId", StreamId::parse).map(Self)
+    fn parse(text: &str) -> std::result::Result<Self, NameError> {
+        Self::parse(text)
     }
-}
-
-/// poem knows a part of the path by `position`, decoded, and forgets one that does not decode to UTF-8.
-fn path_part<T>(
-    request: &Request,
-    position: &str,
-    name: &str,
-    parse: impl FnOnce(&str) -> std::result::Result<T, NameError>,
-) -> Result<T> {
-    let part = request.raw_path_param(position).ok_or_else(|| Problem::field(name, "must be UTF-8"))?;
-    parse(part).map_err(|error| Problem::field(name, &error.to_string()).into())
 }
 
 impl<'a> ApiExtractor<'a> for StartInput {

@@ -6,10 +6,11 @@ use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
 use super::answers::{DoneAnswer, Failure, LimitAnswer, SetLimitProblems, UserProblems};
-use super::input::{LimitInput, UserInput};
+use super::input::{LimitInput, Path};
 use super::streams::{Tag, store_problem};
 use super::wire::{LimitObject, LimitSource};
 use crate::limiter::Limiter;
+use crate::names::UserName;
 
 pub struct LimitsApi {
     pub limiter: Arc<Limiter>,
@@ -21,7 +22,7 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "get", operation_id = "getLimit", tag = "Tag::Limits")]
     async fn get_limit(
         &self,
-        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<LimitAnswer, Failure<UserProblems>> {
         let user = user.0;
         let limit = self.limiter.limit(&user).await.map_err(store_problem)?;
@@ -39,7 +40,7 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
     async fn set_limit(
         &self,
-        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "userName")] user: Path<UserName>,
         body: LimitInput,
     ) -> Result<LimitAnswer, Failure<SetLimitProblems>> {
         let user = user.0;
@@ -55,7 +56,7 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "delete", operation_id = "resetLimit", tag = "Tag::Limits")]
     async fn reset_limit(
         &self,
-        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
         self.limiter.set_limit(&user.0, None).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)

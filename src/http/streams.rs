@@ -11,7 +11,7 @@ use super::answers::{
     CountAnswer, DoneAnswer, Failure, StartAnswer, StartProblems, StreamAnswer, StreamProblems, StreamsAnswer,
     UserProblems,
 };
-use super::input::{KeyInput, StartInput, StreamInput, UserInput};
+use super::input::{KeyInput, Path, StartInput};
 use super::problems::{Problem, ProblemCode};
 use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};
 use crate::admission::{Denial, Start, Started};
@@ -47,7 +47,7 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams", method = "post", operation_id = "start", tag = "Tag::Player")]
     async fn start(
         &self,
-        #[oai(name = "userName")] user: UserInput,
+        #[oai(name = "userName")] user: Path<UserName>,
         /// Makes the start repeatable: the same key always means the same stream. 1 to 255 visible ASCII characters.
         /// A key names one playback and is not to be used again after its stop.
         #[oai(name = "Idempotency-Key")]
@@ -80,7 +80,10 @@ impl StreamsApi {
     ///
     /// Oldest first, by `startedAt` and then by id. Read consistently.
     #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
-    async fn list(&self, #[oai(name = "userName")] user: UserInput) -> Result<StreamsAnswer, Failure<UserProblems>> {
+    async fn list(
+        &self,
+        #[oai(name = "userName")] user: Path<UserName>,
+    ) -> Result<StreamsAnswer, Failure<UserProblems>> {
         let user = user.0;
         let At { now, answer: Usage { limit, streams } } =
             self.limiter.streams(&user).await.map_err(store_problem)?;
@@ -97,7 +100,10 @@ impl StreamsApi {
     ///
     /// Read consistently: a stream that was started or stopped before is counted or not.
     #[oai(path = "/v1/users/:userName/streams/count", method = "get", operation_id = "count", tag = "Tag::Streams")]
-    async fn count(&self, #[oai(name = "userName")] user: UserInput) -> Result<CountAnswer, Failure<UserProblems>> {
+    async fn count(
+        &self,
+        #[oai(name = "userName")] user: Path<UserName>,
+    ) -> Result<CountAnswer, Failure<UserProblems>> {
         let user = user.0;
         let Usage { limit, streams } = self.limiter.streams(&user).await.map_err(store_problem)?.answer;
         Ok(CountAnswer::Count(Json(CountObject {
@@ -114,8 +120,8 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams/:streamId", method = "get", operation_id = "get", tag = "Tag::Streams")]
     async fn get(
         &self,
-        #[oai(name = "userName")] user: UserInput,
-        #[oai(name = "streamId")] stream: StreamInput,
+        #[oai(name = "userName")] user: Path<UserName>,
+        #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
         let user = user.0;
         let at = self.limiter.stream(&user, stream.0).await.map_err(store_problem)?;
@@ -135,8 +141,8 @@ impl StreamsApi {
     )]
     async fn heartbeat(
         &self,
-        #[oai(name = "userName")] user: UserInput,
-        #[oai(name = "streamId")] stream: StreamInput,
+        #[oai(name = "userName")] user: Path<UserName>,
+        #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
         let user = user.0;
         let at = self.limiter.heartbeat(&user, stream.0).await.map_err(store_problem)?;
@@ -155,8 +161,8 @@ impl StreamsApi {
     )]
     async fn stop(
         &self,
-        #[oai(name = "userName")] user: UserInput,
-        #[oai(name = "streamId")] stream: StreamInput,
+        #[oai(name = "userName")] user: Path<UserName>,
+        #[oai(name = "streamId")] stream: Path<StreamId>,
         /// Whether somebody other than the stream's own player ends it.
         evict: Query<Option<bool>>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
@@ -176,8 +182,8 @@ impl StreamsApi {
     )]
     async fn stop_by_post(
         &self,
-        #[oai(name = "userName")] user: UserInput,
-        #[oai(name = "streamId")] stream: StreamInput,
+        #[oai(name = "userName")] user: Path<UserName>,
+        #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
         self.limiter.stop(&user.0, stream.0, StoppedBy::Player).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)

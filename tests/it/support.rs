@@ -1,6 +1,7 @@
 //! What the tests stand on: stores with a clock that stands still, a server on a port of its own, an SDK transport
 //! that counts and fails on demand.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -201,11 +202,12 @@ pub struct Tap {
     inner: SharedHttpClient,
     pub passed: Arc<Mutex<Vec<Passed>>>,
     pub fault: Arc<Mutex<Fault>>,
+    refused: Arc<AtomicUsize>,
 }
 
 impl Tap {
     pub fn before(inner: SharedHttpClient) -> Self {
-        Self { inner, passed: Arc::default(), fault: Arc::new(Mutex::new(Fault::None)) }
+        Self { inner, passed: Arc::default(), fault: Arc::new(Mutex::new(Fault::None)), refused: Arc::default() }
     }
 
     /// A store on the engine behind this tap, with an attempt timeout short enough for tests.
@@ -221,6 +223,11 @@ impl Tap {
 
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().expect("a lock") = fault;
+    }
+
+    /// How many requests were refused.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// What passed since the last call.
@@ -251,6 +258,9 @@ impl HttpConnector for TapConnector {
         let operation = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let operation = operation.unwrap_or_default().to_owned();
         let fault = *self.tap.fault.lock().expect("a lock");
+        if matches!(fault, Fault::Refused(..)) {
+            self.tap.refused.fetch_add(1, Ordering::SeqCst);
+        }
         let (passed, inner) = (Arc::clone(&self.tap.passed), self.inner.clone());
         HttpConnectorFuture::new(async move {
             let lost = || Err(ConnectorError::io("the connection broke".into()));

@@ -1,0 +1,126 @@
+//! A server on a port of its own, on the memory store and a clock that stands still.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::Serialize;
+use serde_json::{Value, json};
+use stream_manager::clock::ManualClock;
+use stream_manager::http::server::{self, ServerSettings};
+use stream_manager::http::{self, Bounds, Readiness};
+use stream_manager::lease::Timestamp;
+use stream_manager::limiter::{Limiter, Policy};
+use stream_manager::metrics::Metrics;
+use stream_manager::store::LeaseStore;
+use stream_manager::store::memory::MemoryStore;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+pub struct TestServer {
+    pub address: std::net::SocketAddr,
+    pub clock: Arc<ManualClock>,
+    pub readiness: Arc<Readiness>,
+    pub stop: CancellationToken,
+    pub stopped: tokio::task::JoinHandle<bool>,
+    client: reqwest::Client,
+}
+
+/// An answer as tests compare it: without what differs each time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
+}
+
+pub const BOUNDS: Bounds =
+    Bounds { max_body_bytes: 16384, max_in_flight: 64, request_timeout: Duration::from_millis(500) };
+
+impl TestServer {
+    pub async fn start() -> Self {
+        Self::on(Arc::new(MemoryStore::new()), BOUNDS).await
+    }
+
+    pub async fn on(store: Arc<dyn LeaseStore>, bounds: Bounds) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000)));
+        let metrics = Arc::new(Metrics::new());
+        let random = StdRng::seed_from_u64(7);
+        let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
+        let readiness = Arc::new(Readiness::default());
+        let app = http::app(Arc::new(limiter), Arc::clone(&readiness), Arc::clone(&metrics), bounds);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let settings = ServerSettings {
+            header_read_timeout: Duration::from_millis(500),
+            max_connections: 100,
+            drain: Duration::from_secs(2),
+        };
+        let stopped = tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
+        let client =
+            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+        Self { address, clock, readiness, stop, stopped, client }
+    }
+
+    pub async fn call(&self, method: &str, path: &str) -> Answer {
+        self.send(method, path, &[], Vec::new()).await
+    }
+
+    pub async fn json(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], body.to_string().into_bytes()).await
+    }
+
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.client.request(method, format!("http://{}{path}", self.address)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        assert_eq!(text("cache-control").as_deref(), Some("no-store"), "on every answer");
+        let request_id = text("x-request-id").expect("on every answer");
+        let shown = ["allow", "content-type", "idempotency-replayed", "location", "retry-after"];
+        let headers = shown.into_iter().filter_map(|name| Some((name.to_owned(), text(name)?))).collect();
+        let body = response.bytes().await.expect("a body");
+        let mut body = match serde_json::from_slice(&body) {
+            Ok(json) => json,
+            Err(_) => json!(String::from_utf8_lossy(&body)),
+        };
+        if status >= 400 {
+            assert_eq!(body["instance"], format!("urn:stream-manager:request:{request_id}"));
+            assert_eq!(body["status"], status);
+            body["instance"] = json!("urn:stream-manager:request:…");
+        }
+        Answer { status, headers, body }
+    }
+
+    /// For what no HTTP client would send: writes bytes as they are and reads until the server closes.
+    pub async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("a write");
+        let mut answer = Vec::new();
+        _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it closes");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// A GET whose path is sent as it stands.
+    pub async fn raw_get(&self, path: &str) -> (u16, Value) {
+        let answer = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let body = answer.split("\r\n\r\n").nth(1).and_then(|body| serde_json::from_str(body).ok());
+        (status, body.unwrap_or_default())
+    }
+
+    /// Starts a stream and gives its id.
+    pub async fn started(&self, user: &str, body: Value) -> String {
+        let answer = self.json("POST", &format!("/v1/users/{user}/streams"), body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["streamId"].as_str().expect("an id").to_owned()
+    }
+}
