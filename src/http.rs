@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use poem::endpoint::make_sync;
 use poem::http::StatusCode;
-use poem::{Response, Route, get};
+use poem::{IntoEndpoint, Response, Route, get};
 use poem_openapi::OpenApiService;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -38,12 +38,17 @@ pub fn app(limiter: Arc<Limiter>, readiness: Arc<Readiness>, metrics: Arc<Metric
     let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
+    let (json, yaml, html) = (service.spec(), service.spec_yaml(), service.swagger_ui_html());
+    let operations = Arc::new(service.into_endpoint());
     let endpoint = Route::new()
-        .at("/openapi.json", get(text("application/json", service.spec())))
-        .at("/openapi.yaml", get(text("application/yaml", service.spec_yaml())))
-        .at("/swagger", get(text("text/html; charset=utf-8", service.swagger_ui_html())))
+        .at("/openapi.json", get(text("application/json", json)))
+        .at("/openapi.yaml", get(text("application/yaml", yaml)))
+        .at("/swagger", get(text("text/html; charset=utf-8", html)))
         .at("/", get(swagger))
-        .nest("/", service);
+        // Not `nest("/", …)`, which would take the root as well.
+        .at("/v1/*path", Arc::clone(&operations))
+        .at("/health", Arc::clone(&operations))
+        .at("/health/*path", operations);
     App::new(endpoint, routes, metrics, bounds)
 }
 

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod architecture;
+mod bounds;
 mod contract;
 mod documents;
 mod embedded;
@@ -14,5 +15,6 @@ mod refusals;
 mod requests;
 mod server;
 mod settings;
+mod starts;
 mod support;
 mod tables;
