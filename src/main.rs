@@ -44,7 +44,9 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // One line, whatever a parser has drawn in it.
+            let words: Vec<String> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
+            eprintln!("error: {}", words.join(" "));
             ExitCode::FAILURE
         }
     }

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
     TimeToLiveSpecification, TimeToLiveStatus,
 };
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::store::dynamodb::errors::with_causes;
 
 const CREATE_TABLE: &str = include_str!("../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../migrations/0002_user-streams.UpdateTimeToLive.json");
@@ -222,11 +224,11 @@ async fn enable_ttl(client: &Client, table: &str) -> Result<bool, MigrateError> 
 }
 
 fn store<E: ProvideErrorMetadata + std::error::Error + 'static>(error: SdkError<E>) -> MigrateError {
-    MigrateError::Store(DisplayErrorContext(error).to_string())
+    MigrateError::Store(with_causes(&error))
 }
 
 impl From<BuildError> for MigrateError {
     fn from(error: BuildError) -> Self {
-        Self::Files(DisplayErrorContext(error).to_string())
+        Self::Files(with_causes(&error))
     }
 }

@@ -2,7 +2,7 @@
 //! docs/ARCHITECTURE.md; its expressions are in [`writes`], its items in [`items`].
 
 pub mod client;
-mod errors;
+pub mod errors;
 pub mod items;
 pub mod writes;
 

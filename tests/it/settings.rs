@@ -1,1 +1,133 @@
-//! x
+//! Settings: three layers, and for whatever is wrong one line with key, value and what is allowed.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use stream_manager::config::{Config, DEFAULTS, StoreKind};
+use stream_manager::limiter::Policy;
+
+fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
+    let environment = environment.iter().map(|(name, value)| (format!("STREAM_MANAGER{name}"), (*value).to_owned()));
+    Config::load(None, environment.collect()).map_err(|error| error.to_string())
+}
+
+fn load_file(text: &str) -> Result<Config, String> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    file.write_all(text.as_bytes()).expect("a write");
+    Config::load(Some(file.path()), HashMap::new()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_are_those_of_the_contract() {
+    let config = load(&[]).expect("valid defaults");
+    assert_eq!(config.server.bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.server.management_bind.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.store.kind, StoreKind::Embedded);
+    assert_eq!(
+        (config.lease.duration_s, config.lease.heartbeat_interval_s, config.lease.retention_s),
+        (90, 30, 3600)
+    );
+    assert_eq!(config.limits.streams_per_user, 3);
+    assert_eq!(format!("{:?}", config.policy()), format!("{:?}", Policy::default()));
+}
+
+#[test]
+fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"[limits]\nstreams_per_user = 5\n[lease]\nretention_s = 10\n").expect("a write");
+    let environment = [("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "7"), ("STREAM_MANAGER__SERVER__BIND", "")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::load(Some(file.path()), environment.into()).expect("valid");
+    assert_eq!((config.limits.streams_per_user, config.lease.retention_s), (7, 10));
+    assert_eq!(config.server.bind.port(), 8080, "an empty variable counts as not set");
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let config = load(&[("__DYNAMODB__REGION", "eu-central-1"), ("__STORE__KIND", "dynamodb")]).expect("valid");
+    let again = load_file(&config.to_toml()).expect("valid");
+    assert_eq!(again.to_toml(), config.to_toml());
+    assert_eq!(again.dynamodb.region.as_deref(), Some("eu-central-1"));
+}
+
+#[test]
+fn every_setting_is_explained_in_the_reference() {
+    let printed = load(&[]).expect("valid defaults").to_toml();
+    let mut section = "";
+    for line in printed.lines().filter(|line| !line.is_empty()) {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let key = line.trim_start_matches("# ").split([' ', '=']).next().expect("a key");
+        let reference = DEFAULTS.split_once(section).map_or("", |(_, after)| after);
+        assert!(section == line || reference.contains(&format!("{key} =")), "{section} {line}");
+    }
+}
+
+#[test]
+fn out_of_range_names_the_key_the_value_and_what_is_allowed() {
+    for (name, value, message) in [
+        ("__LIMITS__STREAMS_PER_USER", "0", "limits.streams_per_user = 0: must be 1 to 50"),
+        ("__LIMITS__STREAMS_PER_USER", "51", "limits.streams_per_user = 51: must be 1 to 50"),
+        ("__LEASE__DURATION_S", "1", "lease.duration_s = 1: must be 2 to 86400"),
+        (
+            "__LEASE__HEARTBEAT_INTERVAL_S",
+            "46",
+            "lease.heartbeat_interval_s = 46: must be at most 45 (half of lease.duration_s)",
+        ),
+        (
+            "__DYNAMODB__ATTEMPT_TIMEOUT_MS",
+            "7000",
+            "dynamodb.attempt_timeout_ms = 7000: must be at most 6000 (dynamodb.operation_timeout_ms)",
+        ),
+        (
+            "__SERVER__REQUEST_TIMEOUT_S",
+            "6",
+            "dynamodb.operation_timeout_ms = 6000: must be at most 5999 (server.request_timeout_s less one millisecond)",
+        ),
+        (
+            "__DYNAMODB__TABLE",
+            "a b",
+            "dynamodb.table = \"a b\": must be 3 to 255 characters of a-z, A-Z, 0-9, '_', '-' and '.'",
+        ),
+    ] {
+        assert_eq!(load(&[(name, value)]).expect_err(name), message);
+    }
+}
+
+#[test]
+fn a_wrong_type_names_the_key_and_the_value() {
+    for (name, value, parts) in [
+        ("__LEASE__DURATION_S", "soon", ["lease.duration_s = \"soon\"", "must be a whole number"]),
+        ("__LEASE__DURATION_S", "1.5", ["lease.duration_s = \"1.5\"", "must be a whole number"]),
+        ("__SERVER__BIND", "localhost", ["server.bind = \"localhost\"", "socket address"]),
+        ("__STORE__KIND", "redis", ["store.kind = \"redis\"", "`embedded`, `dynamodb`, `memory`"]),
+        ("__LIMITS__AT_LIMIT", "evict", ["limits.at_limit = \"evict\"", "`reject` or `evictOldest`"]),
+        ("__LOG__FILTER", "a=b=c", ["log.filter = \"a=b=c\"", "expected one of"]),
+    ] {
+        let message = load(&[(name, value)]).expect_err(name);
+        assert!(parts.iter().all(|part| message.contains(part)) && !message.contains('\n'), "{message}");
+    }
+    for text in ["[lease]\nduration_s = 1.5\n", "[lease]\nduration_s = true\n", "[lease]\nduration_s = -90\n"] {
+        let message = load_file(text).expect_err(text);
+        assert!(message.contains("lease.duration_s = ") && message.contains("must be a whole number"), "{message}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_in_the_file_and_in_the_environment() {
+    for name in ["__SERVER__BINDD", "__SERVR__BIND", "__FOO"] {
+        let message = load(&[(name, "x")]).expect_err(name);
+        assert!(message.contains("unknown field"), "{message}");
+    }
+    let message = load(&[("_SERVER__BIND", "127.0.0.1:1")]).expect_err("one underscore");
+    assert!(message.contains("STREAM_MANAGER_SERVER__BIND is set"), "{message}");
+    let message = load_file("[server]\nbindd = 1\n").expect_err("a typo");
+    assert!(message.contains("bindd") && message.contains("server"), "{message}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let message = Config::load(Some("/no/such.toml".as_ref()), HashMap::new()).expect_err("no file").to_string();
+    assert!(message.contains("/no/such.toml"), "{message}");
+}

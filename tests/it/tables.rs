@@ -1,1 +1,89 @@
-//! x
+//! Migrations: the table is created once, nothing that is there is changed, and what does not fit is refused.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveSpecification,
+};
+use stream_manager::clock::ManualClock;
+use stream_manager::migrate::{Migrated, check, migrate};
+use stream_manager::store::dynamodb::client;
+use stream_manager::store::embedded::Embedded;
+
+use crate::support::client_settings;
+
+const NAME: &str = "some-table";
+
+fn engine() -> Client {
+    let engine = Embedded::in_memory(Arc::new(ManualClock::default())).expect("an engine");
+    client::in_process(&client_settings(), engine.http_client())
+}
+
+async fn create(client: &Client, keys: &[(&str, KeyType, ScalarAttributeType)]) {
+    let mut request = client.create_table().table_name(NAME).billing_mode(BillingMode::PayPerRequest);
+    for (name, kind, attribute_type) in keys {
+        let definition = AttributeDefinition::builder().attribute_name(*name).attribute_type(attribute_type.clone());
+        let element = KeySchemaElement::builder().attribute_name(*name).key_type(kind.clone());
+        request = request.attribute_definitions(definition.build().expect("a definition"));
+        request = request.key_schema(element.build().expect("a key"));
+    }
+    request.send().await.expect("a table");
+}
+
+async fn enable_ttl(client: &Client, attribute: &str) {
+    let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(attribute).build().expect("a ttl");
+    client.update_time_to_live().table_name(NAME).time_to_live_specification(ttl).send().await.expect("a ttl");
+}
+
+#[tokio::test]
+async fn a_missing_table_is_created_and_a_second_run_changes_nothing() {
+    let client = engine();
+    let missing = check(&client, NAME).await.expect_err("no table yet").to_string();
+    assert_eq!(missing, "table \"some-table\" does not exist: run `stream-manager migrate`");
+    let first = migrate(&client, NAME).await.expect("a migration");
+    assert_eq!(first, Migrated { created_table: true, enabled_ttl: true });
+    check(&client, NAME).await.expect("what the service needs");
+    let second = migrate(&client, NAME).await.expect("a migration");
+    assert_eq!(second, Migrated { created_table: false, enabled_ttl: false });
+
+    let described = client.describe_table().table_name(NAME).send().await.expect("a table").table.expect("a table");
+    let billing = described.billing_mode_summary.and_then(|summary| summary.billing_mode);
+    assert_eq!(billing, Some(BillingMode::PayPerRequest));
+    let ttl = client.describe_time_to_live().table_name(NAME).send().await.expect("a ttl");
+    assert_eq!(ttl.time_to_live_description.and_then(|ttl| ttl.attribute_name).as_deref(), Some("ttl"));
+}
+
+#[tokio::test]
+async fn a_table_with_other_keys_is_refused_and_both_are_shown() {
+    let client = engine();
+    create(&client, &[("userName", KeyType::Hash, ScalarAttributeType::S)]).await;
+    for error in [check(&client, NAME).await.expect_err("wrong"), migrate(&client, NAME).await.expect_err("wrong")] {
+        assert_eq!(
+            error.to_string(),
+            "table \"some-table\" has other keys than this service needs: it has HASH userName (S), needed is \
+             HASH userName (S), RANGE record (S); choose another name in dynamodb.table"
+        );
+        assert!(!error.is_transient());
+    }
+    let ttl = client.describe_time_to_live().table_name(NAME).send().await.expect("a ttl");
+    assert_eq!(ttl.time_to_live_description.and_then(|ttl| ttl.attribute_name), None, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_table_without_ttl_gets_it_and_one_with_another_is_refused() {
+    let keys =
+        [("userName", KeyType::Hash, ScalarAttributeType::S), ("record", KeyType::Range, ScalarAttributeType::S)];
+    let client = engine();
+    create(&client, &keys).await;
+    let message = check(&client, NAME).await.expect_err("no TTL").to_string();
+    assert_eq!(message, "table \"some-table\" has no TTL: run `stream-manager migrate`");
+    let migrated = migrate(&client, NAME).await.expect("a migration");
+    assert_eq!(migrated, Migrated { created_table: false, enabled_ttl: true });
+
+    let client = engine();
+    create(&client, &keys).await;
+    enable_ttl(&client, "expiresAt").await;
+    let message = migrate(&client, NAME).await.expect_err("another TTL").to_string();
+    assert!(message.contains("\"expiresAt\"") && message.contains("\"ttl\""), "{message}");
+}

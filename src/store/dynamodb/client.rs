@@ -8,8 +8,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient};
-use aws_sdk_dynamodb::error::DisplayErrorContext;
 use thiserror::Error;
+
+use super::errors::with_causes;
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -46,10 +47,7 @@ pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
         return Err(ClientError::NoRegion);
     }
     let provider = config.credentials_provider().ok_or_else(|| ClientError::NoCredentials(String::new()))?;
-    provider
-        .provide_credentials()
-        .await
-        .map_err(|error| ClientError::NoCredentials(DisplayErrorContext(error).to_string()))?;
+    provider.provide_credentials().await.map_err(|error| ClientError::NoCredentials(with_causes(&error)))?;
     Ok(Client::new(&config))
 }
 

@@ -3,7 +3,7 @@
 //! "Not applied" speaks of the last attempt. The SDK retries by itself, so an earlier one may have been applied;
 //! that is why every verb can be repeated, and why no refusal or ending is ever concluded from an error.
 
-use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::CancellationReason;
 
@@ -16,6 +16,13 @@ pub enum Cancelled {
     Failed(StoreError),
 }
 
+/// An error with its causes, on one line. The SDK's own `DisplayErrorContext` adds a page of `Debug`.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(|error| error.to_string().replace('\n', " ")).collect();
+    texts.join(": ")
+}
+
 /// Anything not listed here is unknown: it may have been applied.
 pub fn store_error<E>(error: SdkError<E>) -> StoreError
 where
@@ -23,7 +30,7 @@ where
 {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code).map(str::to_owned);
     let built = matches!(error, SdkError::ConstructionFailure(_));
-    let detail = DisplayErrorContext(error).to_string();
+    let detail = with_causes(&error);
     let refusal = match code.as_deref() {
         _ if built => Refusal::Rejected,
         Some("TransactionConflictException") => Refusal::Contention,
@@ -78,6 +85,6 @@ pub fn cancellation_error(reasons: &[CancellationReason]) -> StoreError {
 
 impl From<BuildError> for StoreError {
     fn from(error: BuildError) -> Self {
-        Self::NotApplied { refusal: Refusal::Rejected, detail: DisplayErrorContext(error).to_string() }
+        Self::NotApplied { refusal: Refusal::Rejected, detail: with_causes(&error) }
     }
 }
