@@ -12,6 +12,8 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::admission::AtLimit;
 use crate::http::Bounds;
@@ -241,8 +243,8 @@ impl Config {
         if self.embedded.path.file_name().is_none() {
             return Err(invalid("embedded.path", format!("{:?}", self.embedded.path), "must name a file"));
         }
-        if let Err(error) = crate::telemetry::filter(&self.log.filter) {
-            return Err(invalid("log.filter", format!("{:?}", self.log.filter), &error));
+        if let Err(error) = self.log.filter() {
+            return Err(invalid("log.filter", format!("{:?}", self.log.filter), &error.to_string()));
         }
         Ok(())
     }
@@ -290,6 +292,12 @@ impl Config {
             operation_timeout: Duration::from_millis(self.dynamodb.operation_timeout_ms),
             max_attempts: u32::try_from(self.dynamodb.max_attempts).unwrap_or(u32::MAX),
         }
+    }
+}
+
+impl Log {
+    pub fn filter(&self) -> Result<EnvFilter, ParseError> {
+        EnvFilter::try_new(&self.filter)
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aws_sdk_dynamodb::Client;
 use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use stream_manager::clock::{Clock, SystemClock};
@@ -15,7 +14,8 @@ use stream_manager::limiter::Limiter;
 use stream_manager::metrics::Metrics;
 use stream_manager::migrate;
 use stream_manager::store::LeaseStore;
-use stream_manager::store::dynamodb::{DynamoStore, client};
+use stream_manager::store::dynamodb::DynamoStore;
+use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::store::memory::MemoryStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};

@@ -78,7 +78,7 @@ pub enum HealthAnswer {
 }
 
 /// Which problems an operation can answer.
-pub trait Problems: Send + core::marker::Sync + 'static {
+pub trait Problems: Send + Sync + 'static {
     const CODES: &'static [ProblemCode];
 }
 

@@ -28,7 +28,7 @@ pub enum ProblemCode {
 pub struct Problem {
     pub code: ProblemCode,
     pub detail: String,
-    pub extra: Extra,
+    pub extra: Box<Extra>,
     /// What the log is told and the client is not.
     pub cause: Option<String>,
 }
@@ -145,7 +145,7 @@ impl ProblemCode {
 
 impl Problem {
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), extra: Extra::default(), cause: None }
+        Self { code, detail: detail.into(), extra: Box::default(), cause: None }
     }
 
     /// A 400 that names one field.
@@ -163,7 +163,7 @@ impl Problem {
 
     fn object(self, request_id: &str) -> ProblemObject {
         let Extra { errors, restart, limit, count, streams, slot_frees_in_seconds, reason, ended_by, allow: _ } =
-            self.extra;
+            *self.extra;
         ProblemObject {
             r#type: format!("urn:stream-manager:problem:{}", self.code.code()),
             code: self.code.code().to_owned(),

@@ -118,10 +118,11 @@ impl DynamoStore {
 #[async_trait]
 impl LeaseStore for DynamoStore {
     async fn start(&self, user: &UserName, request: &StartRequest, room: Room, now: Timestamp) -> Result<Start> {
-        if room == Room::Expected && !request.looks_at_others() {
-            if let Some(start) = self.plain_start(user, request, now).await? {
-                return Ok(start);
-            }
+        if room == Room::Expected
+            && !request.looks_at_others()
+            && let Some(start) = self.plain_start(user, request, now).await?
+        {
+            return Ok(start);
         }
         self.deciding_start(user, request, now).await
     }

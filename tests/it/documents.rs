@@ -1,1 +1,55 @@
-//! x
+//! What is written about the service is what it does.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use stream_manager::http::openapi_document;
+use stream_manager::http::problems::ProblemCode;
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file)
+}
+
+#[test]
+fn the_openapi_document_in_the_docs_is_the_one_that_is_served() {
+    let served = openapi_document();
+    let written = read("docs/openapi.json");
+    assert!(served.trim() == written.trim(), "run: cargo run -- openapi > docs/openapi.json");
+}
+
+#[test]
+fn every_operation_is_described_with_examples_and_problems() {
+    let document: Value = serde_json::from_str(&openapi_document()).expect("JSON");
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            operations += 1;
+            let name = format!("{method} {path}");
+            assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}: no summary");
+            assert!(operation["operationId"].is_string(), "{name}: no name");
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{name}: no success");
+            for (status, response) in responses {
+                assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} {status}");
+                if status.as_str() >= "400" {
+                    let example = &response["content"]["application/problem+json"]["schema"]["example"];
+                    assert_eq!(example["status"].to_string(), *status, "{name}");
+                }
+            }
+        }
+    }
+    assert_eq!(operations, 13);
+}
+
+#[test]
+fn every_problem_has_its_section_and_every_section_its_problem() {
+    let text = read("docs/errors.md");
+    let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let table: Vec<String> =
+        ProblemCode::ALL.iter().map(|code| format!("`{}` ({})", code.code(), code.status())).collect();
+    assert_eq!(sections, table);
+    for code in ProblemCode::ALL {
+        assert!(text.contains(code.title()), "the title of {}", code.code());
+    }
+}

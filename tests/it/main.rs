@@ -1,6 +1,6 @@
 //! The specification, executed: a file a concern.
 
-#![allow(clippy::disallowed_methods, reason = "tests may look at the host's clock")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
 mod agreement;
 mod architecture;

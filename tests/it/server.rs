@@ -18,15 +18,15 @@ use stream_manager::store::LeaseStore;
 use stream_manager::store::memory::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub struct TestServer {
     pub address: std::net::SocketAddr,
     pub clock: Arc<ManualClock>,
     pub readiness: Arc<Readiness>,
-    pub stop: CancellationToken,
-    pub stopped: tokio::task::JoinHandle<bool>,
     client: reqwest::Client,
+    document: Value,
+    _stop: DropGuard,
 }
 
 /// An answer as tests compare it: without what differs each time.
@@ -60,10 +60,11 @@ impl TestServer {
             max_connections: 100,
             drain: Duration::from_secs(2),
         };
-        let stopped = tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
+        tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-        Self { address, clock, readiness, stop, stopped, client }
+        let document = serde_json::from_str(&http::openapi_document()).expect("a document");
+        Self { address, clock, readiness, client, document, _stop: stop.drop_guard() }
     }
 
     pub async fn call(&self, method: &str, path: &str) -> Answer {
@@ -75,6 +76,7 @@ impl TestServer {
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let name = method.to_ascii_lowercase();
         let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = self.client.request(method, format!("http://{}{path}", self.address)).body(body);
         for (name, value) in headers {
@@ -82,6 +84,7 @@ impl TestServer {
         }
         let response = request.send().await.expect("an answer");
         let status = response.status().as_u16();
+        assert!(self.documents(&name, path, status), "{name} {path} must not answer {status}");
         let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         assert_eq!(text("cache-control").as_deref(), Some("no-store"), "on every answer");
         let request_id = text("x-request-id").expect("on every answer");
@@ -98,6 +101,22 @@ impl TestServer {
             body["instance"] = json!("urn:stream-manager:request:…");
         }
         Answer { status, headers, body }
+    }
+
+    /// Whether the OpenAPI document says that this call can be answered so. What it knows no operation for, it says
+    /// nothing about.
+    fn documents(&self, method: &str, path: &str, status: u16) -> bool {
+        let path = path.split('?').next().expect("a path");
+        let matches = |template: &str| {
+            let (mut parts, mut given) = (template.split('/'), path.split('/'));
+            let fits = parts.by_ref().all(|part| given.next().is_some_and(|p| part.starts_with('{') || part == p));
+            fits && given.next().is_none()
+        };
+        let paths = self.document["paths"].as_object().expect("paths");
+        let mut found: Vec<&String> = paths.keys().filter(|template| matches(template)).collect();
+        found.sort_by_key(|template| template.matches('{').count());
+        let operation = found.first().map_or(&Value::Null, |template| &paths[template.as_str()][method]);
+        operation.is_null() || operation["responses"].get(status.to_string()).is_some()
     }
 
     /// For what no HTTP client would send: writes bytes as they are and reads until the server closes.

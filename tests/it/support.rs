@@ -17,8 +17,9 @@ use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::migrate;
 use stream_manager::names::{Label, StreamId, UserName};
+use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
-use stream_manager::store::dynamodb::{DynamoStore, items};
+use stream_manager::store::dynamodb::items::{self, Item};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{LeaseStore, Refusal, Result, StoreError};
@@ -90,7 +91,7 @@ impl Fixture {
             }
             // A real TTL takes its time; deleting the same items is what it does to the service.
             Backing::Endpoint(client) => {
-                for item in self::items(client, user).await {
+                for item in items(client, user).await {
                     let Some(ttl) = item.get("ttl").and_then(|ttl| ttl.as_n().ok()) else { continue };
                     if ttl.parse::<i64>().expect("a number") * 1000 <= now.epoch_ms() {
                         let key = ["userName", "record"].map(|name| (name.to_owned(), item[name].clone()));
@@ -104,7 +105,7 @@ impl Fixture {
 }
 
 /// Every item of a user.
-pub async fn items(client: &Client, user: &UserName) -> Vec<items::Item> {
+pub async fn items(client: &Client, user: &UserName) -> Vec<Item> {
     let query = client
         .query()
         .table_name(TABLE)
