@@ -9,8 +9,7 @@ use poem::endpoint::BoxEndpoint;
 use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, EndpointExt, Request, Response};
-use poem_openapi::error::ParseParamError;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
@@ -36,6 +35,18 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
+/// A request's place, from its head until its operation has ended, whether or not anybody still waits for it.
+struct InFlight {
+    metrics: Arc<Metrics>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
 impl App {
     pub fn new(endpoint: impl Endpoint + 'static, routes: Routes, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         let endpoint = Arc::new(endpoint.map_to_response().boxed());
@@ -54,9 +65,7 @@ impl App {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.operation(method.as_str(), &path);
         let span = info_span!("request", request_id, route);
-        self.metrics.in_flight.inc();
         let answered = self.operate(request).instrument(span.clone()).await;
-        self.metrics.in_flight.dec();
 
         let mut response = span.in_scope(|| match answered {
             Ok(response) => response,
@@ -78,13 +87,7 @@ impl App {
         B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        // Health is asked most when there is most to do, and costs nothing.
-        let permit = if request.uri().path().starts_with("/health") {
-            None
-        } else {
-            let overloaded = |_| Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");
-            Some(Arc::clone(&self.in_flight).try_acquire_owned().map_err(overloaded)?)
-        };
+        let in_flight = self.enter(request.uri().path())?;
         check_escapes(request.uri().path())?;
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
@@ -95,7 +98,7 @@ impl App {
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
             let answered = endpoint.call(request).await;
-            drop(permit);
+            drop(in_flight);
             answered
         };
         let operation = tokio::spawn(operation.in_current_span());
@@ -110,6 +113,19 @@ impl App {
                 Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
             }
         }
+    }
+
+    /// A place among the requests in flight, if there is one.
+    fn enter(&self, path: &str) -> Result<InFlight, Problem> {
+        // Health is asked most when there is most to do, and costs nothing.
+        let permit = if path.starts_with("/health") {
+            None
+        } else {
+            let overloaded = |_| Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");
+            Some(Arc::clone(&self.in_flight).try_acquire_owned().map_err(overloaded)?)
+        };
+        self.metrics.in_flight.inc();
+        Ok(InFlight { metrics: Arc::clone(&self.metrics), _permit: permit })
     }
 
     /// The request with its body in memory.
@@ -142,9 +158,6 @@ impl App {
             Ok(problem) => return problem,
             Err(error) => error,
         };
-        if let Some(error) = error.downcast_ref::<ParseParamError>() {
-            return Problem::field(error.name, &error.reason);
-        }
         if error.is::<NotFoundError>() {
             return Problem::new(ProblemCode::RouteNotFound, "see /openapi.json for the routes");
         }

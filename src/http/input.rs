@@ -37,6 +37,9 @@ pub struct LimitInput(pub StreamLimit);
 /// The `Idempotency-Key` header, if there is one.
 pub struct KeyInput(pub Option<IdempotencyKey>);
 
+/// Whether a stop is an eviction: the query's `evict`.
+pub struct EvictInput(pub bool);
+
 /// More than this is a mistake or an attack: a user holds at most 50 streams.
 const MAX_REPLACES: usize = 10;
 
@@ -224,6 +227,37 @@ impl<'a> ApiExtractor<'a> for KeyInput {
                 Err(error) => Err(Problem::field(options.name, &error.to_string()).into()),
             },
             (Some(_), Some(_)) => Err(Problem::field(options.name, "must be sent once").into()),
+        }
+    }
+}
+
+impl<'a> ApiExtractor<'a> for EvictInput {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = bool;
+    type ParamRawType = bool;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Query)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(bool::schema_ref())
+    }
+
+    /// By hand and not by poem-openapi's query parameter, which takes the first of two, and explains itself in terms of
+    /// its own types.
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<bool>,
+    ) -> Result<Self> {
+        let query: Vec<(String, String)> = request.params()?;
+        let mut values = query.iter().filter(|(name, _)| name == options.name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (None, _) | (Some("false"), None) => Ok(Self(false)),
+            (Some("true"), None) => Ok(Self(true)),
+            (Some(_), None) => Err(Problem::field(options.name, "must be true or false").into()),
+            (Some(_), Some(_)) => Err(Problem::field(options.name, "must be given once").into()),
         }
     }
 }

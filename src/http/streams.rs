@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
 use poem_openapi::{OpenApi, Tags};
 
@@ -11,7 +10,7 @@ use super::answers::{
     CountAnswer, DoneAnswer, Failure, StartAnswer, StartProblems, StreamAnswer, StreamProblems, StreamsAnswer,
     UserProblems,
 };
-use super::input::{KeyInput, Path, StartInput};
+use super::input::{EvictInput, KeyInput, Path, StartInput};
 use super::problems::{Problem, ProblemCode};
 use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};
 use crate::admission::{Denial, Start, Started};
@@ -164,9 +163,9 @@ impl StreamsApi {
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
         /// Whether somebody other than the stream's own player ends it.
-        evict: Query<Option<bool>>,
+        evict: EvictInput,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
-        let by = if evict.0 == Some(true) { StoppedBy::Evictor } else { StoppedBy::Player };
+        let by = if evict.0 { StoppedBy::Evictor } else { StoppedBy::Player };
         self.limiter.stop(&user.0, stream.0, by).await.map_err(store_problem)?;
         Ok(DoneAnswer::Done)
     }

@@ -198,11 +198,11 @@ async fn a_refusal_names_every_field_that_is_wrong() {
       },
       "body": {
         "code": "invalid-request",
-        "detail": "evict: failed to parse \"boolean\": provided string was not `true` or `false` (occurred while parsing \"optional_boolean\")",
+        "detail": "evict: must be true or false",
         "errors": [
           {
             "field": "evict",
-            "reason": "failed to parse \"boolean\": provided string was not `true` or `false` (occurred while parsing \"optional_boolean\")"
+            "reason": "must be true or false"
           }
         ],
         "instance": "urn:stream-manager:request:…",
@@ -212,6 +212,8 @@ async fn a_refusal_names_every_field_that_is_wrong() {
       }
     }
     "#);
+    let twice = format!("{STREAMS}/{SOME_ID}?evict=true&evict=false");
+    assert_eq!(server.call("DELETE", &twice).await.status, 400);
 }
 
 #[tokio::test]

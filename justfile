@@ -1,0 +1,39 @@
+# The daily commands; each is one that can be typed without `just` too.
+
+default:
+    @just --list
+
+# Serve from the embedded store
+dev:
+    cargo run
+
+# The whole suite, as the README says
+test:
+    cargo test
+
+# The suite on any DynamoDB: just test-dynamodb http://127.0.0.1:8000
+test-dynamodb endpoint:
+    TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test it contract::endpoint
+
+# Three instances racing on one table, one killed, the store restarted
+race *arguments:
+    cargo test --release --test race -- {{arguments}}
+
+# Requests a second and bytes a lease
+bench:
+    cargo bench --bench memory --bench requests
+
+# Format, lints and documentation
+check:
+    cargo fmt --all --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Write anew what is generated
+bless:
+    cargo run -- openapi > docs/openapi.json
+    cargo insta test --accept --test it
+
+# Everything, as before a change lands
+ci:
+    .ci/run
