@@ -84,6 +84,8 @@ A player **starts** a stream and gets a slot, renews it by a **heartbeat** every
 **stops** it. A slot that is not renewed is free again after `expiresInSeconds`.\n\n\
 The rule for players: play unless the answer is 409; stop only on 410 with `restart: \"user\"`; on \
 `restart: \"auto\"`, start again; on 5xx or no answer, keep playing until the lease runs out, and keep trying.\n\n\
+`userName` says whose streams are counted: any text of 1 to 256 bytes, case-sensitive, percent-encoded. `streamId` is \
+what a start answered.\n\n\
 Errors are `application/problem+json` (RFC 9457): go by `code`. Every answer has an `X-Request-Id`.";
 
 /// A text that never changes. Cloning it copies no bytes: Swagger UI has over a megabyte of them.

@@ -17,7 +17,7 @@ use crate::names::{Label, UserName};
 
 /// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "Stream")]
 pub struct StreamObject {
     /// Names the stream in heartbeat and stop. A UUID in lower case.
     pub stream_id: Uuid,
@@ -36,7 +36,7 @@ pub struct StreamObject {
 
 /// A stream that was just started, or whose start was repeated.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "StartedStream")]
 pub struct StartedStreamObject {
     #[oai(flatten)]
     pub stream: StreamObject,
@@ -48,7 +48,7 @@ pub struct StartedStreamObject {
 
 /// The live streams of a user, oldest first.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", rename = "Streams")]
 pub struct StreamsObject {
     pub user_name: String,
     /// How many live streams the user holds.
@@ -62,7 +62,7 @@ pub struct StreamsObject {
 
 /// How many live streams a user holds.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", example, rename = "Count")]
 pub struct CountObject {
     pub user_name: String,
     /// How many live streams the user holds.
@@ -75,7 +75,7 @@ pub struct CountObject {
 
 /// How many streams a user may hold.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", example, rename = "Limit")]
 pub struct LimitObject {
     pub user_name: String,
     pub limit: u8,
@@ -92,6 +92,7 @@ pub enum LimitSource {
 
 /// The service is well.
 #[derive(Clone, Debug, Object)]
+#[oai(rename = "Health")]
 pub struct HealthObject {
     /// Always `ok`.
     pub status: String,
