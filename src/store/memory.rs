@@ -211,3 +211,45 @@ impl User {
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::AtLimit;
+
+    const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 10 };
+
+    fn request(n: u8) -> StartRequest {
+        StartRequest {
+            stream_id: StreamId::random([n; 16]),
+            fingerprint: None,
+            device_id: None,
+            device_name: None,
+            content_id: None,
+            replaces: Vec::new(),
+            at_limit: AtLimit::EvictOldest,
+            default_limit: StreamLimit::DEFAULT,
+            terms: TERMS,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_forgotten_after_its_retention_and_idle_users_with_it() {
+        let store = MemoryStore::new();
+        let now = Timestamp::from_epoch_ms(1_000_000);
+        let sweep = |now| (0..store.shards()).map(|shard| store.sweep_shard(shard, now)).sum::<usize>();
+        let users: Vec<UserName> = (0..50).map(|n| UserName::parse(&format!("user-{n}")).unwrap()).collect();
+        for user in &users {
+            for n in 0..20 {
+                store.start(user, &request(n), Room::Expected, now).await.unwrap();
+            }
+        }
+        store.set_limit(&users[0], StreamLimit::new(5)).await.unwrap();
+        assert_eq!(store.size(), (50, 50 * 20), "three live and seventeen evicted each");
+        assert_eq!(sweep(now.plus_s(10)), 0);
+        assert_eq!(sweep(now.plus_s(11)), 50 * 17, "the retention of the evicted has passed");
+        assert_eq!(sweep(now.plus_s(100)), 0, "the others ran out, and are retained");
+        assert_eq!(sweep(now.plus_s(101)), 50 * 3);
+        assert_eq!(store.size(), (1, 0), "a limit is kept");
+    }
+}
