@@ -1,0 +1,176 @@
+//! The HTTP calls: each is sent to one instance, held against what that verb may answer, and written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+use stream_manager::clock::{Clock, SystemClock};
+use tokio::time::Instant;
+
+use crate::board::{Board, Call, NOT_APPLIED};
+use crate::process::{Instance, LEASE_S};
+
+pub const LIMIT: usize = 3;
+
+pub struct Api {
+    pub board: Arc<Board>,
+    pub instances: Vec<Instance>,
+    http: reqwest::Client,
+}
+
+/// What came back, `status` 0 for nothing.
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub headers: HeaderMap,
+    pub label: String,
+    pub begin: Instant,
+    pub end: Instant,
+    /// The host's clock after the answer.
+    pub now_ms: i64,
+}
+
+/// What a start says.
+#[derive(Clone, Default)]
+pub struct StartWith {
+    pub key: Option<String>,
+    pub body: Value,
+}
+
+impl Api {
+    pub fn new(board: Arc<Board>, instances: Vec<Instance>) -> Self {
+        // Longer than the service may take, so that it is the service's answer that is seen.
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15));
+        let http = http.pool_idle_timeout(Duration::from_secs(30)).build().expect("a client");
+        Self { board, instances, http }
+    }
+
+    pub async fn start(&self, instance: usize, user: usize, with: &StartWith) -> Answer {
+        let mut request = self.request(Method::POST, instance, user, "");
+        if let Some(key) = &with.key {
+            request = request.header("Idempotency-Key", key);
+        }
+        if !with.body.is_null() {
+            request = request.json(&with.body);
+        }
+        let may = if with.key.is_some() { &[201, 200, 409, 410, 503][..] } else { &[201, 409, 503] };
+        let answer = self.send("start", instance, request, may).await;
+        let replayed = answer.headers.get("idempotency-replayed").is_some_and(|value| value == "true");
+        self.board.expect((answer.status == 200) == replayed, || format!("replayed {replayed}: {}", answer.label));
+        if answer.status == 409 {
+            let seen = (answer.count("count"), answer.body["streams"].as_array().map_or(0, Vec::len));
+            self.board.expect(seen == (LIMIT, LIMIT), || format!("denied at {seen:?} streams: {}", answer.body));
+        }
+        answer
+    }
+
+    pub async fn heartbeat(&self, instance: usize, user: usize, stream: &str) -> Answer {
+        let request = self.request(Method::POST, instance, user, &format!("/{stream}/heartbeat"));
+        self.send("heartbeat", instance, request, &[200, 404, 410, 503]).await
+    }
+
+    pub async fn stop(&self, instance: usize, user: usize, stream: &str, by_post: bool) -> Answer {
+        let request = if by_post {
+            let request = self.request(Method::POST, instance, user, &format!("/{stream}/stop"));
+            request.header("Content-Type", "text/plain;charset=UTF-8").body("bye")
+        } else {
+            self.request(Method::DELETE, instance, user, &format!("/{stream}"))
+        };
+        self.send("stop", instance, request, &[204, 503]).await
+    }
+
+    pub async fn evict(&self, instance: usize, user: usize, stream: &str) -> Answer {
+        let request = self.request(Method::DELETE, instance, user, &format!("/{stream}?evict=true"));
+        self.send("evict", instance, request, &[204, 503]).await
+    }
+
+    pub async fn list(&self, instance: usize, user: usize) -> Answer {
+        let answer = self.send("list", instance, self.request(Method::GET, instance, user, ""), &[200, 503]).await;
+        if answer.status == 200 {
+            let (count, listed) = (answer.count("count"), answer.body["streams"].as_array().map_or(0, Vec::len));
+            let right = count <= LIMIT && count == listed && answer.count("remaining") == LIMIT - count;
+            self.board.expect(right, || format!("a wrong list: {}", answer.body));
+        }
+        answer
+    }
+
+    /// A player goes by `expiresInSeconds`: more than a lease lasts is more than it has.
+    fn oddity(&self, verb: &str, answer: &Answer) {
+        let Answer { label, body, now_ms, begin, end, .. } = answer;
+        let took_ms = (*end - *begin).as_millis();
+        let text = format!("{verb} {label}, answered at {now_ms} ms after {took_ms} ms: {body}");
+        self.board.lock().oddities.push(text);
+    }
+
+    fn request(&self, method: Method, instance: usize, user: usize, rest: &str) -> RequestBuilder {
+        let url = format!("{}/v1/users/{}/streams{rest}", self.instances[instance].url, name(user));
+        self.http.request(method, url)
+    }
+
+    async fn send(&self, verb: &'static str, instance: usize, request: RequestBuilder, may: &[u16]) -> Answer {
+        let begin = Instant::now();
+        let got = async {
+            let answer = request.send().await?;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            Ok::<_, reqwest::Error>((status, headers, answer.bytes().await?))
+        };
+        let got = got.await;
+        let end = Instant::now();
+        let now_ms = now_ms();
+        let instance_killed = !self.instances[instance].alive();
+        let answer = match got {
+            Ok((status, headers, bytes)) => {
+                let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                let label = label(status, &body);
+                self.board.expect(may.contains(&status), || format!("{verb} was answered {label}: {body}"));
+                Answer { status, body, headers, label, begin, end, now_ms }
+            }
+            Err(error) => {
+                let label = if instance_killed { "no answer".to_owned() } else { format!("no answer: {error:?}") };
+                let (body, headers) = (Value::Null, HeaderMap::new());
+                Answer { status: 0, body, headers, label, begin, end, now_ms }
+            }
+        };
+        let status = Some(answer.status).filter(|status| *status != 0);
+        if answer.body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S) {
+            self.oddity(verb, &answer);
+        }
+        self.board.record(Call { verb, instance, instance_killed, begin, status, label: answer.label.clone() });
+        answer
+    }
+}
+
+impl Answer {
+    pub fn count(&self, field: &str) -> usize {
+        self.body[field].as_u64().and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX)
+    }
+
+    pub fn text(&self, field: &str) -> &str {
+        self.body[field].as_str().unwrap_or_default()
+    }
+
+    pub fn expires_ms(&self) -> i64 {
+        let time = chrono::DateTime::parse_from_rfc3339(self.text("expiresAt"));
+        time.map_or(i64::MAX, |time| time.timestamp_millis())
+    }
+}
+
+/// A status, and what tells it from others of the same number.
+fn label(status: u16, body: &Value) -> String {
+    match (status, body["detail"].as_str(), body["reason"].as_str()) {
+        (503, Some("nothing was changed: try again"), _) => NOT_APPLIED.to_owned(),
+        (503, Some(detail), _) => format!("503 {detail}"),
+        (410, _, Some(reason)) => format!("410 {reason}"),
+        _ => status.to_string(),
+    }
+}
+
+pub fn name(user: usize) -> String {
+    format!("racer-{user}")
+}
+
+pub fn now_ms() -> i64 {
+    SystemClock.now().epoch_ms()
+}
