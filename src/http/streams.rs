@@ -191,7 +191,7 @@ impl StreamsApi {
 
 impl StreamsApi {
     fn stream_object(&self, user: &UserName, lease: &Lease, now: Timestamp) -> StreamObject {
-        StreamObject::new(user, lease, now, self.limiter.policy().heartbeat_interval_s)
+        StreamObject::new(user, lease, now, self.limiter.policy())
     }
 
     fn started(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStreamObject {

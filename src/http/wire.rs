@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::admission::AtLimit;
 use crate::lease::{Lease, Timestamp};
+use crate::limiter::Policy;
 use crate::names::{Label, UserName};
 
 /// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
@@ -202,7 +203,7 @@ pub struct EndedByObject {
 }
 
 impl StreamObject {
-    pub fn new(user: &UserName, lease: &Lease, now: Timestamp, heartbeat_interval_s: u32) -> Self {
+    pub fn new(user: &UserName, lease: &Lease, now: Timestamp, policy: &Policy) -> Self {
         Self {
             stream_id: lease.stream_id.uuid(),
             user_name: user.to_string(),
@@ -211,8 +212,10 @@ impl StreamObject {
             content_id: lease.content_id.as_ref().map(Label::to_string),
             started_at: Instant(lease.started_at),
             expires_at: Instant(lease.expires_at),
-            expires_in_seconds: lease.expires_at.seconds_after(now),
-            heartbeat_interval_seconds: heartbeat_interval_s,
+            // A lease that an instance with a later clock has just granted or renewed ends, seen from here, after more
+            // than a whole duration; no player should count on that.
+            expires_in_seconds: lease.expires_at.seconds_after(now).min(policy.terms.duration_s),
+            heartbeat_interval_seconds: policy.heartbeat_interval_s,
         }
     }
 

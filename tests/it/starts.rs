@@ -63,6 +63,16 @@ async fn an_idempotency_key_makes_a_start_repeatable() {
 }
 
 #[tokio::test]
+async fn a_lease_that_a_later_clock_granted_is_never_said_to_last_longer_than_a_lease() {
+    let server = TestServer::start().await;
+    let key = [("idempotency-key", "play-3")];
+    server.send("POST", STREAMS, &key, Vec::new()).await;
+    server.clock.advance_ms(-700);
+    let again = server.send("POST", STREAMS, &key, Vec::new()).await;
+    assert_eq!((again.status, &again.body["expiresInSeconds"]), (200, &json!(90)));
+}
+
+#[tokio::test]
 async fn a_keyed_start_that_ended_others_says_so_again_when_it_is_repeated() {
     let server = TestServer::start().await;
     let before = server.started("ann", json!({"deviceId": "tv"})).await;

@@ -97,11 +97,13 @@ impl Api {
     }
 
     /// A player goes by `expiresInSeconds`: more than a lease lasts is more than it has.
-    fn oddity(&self, verb: &str, answer: &Answer) {
+    fn overstated(&self, verb: &str, answer: &Answer) {
         let Answer { label, body, now_ms, begin, end, .. } = answer;
         let took_ms = (*end - *begin).as_millis();
-        let text = format!("{verb} {label}, answered at {now_ms} ms after {took_ms} ms: {body}");
-        self.board.lock().oddities.push(text);
+        let text = format!(
+            "more seconds than a lease lasts: {verb} {label}, answered at {now_ms} ms after {took_ms} ms: {body}"
+        );
+        self.board.violation(text);
     }
 
     fn request(&self, method: Method, instance: usize, user: usize, rest: &str) -> RequestBuilder {
@@ -135,7 +137,7 @@ impl Api {
         };
         let status = Some(answer.status).filter(|status| *status != 0);
         if answer.body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S) {
-            self.oddity(verb, &answer);
+            self.overstated(verb, &answer);
         }
         self.board.record(Call { verb, instance, instance_killed, begin, status, label: answer.label.clone() });
         answer

@@ -26,8 +26,6 @@ pub struct Notes {
     pub troubles: Vec<Trouble>,
     pub holds: Vec<Hold>,
     pub observed: Observed,
-    /// Odd, but against no promise: counted and shown.
-    pub oddities: Vec<String>,
     pub violations: Vec<String>,
     pub violation_count: u64,
 }
@@ -157,6 +155,12 @@ impl Notes {
 
     fn calm_since(&self, begin: Instant) -> bool {
         self.troubles.iter().all(|trouble| trouble.back.is_some_and(|back| back + GRACE < begin))
+    }
+
+    /// How many pairs of an instance and a changing verb have worked since the last trouble.
+    pub fn recovered(&self) -> usize {
+        let changes = |(_, verb): &&(usize, &str)| CHANGES.contains(verb);
+        self.troubles.last().map_or(0, |trouble| trouble.recovered.keys().filter(changes).count())
     }
 
     /// The most leases that were certainly held at one time by one user.

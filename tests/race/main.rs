@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, StartWith};
-use crate::board::Board;
+use crate::board::{Board, CHANGES, GRACE};
 use crate::player::Player;
 use crate::process::Instance;
 use crate::standin::StandIn;
@@ -163,7 +163,8 @@ async fn restart(stand_in: &mut StandIn, api: &Arc<Api>, begin: Instant) {
     board.store_comes_back();
     stand_in.start_again().await;
     board.store_is_back();
-    println!("{:>5.1} s  the store is back", begin.elapsed().as_secs_f64());
+    recover(api).await;
+    println!("{:>5.1} s  the store is back, and so is the service", begin.elapsed().as_secs_f64());
 }
 
 /// The stand-in stands still with its connections open, then does all at once what has piled up meanwhile.
@@ -177,7 +178,21 @@ async fn freeze(stand_in: &StandIn, api: &Arc<Api>, begin: Instant) {
     board.store_comes_back();
     stand_in.thaw();
     board.store_is_back();
-    println!("{:>5.1} s  the store goes on (SIGCONT)", begin.elapsed().as_secs_f64());
+    recover(api).await;
+    println!("{:>5.1} s  the store goes on (SIGCONT), and so does the service", begin.elapsed().as_secs_f64());
+}
+
+/// Asks until every verb has worked on every instance, or the grace is over; what counts is in the verdict.
+async fn recover(api: &Arc<Api>) {
+    let back = Instant::now();
+    let wanted = CHANGES.len() * api.instances.iter().filter(|instance| instance.alive()).count();
+    while back.elapsed() < GRACE {
+        probe(api).await;
+        if api.board.lock().recovered() >= wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Every verb on every instance that is left, so that none depends on what the clients happen to do. A stream that
