@@ -33,6 +33,10 @@ pub enum AtLimit {
 /// A DynamoDB transaction holds at most 100 actions; the counter and the new lease take two.
 pub const MAX_DROPPED: usize = 98;
 
+/// How many ended leases of a user are remembered when a start looks: so that what a look reads stays bounded, however
+/// often a device restarts within the retention.
+pub const MAX_REMEMBERED: usize = 20;
+
 /// What is known of a user. Leases of ids that are not members may be among them (ended ones, or expired ones).
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
@@ -59,7 +63,7 @@ pub enum Decision {
 }
 
 /// One admission as plain data: applied only if `guard` still holds, every `dead` lease is still missing or expired at
-/// `now`, every `ended` lease is still stored, and the own lease is missing or expired.
+/// `now`, every `ended` lease is still stored, every `forgotten` one still ended or gone, and the own lease is missing or expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub now: Timestamp,
@@ -71,6 +75,8 @@ pub struct Commit {
     pub dead: Vec<StreamId>,
     /// Live members that make room, oldest first.
     pub ended: Vec<EndedLease>,
+    /// Leases that were ended before, no members, that are too many to be remembered: deleted if they are still ended.
+    pub forgotten: Vec<StreamId>,
     pub lease: Lease,
 }
 
@@ -100,6 +106,8 @@ pub struct Started {
     pub limit: StreamLimit,
     /// The streams that this start replaced or evicted.
     pub ended: Vec<StreamId>,
+    /// How many of them made room; the others were replaced.
+    pub evicted: usize,
     /// How many dead leases it cleared away.
     pub reaped: usize,
 }
@@ -161,9 +169,11 @@ impl StartRequest {
 impl Commit {
     /// The answer once the commit is applied.
     pub fn into_started(self) -> Started {
+        let evicted = self.ended.iter().filter(|ended| ended.ending.reason == EndReason::Evicted).count();
         Started {
             lease: self.lease,
             limit: self.limit,
+            evicted,
             ended: self.ended.into_iter().map(|ended| ended.stream_id).collect(),
             reaped: self.dead.len(),
         }
@@ -180,6 +190,7 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
                 lease: own.clone(),
                 limit,
                 ended: ended_by(snapshot.leases, request.stream_id),
+                evicted: 0,
                 reaped: 0,
             })),
             OwnLease::Ended => Some(Start::Ended(own.clone())),
@@ -216,8 +227,21 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
             ttl_s: request.terms.ttl_s(now),
         }
     });
-    let ended = ended.collect();
-    Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, lease: request.lease(now) })
+    let ended: Vec<EndedLease> = ended.collect();
+    let forgotten = forgotten(snapshot, request, ended.len(), MAX_DROPPED.saturating_sub(dead.len() + ended.len()));
+    let lease = request.lease(now);
+    Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, forgotten, lease })
+}
+
+/// The ended leases beyond [`MAX_REMEMBERED`], those that would be deleted first anyway, at most `most`.
+fn forgotten(snapshot: &Snapshot<'_>, request: &StartRequest, new: usize, most: usize) -> Vec<StreamId> {
+    let over = |lease: &&Lease| {
+        lease.ending.is_some() && lease.stream_id != request.stream_id && !snapshot.members.contains(&lease.stream_id)
+    };
+    let mut ended: Vec<&Lease> = snapshot.leases.iter().filter(over).collect();
+    let too_many = (ended.len() + new).saturating_sub(MAX_REMEMBERED).min(ended.len()).min(most);
+    ended.sort_by_key(|lease| (lease.ttl_s, lease.stream_id));
+    ended.into_iter().take(too_many).map(|lease| lease.stream_id).collect()
 }
 
 /// The live streams that the request ends: its own device's, the ones it names, and the oldest if it may evict.

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
+use hyper::Uri;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::admission::AtLimit;
 use crate::http::Bounds;
@@ -26,7 +27,7 @@ pub const DEFAULTS: &str = include_str!("config/default.toml");
 const PREFIX: &str = "STREAM_MANAGER";
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Config {
     pub server: Server,
     pub store: Store,
@@ -38,7 +39,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Server {
     pub bind: SocketAddr,
     pub management_bind: SocketAddr,
@@ -57,7 +58,7 @@ pub struct Server {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Store {
     pub kind: StoreKind,
 }
@@ -71,7 +72,7 @@ pub enum StoreKind {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Embedded {
     pub path: PathBuf,
     pub sync: Sync,
@@ -85,7 +86,7 @@ pub enum Sync {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct DynamoDb {
     pub table: String,
     pub endpoint_url: Option<String>,
@@ -101,7 +102,7 @@ pub struct DynamoDb {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Lease {
     #[serde(deserialize_with = "whole")]
     pub duration_s: u64,
@@ -112,7 +113,7 @@ pub struct Lease {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Limits {
     #[serde(deserialize_with = "whole")]
     pub streams_per_user: u64,
@@ -127,7 +128,7 @@ pub enum AtLimitSetting {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Log {
     pub format: LogFormat,
     pub filter: String,
@@ -240,11 +241,28 @@ impl Config {
             let problem = "must be 3 to 255 characters of a-z, A-Z, 0-9, '_', '-' and '.'";
             return Err(invalid("dynamodb.table", format!("{name:?}"), problem));
         }
-        if self.embedded.path.file_name().is_none() {
-            return Err(invalid("embedded.path", format!("{:?}", self.embedded.path), "must name a file"));
+        let path = self.embedded.path.to_string_lossy();
+        // SQLite takes these for something else than the name of a file.
+        if self.embedded.path.file_name().is_none() || path.starts_with(':') || path.starts_with("file:") {
+            return Err(invalid("embedded.path", format!("{path:?}"), "must name a file"));
+        }
+        if let Some(url) = &dynamodb.endpoint_url {
+            let parsed = url.parse::<Uri>().ok();
+            let plain = parsed.as_ref().is_some_and(|url| {
+                matches!(url.scheme_str(), Some("http" | "https"))
+                    && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            });
+            if !plain {
+                // The value is not shown: it may hold a password.
+                let problem = "must be http://HOST:PORT or https://HOST, without user and password";
+                return Err(invalid("dynamodb.endpoint_url", "…".to_owned(), problem));
+            }
+        }
+        if dynamodb.region.as_deref() == Some("") {
+            return Err(invalid("dynamodb.region", "\"\"".to_owned(), "must not be empty; leave it out"));
         }
         if let Err(error) = self.log.filter() {
-            return Err(invalid("log.filter", format!("{:?}", self.log.filter), &error.to_string()));
+            return Err(invalid("log.filter", format!("{:?}", self.log.filter), &error));
         }
         Ok(())
     }
@@ -296,8 +314,14 @@ impl Config {
 }
 
 impl Log {
-    pub fn filter(&self) -> Result<EnvFilter, ParseError> {
-        EnvFilter::try_new(&self.filter)
+    /// Reads the filter. A word alone must be a level: `EnvFilter` would take a misspelt one for a module, and log nothing.
+    pub fn filter(&self) -> Result<EnvFilter, String> {
+        let words = self.filter.split(',').map(str::trim);
+        let mut alone = words.filter(|word| !word.contains(['=', '[']));
+        if let Some(word) = alone.find(|word| word.parse::<LevelFilter>().is_err()) {
+            return Err(format!("{word:?} is not a level; a module is written as module=level"));
+        }
+        EnvFilter::try_new(&self.filter).map_err(|error| error.to_string())
     }
 }
 

@@ -69,14 +69,14 @@ fn api(limiter: Arc<Limiter>, readiness: Arc<Readiness>) -> OpenApiService<(Stre
 
 /// The routes for operators, on a port of their own.
 pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
-    let encoded = Arc::clone(&metrics);
-    let exposition = make_sync(move |_| match encoded.encode() {
+    let exposition = make_sync(move |_| match metrics.encode() {
         Ok(text) => {
             Response::builder().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
         }
         Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
     });
-    App::new(Route::new().at("/metrics", get(exposition)), Routes::management(), metrics, bounds)
+    // Counts its own requests apart: a scrape must not see itself.
+    App::new(Route::new().at("/metrics", get(exposition)), Routes::management(), Arc::default(), bounds)
 }
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\

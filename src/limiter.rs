@@ -108,9 +108,9 @@ impl Limiter {
             .await;
         self.metrics.started(started.as_ref().map(|at| &at.answer));
         match started.as_ref().map(|at| &at.answer) {
-            Ok(Start::Started(started)) if !started.ended.is_empty() => {
+            Ok(Start::Started(started)) if started.evicted > 0 => {
                 let ended: Vec<String> = started.ended.iter().map(StreamId::to_string).collect();
-                info!(stream_id = %request.stream_id, ended = ended.join(" "), "streams ended by a start");
+                info!(stream_id = %request.stream_id, ended = ended.join(" "), "streams evicted by a start");
             }
             Ok(Start::Denied(denial)) => {
                 info!(limit = %denial.limit, count = denial.streams.len(), "start denied: limit reached");

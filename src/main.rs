@@ -3,7 +3,7 @@
 mod serve;
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +53,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Command::Openapi) = arguments.command {
+        return print(&format!("{}\n", http::openapi_document()));
+    }
     let config = Config::load(arguments.config.as_deref(), environment()?)?;
     match arguments.command {
         None | Some(Command::Serve) => {
@@ -60,15 +63,17 @@ fn run(arguments: &Arguments) -> Result<()> {
             runtime()?.block_on(serve::serve(&config))
         }
         Some(Command::Migrate) => runtime()?.block_on(run_migrate(&config)),
-        Some(Command::CheckConfig) => {
-            print!("{}", config.to_toml());
-            Ok(())
-        }
+        Some(Command::CheckConfig) => print(&config.to_toml()),
         Some(Command::Healthcheck) => healthcheck(config.server.bind),
-        Some(Command::Openapi) => {
-            println!("{}", http::openapi_document());
-            Ok(())
-        }
+        Some(Command::Openapi) => Ok(()),
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write"),
+        _ => Ok(()),
     }
 }
 

@@ -18,7 +18,8 @@ use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::store::memory::MemoryStore;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -26,41 +27,76 @@ use tracing::{error, info, warn};
 const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
-/// Serves until SIGTERM or ctrl-C, then finishes what is in flight.
+/// How long the embedded store may take to write everything into its file at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or ctrl-C, then finishes what is in flight. A second signal ends it at once.
 pub async fn serve(config: &Config) -> Result<()> {
-    let (public, management) = (config.server.bind, config.server.management_bind);
-    let public = listen(public, "server.bind").await?;
-    let management = listen(management, "server.management_bind").await?;
-    let readiness = Arc::new(Readiness::default());
-    let metrics = Arc::new(Metrics::new());
-    let clock = Arc::new(SystemClock);
-    let store = open_store(config, &readiness, clock.clone()).await?;
-    let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
-    let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
-    let app = Arc::new(http::app(limiter, Arc::clone(&readiness), Arc::clone(&metrics), config.bounds()));
-    let operators = Arc::new(http::management(Arc::clone(&metrics), config.bounds()));
-
-    let address = public.local_addr()?;
-    info!("stream-manager {} on http://{address}", env!("CARGO_PKG_VERSION"));
-    info!("Swagger UI: http://{address}/swagger");
-    info!("metrics: http://{}/metrics", management.local_addr()?);
-
-    let stop = CancellationToken::new();
-    let (settings, quiet) = (config.server(), Arc::new(Metrics::new()));
-    let operators = tokio::spawn(server::serve(management, operators, quiet, settings, stop.clone()));
-    let players = tokio::spawn(server::serve(public, app, metrics, settings, stop.clone()));
-    stop_signal().await?;
+    // First of all: without a handler, the first process of a container would ignore SIGTERM while it starts.
+    let mut stop = StopSignal::new()?;
+    let service = tokio::select! {
+        service = Service::start(config) => service?,
+        () = stop.received() => return Ok(()),
+    };
+    let Service { mut players, operators, readiness, stopping, engine } = service;
+    tokio::select! {
+        () = stop.received() => {}
+        ended = &mut players => anyhow::bail!("the server ended by itself: {ended:?}"),
+    }
     info!("stopping: finishing what is in flight");
     readiness.drain();
-    stop.cancel();
-    let finished = players.await?;
+    stopping.cancel();
+    let finished = tokio::select! {
+        finished = players => finished?,
+        () = stop.received() => false,
+    };
     operators.abort();
-    if finished {
+    _ = operators.await;
+    let closed = tokio::task::spawn_blocking(move || engine.is_none_or(|close| close(CLOSE_WITHIN))).await?;
+    if finished && closed {
         info!("stopped");
     } else {
         warn!(drain_s = config.server.drain_s, "stopped with requests or connections still open");
     }
     Ok(())
+}
+
+/// What runs between the start and the stop.
+struct Service {
+    players: JoinHandle<bool>,
+    operators: JoinHandle<bool>,
+    readiness: Arc<Readiness>,
+    stopping: CancellationToken,
+    engine: Option<CloseEngine>,
+}
+
+/// Waits until the store has let go of its file; whether it has.
+type CloseEngine = Box<dyn FnOnce(Duration) -> bool + Send>;
+
+impl Service {
+    async fn start(config: &Config) -> Result<Self> {
+        let public = listen(config.server.bind, "server.bind").await?;
+        let management = listen(config.server.management_bind, "server.management_bind").await?;
+        let readiness = Arc::new(Readiness::default());
+        let metrics = Arc::new(Metrics::new());
+        let clock = Arc::new(SystemClock);
+        let (store, engine) = open_store(config, &readiness, clock.clone()).await?;
+        let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
+        let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
+        let app = Arc::new(http::app(limiter, Arc::clone(&readiness), Arc::clone(&metrics), config.bounds()));
+        let operators = Arc::new(http::management(Arc::clone(&metrics), config.bounds()));
+
+        let address = public.local_addr()?;
+        info!("stream-manager {} on http://{address}", env!("CARGO_PKG_VERSION"));
+        info!("Swagger UI: http://{address}/swagger");
+        info!("metrics: http://{}/metrics", management.local_addr()?);
+
+        let stopping = CancellationToken::new();
+        let (settings, apart) = (config.server(), Arc::new(Metrics::new()));
+        let operators = tokio::spawn(server::serve(management, operators, apart, settings, stopping.clone()));
+        let players = tokio::spawn(server::serve(public, app, metrics, settings, stopping.clone()));
+        Ok(Self { players, operators, readiness, stopping, engine })
+    }
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
@@ -69,11 +105,23 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}, set {key} to a free address"))
 }
 
-async fn stop_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        pressed = tokio::signal::ctrl_c() => pressed.context("cannot listen for ctrl-C"),
+/// SIGTERM and ctrl-C.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -81,14 +129,14 @@ async fn open_store(
     config: &Config,
     readiness: &Arc<Readiness>,
     clock: Arc<SystemClock>,
-) -> Result<Arc<dyn LeaseStore>> {
+) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     match config.store.kind {
         StoreKind::Memory => {
             let store = Arc::new(MemoryStore::new());
             tokio::spawn(sweep(Arc::clone(&store), clock));
             info!("store: memory; nothing is kept when this process ends");
             readiness.store_seen();
-            Ok(store)
+            Ok((store, None))
         }
         StoreKind::Embedded => open_embedded(config, readiness).await,
         StoreKind::DynamoDb => {
@@ -103,13 +151,13 @@ async fn open_store(
                 }
                 Err(error) => return Err(error.into()),
             }
-            Ok(Arc::new(DynamoStore::new(client, table)))
+            Ok((Arc::new(DynamoStore::new(client, table)), None))
         }
     }
 }
 
 #[cfg(feature = "embedded")]
-async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<Arc<dyn LeaseStore>> {
+async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     use stream_manager::config::Sync;
     use stream_manager::store::embedded::{self, Embedded};
 
@@ -124,11 +172,12 @@ async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<Arc<dyn
     let shown = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!("store: embedded; the state is in {}", shown.display());
     readiness.store_seen();
-    Ok(Arc::new(DynamoStore::new(client, &config.dynamodb.table)))
+    let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
+    Ok((store, Some(Box::new(move |within| engine.close(within)))))
 }
 
 #[cfg(not(feature = "embedded"))]
-async fn open_embedded(_: &Config, _: &Readiness) -> Result<Arc<dyn LeaseStore>> {
+async fn open_embedded(_: &Config, _: &Readiness) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
 }
 

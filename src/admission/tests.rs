@@ -180,7 +180,10 @@ fn a_repeated_start_finds_its_own_lease_before_anything_else() {
     let repeated = StartRequest { fingerprint: own.fingerprint, ..request(1) };
     let answer = answered(decide_on(&[id(1), id(2), id(3)], &leases, &repeated));
     let limit = StreamLimit::DEFAULT;
-    assert_eq!(answer, Start::Existing(Started { lease: own.clone(), limit, ended: vec![id(4)], reaped: 0 }));
+    assert_eq!(
+        answer,
+        Start::Existing(Started { lease: own.clone(), limit, ended: vec![id(4)], evicted: 0, reaped: 0 })
+    );
 
     let other_body = StartRequest { fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(2))), ..request(1) };
     assert_eq!(answered(decide_on(&[id(1), id(2), id(3)], &leases, &other_body)), Start::KeyReused);
@@ -199,6 +202,28 @@ fn a_repeated_start_whose_lease_ran_out_is_admitted_anew() {
     own.expires_at = NOW;
     let commit = admitted(decide_on(&[id(1)], &[own], &request(1)));
     assert_eq!((commit.dead, commit.members), (vec![], BTreeSet::from([id(1)])));
+}
+
+#[test]
+fn a_start_that_looks_forgets_all_but_the_latest_of_the_ended_leases() {
+    let ended = |n: u8| Lease {
+        ttl_s: 1000 + i64::from(n),
+        ending: Some(Box::new(Ending { reason: EndReason::Replaced, ended_by: None })),
+        ..lease(n)
+    };
+    let mut leases: Vec<Lease> = (10..40).map(ended).collect();
+    let commit = admitted(decide_on(&[], &leases[..MAX_REMEMBERED], &request(9)));
+    assert_eq!(commit.forgotten, []);
+    let commit = admitted(decide_on(&[], &leases, &request(9)));
+    assert_eq!(commit.forgotten, (10..20).map(id).collect::<Vec<_>>());
+
+    leases.push(lease(1));
+    let replacing = StartRequest { replaces: vec![id(1)], ..request(9) };
+    let commit = admitted(decide_on(&[id(1)], &leases, &replacing));
+    assert_eq!(commit.forgotten.len(), 11, "the one that it ends itself is among those to remember");
+
+    let many: Vec<Lease> = (10..200).map(ended).collect();
+    assert_eq!(admitted(decide_on(&[], &many, &request(9))).forgotten.len(), MAX_DROPPED);
 }
 
 #[test]
@@ -322,7 +347,7 @@ proptest! {
             after.push(commit.lease.clone());
             let members: Vec<StreamId> = commit.members.iter().copied().collect();
             let again = answered(decide_in(&members, &after, limit, &request));
-            prop_assert_eq!(again, Start::Existing(Started { reaped: 0, ..commit.into_started() }));
+            prop_assert_eq!(again, Start::Existing(Started { evicted: 0, reaped: 0, ..commit.into_started() }));
         }
     }
 }

@@ -101,8 +101,8 @@ problems! {
     StreamProblems: InvalidRequest, StreamNotFound, StreamEnded, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
     UserProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
     SetLimitProblems: InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Internal, StoreUnavailable, Overloaded;
-    LiveProblems: PayloadTooLarge, Internal;
-    ReadyProblems: PayloadTooLarge, Internal, StoreUnavailable;
+    LiveProblems: InvalidRequest, PayloadTooLarge, Internal;
+    ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable;
 }
 
 impl<P: Problems> From<Problem> for Failure<P> {

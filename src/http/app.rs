@@ -10,6 +10,7 @@ use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, EndpointExt, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
@@ -26,6 +27,8 @@ pub struct App {
     metrics: Arc<Metrics>,
     in_flight: Arc<Semaphore>,
     bounds: Bounds,
+    /// Answers and operations that go on though nobody may wait for them any more.
+    pub tasks: TaskTracker,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +38,7 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
-/// A request's place, from its head until its operation has ended, whether or not anybody still waits for it.
+/// A request's place, until its operation has ended, whether or not anybody still waits for it.
 struct InFlight {
     metrics: Arc<Metrics>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -50,7 +53,14 @@ impl Drop for InFlight {
 impl App {
     pub fn new(endpoint: impl Endpoint + 'static, routes: Routes, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         let endpoint = Arc::new(endpoint.map_to_response().boxed());
-        Self { endpoint, routes, metrics, in_flight: Arc::new(Semaphore::new(bounds.max_in_flight)), bounds }
+        Self {
+            endpoint,
+            routes,
+            metrics,
+            in_flight: Arc::new(Semaphore::new(bounds.max_in_flight)),
+            bounds,
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Answers always, and within the request timeout. What was begun goes on to its end even if the caller is gone
@@ -87,7 +97,6 @@ impl App {
         B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let in_flight = self.enter(request.uri().path())?;
         check_escapes(request.uri().path())?;
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
@@ -95,13 +104,15 @@ impl App {
         let request = request
             .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
 
+        // After the body, so that a slow one takes nobody's place.
+        let in_flight = self.enter(&path)?;
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
             let answered = endpoint.call(request).await;
             drop(in_flight);
             answered
         };
-        let operation = tokio::spawn(operation.in_current_span());
+        let operation = self.tasks.spawn(operation.in_current_span());
         match tokio::time::timeout_at(deadline, operation).await {
             Ok(Ok(answered)) => answered.map_err(|error| self.problem(error, &path)),
             Ok(Err(panic)) => {
@@ -118,7 +129,7 @@ impl App {
     /// A place among the requests in flight, if there is one.
     fn enter(&self, path: &str) -> Result<InFlight, Problem> {
         // Health is asked most when there is most to do, and costs nothing.
-        let permit = if path.starts_with("/health") {
+        let permit = if path == "/health" || path.starts_with("/health/") {
             None
         } else {
             let overloaded = |_| Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");

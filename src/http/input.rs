@@ -186,9 +186,8 @@ impl<'a> ApiExtractor<'a> for LimitInput {
             check_media_type(request)?;
         }
         let limit = if body.is_empty() { None } else { parse::<LimitBody>(&body)? };
-        let limit = limit.ok_or_else(|| Problem::field("limit", "is required: 1 to 50"))?.limit;
-        let limit = StreamLimit::new(limit);
-        Ok(Self(limit.ok_or_else(|| Problem::field("limit", "must be 1 to 50"))?))
+        let limit = limit.and_then(|body| StreamLimit::new(body.limit));
+        Ok(Self(limit.ok_or_else(|| Problem::field("limit", "must be a whole number from 1 to 50"))?))
     }
 }
 

@@ -38,6 +38,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout)
+        .half_close(true)
         .max_headers(64)
         .max_buf_size(32 * 1024);
 
@@ -50,7 +51,9 @@ pub async fn serve(
         let app = Arc::clone(&app);
         let service = service_fn(move |request| {
             let app = Arc::clone(&app);
-            async move { Ok::<_, std::convert::Infallible>(poem::http::Response::from(app.answer(request).await)) }
+            // Apart from the connection: who hangs up cuts nothing off, and is counted and logged like the others.
+            let answer = app.tasks.clone().spawn(async move { app.answer(request).await });
+            async move { answer.await.map(poem::http::Response::from) }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let metrics = Arc::clone(&metrics);
@@ -64,7 +67,12 @@ pub async fn serve(
         });
     }
     drop(listener);
-    tokio::time::timeout(settings.drain, graceful.shutdown()).await.is_ok()
+    app.tasks.close();
+    let drained = async {
+        graceful.shutdown().await;
+        app.tasks.wait().await;
+    };
+    tokio::time::timeout(settings.drain, drained).await.is_ok()
 }
 
 /// The next connection, once there is room for one.

@@ -256,7 +256,7 @@ fn ended(lease: &Lease) -> Problem {
 pub fn store_problem(error: StoreError) -> Problem {
     let mut problem = match error {
         StoreError::NotApplied { .. } => {
-            Problem::new(ProblemCode::StoreUnavailable, "nothing was changed: try again")
+            Problem::new(ProblemCode::StoreUnavailable, "the store refused it for now: repeat the request")
         }
         StoreError::Unknown(_) => {
             Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request")

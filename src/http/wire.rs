@@ -8,6 +8,7 @@ use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -118,13 +119,14 @@ pub struct StartBody {
     pub content_id: Option<String>,
     /// Streams of the same user that this one takes over from, in one step. If the start is denied, they live on.
     #[oai(validator(max_items = 10))]
+    #[serde(default, deserialize_with = "stream_ids")]
     pub replaces: Option<Vec<String>>,
     /// What to do when the user is at the limit. The default is a setting of the service, normally `reject`.
+    #[serde(default, deserialize_with = "at_limit")]
     pub at_limit: Option<AtLimitBody>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Enum)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "camelCase", rename = "AtLimit")]
 pub enum AtLimitBody {
     /// Answer 409 and leave all streams alone.
@@ -140,7 +142,38 @@ pub enum AtLimitBody {
 pub struct LimitBody {
     /// How many streams the user may hold at once: 1 to 50.
     #[oai(validator(minimum(value = "1"), maximum(value = "50")))]
+    #[serde(default, deserialize_with = "limit")]
     pub limit: u64,
+}
+
+/// These three read by hand, because serde's own refusals speak of sequences, variants and Rust's types, and because it
+/// would read an enum from an object too.
+fn stream_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let refusal = || D::Error::custom("must be a list of stream ids");
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Array(ids) => {
+            let ids = ids.into_iter().map(|id| id.as_str().map(str::to_owned).ok_or_else(refusal));
+            ids.collect::<Result<_, _>>().map(Some)
+        }
+        _ => Err(refusal()),
+    }
+}
+
+fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimitBody>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        value => match value.as_str() {
+            Some("reject") => Ok(Some(AtLimitBody::Reject)),
+            Some("evictOldest") => Ok(Some(AtLimitBody::EvictOldest)),
+            _ => Err(D::Error::custom("must be \"reject\" or \"evictOldest\"")),
+        },
+    }
+}
+
+/// 0, which is no limit, for whatever is not a whole number: one refusal then says what is allowed.
+fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(0))
 }
 
 /// Why a request was not answered as asked (RFC 9457). Go by `code`.

@@ -39,7 +39,7 @@ impl DynamoStore {
         let reasons = match self.transact(writes::plain_start(&self.table, user, request, now)?).await {
             Ok(()) => {
                 let (lease, limit) = (request.lease(now), request.default_limit);
-                return Ok(Some(Start::Started(Started { lease, limit, ended: Vec::new(), reaped: 0 })));
+                return Ok(Some(Start::Started(Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0 })));
             }
             Err(Cancelled::Reasons(reasons)) => reasons,
             Err(Cancelled::Failed(error)) => return Err(error),
@@ -152,7 +152,12 @@ impl LeaseStore for DynamoStore {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let error = match request.send().await {
-            Ok(renewed) => return Ok(StreamState::of(lease(renewed.attributes)?, now)),
+            Ok(renewed) => {
+                // ALL_NEW was asked for: without it the store is at fault, and the stream is not gone.
+                let lease = lease(renewed.attributes)?;
+                let lease = lease.ok_or_else(|| StoreError::Unknown("a renewal without attributes".to_owned()))?;
+                return Ok(StreamState::of(Some(lease), now));
+            }
             Err(error) => error,
         };
         let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {

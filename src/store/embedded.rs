@@ -4,7 +4,7 @@
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -51,16 +51,17 @@ pub enum OpenError {
 pub struct Embedded {
     db: Database,
     connector: Connector,
+    /// Disconnected once the threads have let go of the file.
+    ended: Arc<Mutex<mpsc::Receiver<()>>>,
 }
 
 impl Embedded {
     /// Opens or creates the file, and sweeps what has expired from it once a minute.
     pub fn open(path: &Path, sync: Sync) -> Result<Self, OpenError> {
         let io = |problem: String| OpenError::Io { path: path.to_owned(), problem };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| io(error.to_string()))?;
-        }
-        let lock = lock(path)?;
+        let plain = real_path(path).map_err(|error| io(error.to_string()))?;
+        let lock = lock(&plain, path)?;
+        let path = &plain;
         let text = path.to_str().ok_or_else(|| io("the path is not UTF-8".to_owned()))?;
         let db = Database::new(text).map_err(|error| io(error.to_string()))?;
         if sync == Sync::Normal {
@@ -68,7 +69,8 @@ impl Embedded {
             db.disable_bulk_loading().map_err(|error| io(error.to_string()))?;
         }
         let (sweeper, stopped) = mpsc::channel::<()>();
-        let swept = db.clone();
+        let (running, ended) = mpsc::channel::<()>();
+        let (swept, sweeping_on) = (db.clone(), running.clone());
         let sweeping = thread::Builder::new().name("embedded-ttl".to_owned()).spawn(move || {
             while stopped.recv_timeout(SWEEP_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 match swept.sweep_ttl() {
@@ -77,10 +79,12 @@ impl Embedded {
                     Err(error) => tracing::warn!(%error, "could not delete what has expired"),
                 }
             }
+            drop((swept, sweeping_on));
         });
         sweeping.map_err(|error| io(error.to_string()))?;
-        let requests = serve(db.clone(), Some(lock)).map_err(io)?;
-        Ok(Self { db, connector: Connector { requests, _sweeper: Some(sweeper) } })
+        let requests = serve(db.clone(), Some((lock, running))).map_err(io)?;
+        let ended = Arc::new(Mutex::new(ended));
+        Ok(Self { db, connector: Connector { requests, _sweeper: Some(sweeper) }, ended })
     }
 
     /// An engine without a file, whose TTL goes by `clock` and deletes only when [`Embedded::sweep`] is called.
@@ -88,12 +92,21 @@ impl Embedded {
         let io = |problem: String| OpenError::Io { path: PathBuf::from(":memory:"), problem };
         let db = Database::memory_with_clock(Arc::new(EngineClock(clock))).map_err(|error| io(error.to_string()))?;
         let requests = serve(db.clone(), None).map_err(io)?;
-        Ok(Self { db, connector: Connector { requests, _sweeper: None } })
+        let ended = Arc::new(Mutex::new(mpsc::channel().1));
+        Ok(Self { db, connector: Connector { requests, _sweeper: None }, ended })
     }
 
     /// The SDK's way in. The engine runs as long as somebody holds one.
     pub fn http_client(&self) -> SharedHttpClient {
         SharedHttpClient::new(self.connector.clone())
+    }
+
+    /// Lets go of the file, with everything written into it, once all clients are gone. Whether that was in time. Blocks.
+    pub fn close(self, within: Duration) -> bool {
+        let Self { db, connector, ended } = self;
+        drop((db, connector));
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.recv_timeout(within) == Err(mpsc::RecvTimeoutError::Disconnected)
     }
 
     /// Deletes what TTL lets go, and says how much. Blocks: never to be called on a runtime worker.
@@ -102,9 +115,21 @@ impl Embedded {
     }
 }
 
+/// The path without symbolic links, so that one file has one lock however it is spelt; its folder is made if need be.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    if path.exists() {
+        // What cannot be written is better known now than at the first start.
+        File::options().write(true).open(path)?;
+        return path.canonicalize();
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    Ok(folder.canonicalize()?.join(path.file_name().unwrap_or_default()))
+}
+
 /// Holds the lock as long as the returned file is open. Beside the database, because SQLite has locks of its own in it.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut beside = path.as_os_str().to_owned();
+fn lock(plain: &Path, path: &Path) -> Result<File, OpenError> {
+    let mut beside = plain.as_os_str().to_owned();
     beside.push(".lock");
     let io = |error: std::io::Error| OpenError::Io { path: PathBuf::from(&beside), problem: error.to_string() };
     let file = File::options().create(true).truncate(false).write(true).open(&beside).map_err(io)?;
@@ -126,8 +151,8 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// Starts the thread that answers requests one by one until the last sender is gone; it holds `lock` meanwhile.
-fn serve(db: Database, lock: Option<File>) -> Result<requests::Sender<Request>, String> {
+/// Starts the thread that answers requests one by one until the last sender is gone; it holds on to `until_then`.
+fn serve(db: Database, until_then: Option<(File, mpsc::Sender<()>)>) -> Result<requests::Sender<Request>, String> {
     let (sender, mut receiver) = requests::channel::<Request>(QUEUE);
     let thread = thread::Builder::new().name("embedded-dynamodb".to_owned()).spawn(move || {
         while let Some(request) = receiver.blocking_recv() {
@@ -139,7 +164,9 @@ fn serve(db: Database, lock: Option<File>) -> Result<requests::Sender<Request>, 
             let answer = answer.unwrap_or_else(|_| failed(&DynoxideError::InternalServerError("panic".to_owned())));
             _ = request.answer.send(answer);
         }
-        drop(lock);
+        // The database first: its last holder writes the log back into the file.
+        drop(db);
+        drop(until_then);
     });
     thread.map(|_| sender).map_err(|error| error.to_string())
 }

@@ -185,7 +185,8 @@ impl User {
     /// The guard and the conditions hold: the lock was not given back since the decision.
     fn apply(&mut self, commit: &Commit) {
         let own = commit.lease.stream_id;
-        self.leases.retain(|lease| lease.stream_id != own && !commit.dead.contains(&lease.stream_id));
+        let goes = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.forgotten.contains(id);
+        self.leases.retain(|lease| !goes(&lease.stream_id));
         for ended in &commit.ended {
             if let Some(lease) = self.lease_mut(ended.stream_id) {
                 lease.ending = Some(Box::new(ended.ending.clone()));

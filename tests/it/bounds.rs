@@ -102,6 +102,25 @@ async fn more_requests_than_the_bound_are_answered_503_at_once_and_health_is_not
 }
 
 #[tokio::test]
+async fn the_end_of_the_service_waits_for_a_stop_whose_sender_is_gone() {
+    let (server, tap, fixture) = fragile(BOUNDS).await;
+    let id = server.started("ann", json!({})).await;
+    tap.set(Fault::Refused(400, "TransactionConflictException"));
+    let mut beacon = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    let stop = format!("POST {STREAMS}/{id}/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    beacon.write_all(stop.as_bytes()).await.expect("a write");
+    while tap.refused() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(beacon);
+    server.stop.cancel();
+    tap.set(Fault::None);
+    assert!(server.serving.await.expect("an end"), "within the time to drain");
+    let streams = fixture.store.streams(&crate::support::user("ann"), fixture.now()).await.expect("a list");
+    assert_eq!(streams.live, [], "it was stopped before the end");
+}
+
+#[tokio::test]
 async fn a_stop_is_carried_out_though_its_sender_is_gone() {
     let (server, tap, _fixture) = fragile(BOUNDS).await;
     let id = server.started("ann", json!({})).await;

@@ -58,6 +58,7 @@ contract! {
     a_start_replaces_in_one_step_and_if_denied_replaces_nothing,
     evicting_the_oldest_makes_room_for_one,
     a_repeated_start_says_again_whom_it_ended,
+    restarts_without_end_leave_no_more_than_the_latest_to_remember,
     a_users_own_limit_is_in_force_until_it_is_removed,
     a_lowered_limit_ends_nobody_and_refuses_until_there_is_room,
     users_are_apart_however_alike_their_names,

@@ -79,6 +79,17 @@ async fn after_a_kill_under_load_every_acknowledged_lease_is_there() {
 }
 
 #[tokio::test]
+async fn one_file_has_one_lock_however_its_path_is_spelt() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state.db");
+    let _engine = Embedded::open(&file, Sync::Normal).expect("free");
+    let alias = folder.path().join("alias.db");
+    std::os::unix::fs::symlink(&file, &alias).expect("a link");
+    assert!(Embedded::open(&alias, Sync::Normal).is_err(), "in use");
+    assert!(Embedded::open(&folder.path().join("../").join(folder.path()).join("state.db"), Sync::Normal).is_err());
+}
+
+#[tokio::test]
 async fn an_engine_is_free_again_once_its_last_client_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("deeper/state.db");

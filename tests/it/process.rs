@@ -134,6 +134,39 @@ async fn sigterm_finishes_what_is_in_flight_and_exits_0() {
 }
 
 #[tokio::test]
+async fn after_sigterm_the_file_alone_holds_the_state() {
+    let folder = folder();
+    let mut service = Service::start(&mut command(folder.path())).await;
+    let (_, started) = service.call("POST", "/v1/users/ann/streams").await;
+    assert_eq!(service.terminate().await.code(), Some(0));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(elsewhere.path().join("data")).expect("a folder");
+    let file = "data/stream-manager.db";
+    std::fs::copy(folder.path().join(file), elsewhere.path().join(file)).expect("a copy");
+    let service = Service::start(&mut command(elsewhere.path())).await;
+    let (_, listed) = service.call("GET", "/v1/users/ann/streams").await;
+    assert_eq!(listed["streams"][0]["streamId"], started["streamId"]);
+}
+
+#[tokio::test]
+async fn sigterm_during_the_start_ends_it_in_order() {
+    let folder = folder();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut command = command(folder.path());
+    command
+        .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
+        .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://{}", silent.local_addr().expect("an address")))
+        .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
+    let mut child = command.spawn().expect("the binary");
+    let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
+    while !log.next_line().await.expect("a line").expect("a line").contains("store: DynamoDB") {}
+    let id = child.id().expect("it runs").to_string();
+    Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+    let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("an end").expect("an end");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_stops_the_start_with_the_setting_to_change() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -18,7 +18,8 @@ use stream_manager::store::LeaseStore;
 use stream_manager::store::memory::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub struct TestServer {
     pub address: std::net::SocketAddr,
@@ -26,7 +27,8 @@ pub struct TestServer {
     pub readiness: Arc<Readiness>,
     client: reqwest::Client,
     document: Value,
-    _stop: DropGuard,
+    pub stop: CancellationToken,
+    pub serving: JoinHandle<bool>,
 }
 
 /// An answer as tests compare it: without what differs each time.
@@ -60,11 +62,11 @@ impl TestServer {
             max_connections: 100,
             drain: Duration::from_secs(2),
         };
-        tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
+        let serving = tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let document = serde_json::from_str(&http::openapi_document()).expect("a document");
-        Self { address, clock, readiness, client, document, _stop: stop.drop_guard() }
+        Self { address, clock, readiness, client, document, stop, serving }
     }
 
     pub async fn call(&self, method: &str, path: &str) -> Answer {

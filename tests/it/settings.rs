@@ -103,10 +103,16 @@ fn a_wrong_type_names_the_key_and_the_value() {
         ("__SERVER__BIND", "localhost", ["server.bind = \"localhost\"", "socket address"]),
         ("__STORE__KIND", "redis", ["store.kind = \"redis\"", "`embedded`, `dynamodb`, `memory`"]),
         ("__LIMITS__AT_LIMIT", "evict", ["limits.at_limit = \"evict\"", "`reject` or `evictOldest`"]),
+        ("__LOG__FILTER", "inof", ["log.filter = \"inof\"", "not a level"]),
+        ("__DYNAMODB__ENDPOINT_URL", "nonsense", ["dynamodb.endpoint_url", "must be http://HOST:PORT"]),
+        ("__DYNAMODB__ENDPOINT_URL", "ftp://x", ["dynamodb.endpoint_url", "must be http://HOST:PORT"]),
+        ("__DYNAMODB__ENDPOINT_URL", "http://me:secret@x", ["dynamodb.endpoint_url = …", "without user"]),
+        ("__EMBEDDED__PATH", ":memory:", ["embedded.path = \":memory:\"", "must name a file"]),
         ("__LOG__FILTER", "a=b=c", ["log.filter = \"a=b=c\"", "expected one of"]),
     ] {
         let message = load(&[(name, value)]).expect_err(name);
-        assert!(parts.iter().all(|part| message.contains(part)) && !message.contains('\n'), "{message}");
+        let whole = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
+        assert!(whole && !message.contains("secret"), "{message}");
     }
     for text in ["[lease]\nduration_s = 1.5\n", "[lease]\nduration_s = true\n", "[lease]\nduration_s = -90\n"] {
         let message = load_file(text).expect_err(text);

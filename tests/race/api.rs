@@ -162,7 +162,7 @@ impl Answer {
 /// A status, and what tells it from others of the same number.
 fn label(status: u16, body: &Value) -> String {
     match (status, body["detail"].as_str(), body["reason"].as_str()) {
-        (503, Some("nothing was changed: try again"), _) => NOT_APPLIED.to_owned(),
+        (503, Some("the store refused it for now: repeat the request"), _) => NOT_APPLIED.to_owned(),
         (503, Some(detail), _) => format!("503 {detail}"),
         (410, _, Some(reason)) => format!("410 {reason}"),
         _ => status.to_string(),

@@ -182,5 +182,5 @@ impl Notes {
     }
 }
 
-/// The label of a 503 that says that nothing was changed: contention that outlasted the retries.
-pub const NOT_APPLIED: &str = "503 nothing was changed";
+/// The label of a 503 for contention that outlasted the retries.
+pub const NOT_APPLIED: &str = "503 refused for now";

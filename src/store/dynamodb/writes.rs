@@ -55,9 +55,9 @@ pub fn plain_start(
 }
 
 /// A decided start: the counter under its guard, the dead leases under the condition that they are dead, the ended
-/// ones if they are still there, and the new one.
+/// ones if they are still there, those to forget if they are still ended, and the new one.
 pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<TransactWriteItem>, BuildError> {
-    let mut actions = Vec::with_capacity(2 + commit.dead.len() + commit.ended.len());
+    let mut actions = Vec::new();
     actions.push(commit_counter(table, user, commit)?);
     for dead in &commit.dead {
         let action = Action {
@@ -69,6 +69,11 @@ pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<Trans
     }
     for ended in &commit.ended {
         actions.push(mark_ended(table, user, ended)?);
+    }
+    for forgotten in &commit.forgotten {
+        let condition = Some("attribute_not_exists(#record) OR attribute_exists(#endReason)");
+        let action = Action { update: None, condition, values: None };
+        actions.push(action.delete(table, items::lease_key(user, *forgotten))?);
     }
     let lease = Action {
         update: None,

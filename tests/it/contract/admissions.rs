@@ -183,6 +183,18 @@ pub async fn a_repeated_start_says_again_whom_it_ended(user: User) {
     }
 }
 
+pub async fn restarts_without_end_leave_no_more_than_the_latest_to_remember(user: User) {
+    for n in 0..60 {
+        user.started(on_device(n, "tv")).await;
+    }
+    assert_eq!(user.live().await, [stream(59)]);
+    assert!(matches!(user.state(58).await, StreamState::Over(_)));
+    assert_eq!(user.state(1).await, StreamState::NotFound);
+    let remembered = futures_util::future::join_all((0..59).map(|n| user.state(n))).await;
+    let remembered = remembered.iter().filter(|state| matches!(state, StreamState::Over(_))).count();
+    assert_eq!(remembered, stream_manager::admission::MAX_REMEMBERED);
+}
+
 pub async fn a_users_own_limit_is_in_force_until_it_is_removed(user: User) {
     let store = &user.fixture.store;
     assert_eq!(store.limit(&user.name).await.expect("a limit"), None);
