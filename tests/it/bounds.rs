@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use insta::assert_json_snapshot;
 use serde_json::json;
+use stream_manager::clock::Clock;
 use stream_manager::http::Bounds;
 use tokio::io::AsyncWriteExt;
 
@@ -102,21 +103,20 @@ async fn more_requests_than_the_bound_are_answered_503_at_once_and_health_is_not
 }
 
 #[tokio::test]
-async fn the_end_of_the_service_waits_for_a_stop_whose_sender_is_gone() {
-    let (server, tap, fixture) = fragile(BOUNDS).await;
+async fn the_end_of_the_service_waits_for_what_goes_on_after_its_answer() {
+    let fixture = Fixture::embedded().await.expect("an engine");
+    let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
+    let tap = Tap::before(engine.http_client());
+    let bounds = Bounds { request_timeout: Duration::from_millis(100), ..BOUNDS };
+    let server = TestServer::on(Arc::new(tap.store(10)), bounds).await;
     let id = server.started("ann", json!({})).await;
-    tap.set(Fault::Refused(400, "TransactionConflictException"));
-    let mut beacon = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
-    let stop = format!("POST {STREAMS}/{id}/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-    beacon.write_all(stop.as_bytes()).await.expect("a write");
-    while tap.refused() == 0 {
-        tokio::task::yield_now().await;
-    }
-    drop(beacon);
+    tap.set(Fault::Lost);
+    let answer = server.call("DELETE", &format!("{STREAMS}/{id}")).await;
+    assert_eq!(answer.status, 503, "its time is up, and the stop is still tried");
     server.stop.cancel();
     tap.set(Fault::None);
     assert!(server.serving.await.expect("an end"), "within the time to drain");
-    let streams = fixture.store.streams(&crate::support::user("ann"), fixture.now()).await.expect("a list");
+    let streams = fixture.store.streams(&crate::support::user("ann"), server.clock.now()).await.expect("a list");
     assert_eq!(streams.live, [], "it was stopped before the end");
 }
 
