@@ -210,7 +210,7 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     let mut dead: Vec<StreamId> = others().filter(|id| live.iter().all(|lease| lease.stream_id != *id)).collect();
 
     let victims = victims(&live, request, limit);
-    if live.len() - victims.len() + 1 > limit.get() {
+    if limit.exceeded_by(live.len() - victims.len() + 1) > 0 {
         return Decision::Answer(Start::Denied(Denial { limit, streams: live.into_iter().cloned().collect() }));
     }
 
@@ -253,7 +253,7 @@ fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -
     let kept = live.iter().filter(|lease| !replaced(lease)).count();
     let mut to_evict = match request.at_limit {
         AtLimit::Reject => 0,
-        AtLimit::EvictOldest => (kept + 1).saturating_sub(limit.get()),
+        AtLimit::EvictOldest => limit.exceeded_by(kept + 1),
     };
     let mut reason = |lease: &Lease| {
         if replaced(lease) {

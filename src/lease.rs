@@ -100,8 +100,18 @@ impl StreamLimit {
         if limit >= 1 && limit <= Self::MAX as u64 { Some(Self(limit as u8)) } else { None }
     }
 
-    pub const fn get(self) -> usize {
-        self.0 as usize
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// By how many this many live streams are more than the limit allows.
+    pub const fn exceeded_by(self, live: usize) -> usize {
+        live.saturating_sub(self.0 as usize)
+    }
+
+    /// How many more streams may start beside this many live ones.
+    pub const fn remaining(self, live: usize) -> usize {
+        (self.0 as usize).saturating_sub(live)
     }
 }
 

@@ -27,11 +27,7 @@ impl LimitsApi {
         let user = user.0;
         let limit = self.limiter.limit(&user).await.map_err(store_problem)?;
         let source = if limit.own { LimitSource::User } else { LimitSource::Default };
-        Ok(LimitAnswer::Limit(Json(LimitObject {
-            user_name: user.to_string(),
-            limit: limit.limit.get() as u8,
-            source,
-        })))
+        Ok(LimitAnswer::Limit(Json(LimitObject { user_name: user.to_string(), limit: limit.limit.get(), source })))
     }
 
     /// Set a user's limit
@@ -47,7 +43,7 @@ impl LimitsApi {
         self.limiter.set_limit(&user, Some(body.0)).await.map_err(store_problem)?;
         Ok(LimitAnswer::Limit(Json(LimitObject {
             user_name: user.to_string(),
-            limit: body.0.get() as u8,
+            limit: body.0.get(),
             source: LimitSource::User,
         })))
     }

@@ -87,10 +87,7 @@ impl StreamsApi {
         let At { now, answer: Usage { limit, streams } } =
             self.limiter.streams(&user).await.map_err(store_problem)?;
         Ok(StreamsAnswer::Streams(Json(StreamsObject {
-            user_name: user.to_string(),
-            count: streams.len() as u32,
-            limit: limit.get() as u8,
-            remaining: limit.get().saturating_sub(streams.len()) as u32,
+            count: CountObject::new(&user, streams.len(), limit),
             streams: streams.iter().map(|lease| self.stream_object(&user, lease, now)).collect(),
         })))
     }
@@ -105,12 +102,7 @@ impl StreamsApi {
     ) -> Result<CountAnswer, Failure<UserProblems>> {
         let user = user.0;
         let Usage { limit, streams } = self.limiter.streams(&user).await.map_err(store_problem)?.answer;
-        Ok(CountAnswer::Count(Json(CountObject {
-            user_name: user.to_string(),
-            count: streams.len() as u32,
-            limit: limit.get() as u8,
-            remaining: limit.get().saturating_sub(streams.len()) as u32,
-        })))
+        Ok(CountAnswer::Count(Json(CountObject::new(&user, streams.len(), limit))))
     }
 
     /// Look at one stream
@@ -197,7 +189,7 @@ impl StreamsApi {
     fn started(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStreamObject {
         StartedStreamObject {
             stream: self.stream_object(user, &started.lease, now),
-            limit: started.limit.get() as u8,
+            limit: started.limit.get(),
             ended: started.ended.into_iter().map(StreamId::uuid).collect(),
         }
     }
@@ -219,7 +211,7 @@ impl StreamsApi {
         let mut problem =
             Problem::new(ProblemCode::StreamLimitReached, format!("{count} of {limit} streams are in use"));
         let earliest = denial.streams.iter().map(|lease| lease.expires_at).min();
-        problem.extra.limit = Some(limit.get() as u8);
+        problem.extra.limit = Some(limit.get());
         problem.extra.count = Some(count as u32);
         problem.extra.slot_frees_in_seconds = Some(earliest.map_or(0, |at| at.seconds_after(now)));
         problem.extra.streams =

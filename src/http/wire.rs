@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::admission::AtLimit;
-use crate::lease::{Lease, Timestamp};
+use crate::lease::{Lease, StreamLimit, Timestamp};
 use crate::limiter::Policy;
 use crate::names::{Label, UserName};
 
@@ -50,15 +50,10 @@ pub struct StartedStreamObject {
 
 /// The live streams of a user, oldest first.
 #[derive(Clone, Debug, Object)]
-#[oai(rename_all = "camelCase", rename = "Streams")]
+#[oai(rename_all = "camelCase", example, rename = "Streams")]
 pub struct StreamsObject {
-    pub user_name: String,
-    /// How many live streams the user holds.
-    pub count: u32,
-    /// How many the user may hold.
-    pub limit: u8,
-    /// How many more can start now: `limit - count`, never below 0.
-    pub remaining: u32,
+    #[oai(flatten)]
+    pub count: CountObject,
     pub streams: Vec<StreamObject>,
 }
 
@@ -94,7 +89,7 @@ pub enum LimitSource {
 
 /// The service is well.
 #[derive(Clone, Debug, Object)]
-#[oai(rename = "Health")]
+#[oai(example, rename = "Health")]
 pub struct HealthObject {
     /// Always `ok`.
     pub status: String,
@@ -273,6 +268,30 @@ impl From<AtLimitBody> for AtLimit {
             AtLimitBody::Reject => Self::Reject,
             AtLimitBody::EvictOldest => Self::EvictOldest,
         }
+    }
+}
+
+impl CountObject {
+    pub fn new(user: &UserName, live: usize, limit: StreamLimit) -> Self {
+        Self {
+            user_name: user.to_string(),
+            count: live as u32,
+            limit: limit.get(),
+            remaining: limit.remaining(live) as u32,
+        }
+    }
+}
+
+impl poem_openapi::types::Example for StreamsObject {
+    fn example() -> Self {
+        let count = CountObject { user_name: "ann".to_owned(), count: 1, limit: 3, remaining: 2 };
+        Self { count, streams: vec![StreamObject::example_value()] }
+    }
+}
+
+impl poem_openapi::types::Example for HealthObject {
+    fn example() -> Self {
+        Self { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
     }
 }
 
