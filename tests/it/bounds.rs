@@ -7,6 +7,7 @@ use insta::assert_json_snapshot;
 use serde_json::json;
 use stream_manager::clock::Clock;
 use stream_manager::http::Bounds;
+use stream_manager::store::Room;
 use tokio::io::AsyncWriteExt;
 
 use crate::server::{BOUNDS, TestServer};
@@ -109,14 +110,15 @@ async fn the_end_of_the_service_waits_for_what_goes_on_after_its_answer() {
     let tap = Tap::before(engine.http_client());
     let bounds = Bounds { request_timeout: Duration::from_millis(100), ..BOUNDS };
     let server = TestServer::on(Arc::new(tap.store(10)), bounds).await;
-    let id = server.started("ann", json!({})).await;
+    let (ann, now) = (crate::support::user("ann"), server.clock.now());
+    fixture.store.start(&ann, &crate::support::start(1), Room::Expected, now).await.expect("a start");
     tap.set(Fault::Lost);
-    let answer = server.call("DELETE", &format!("{STREAMS}/{id}")).await;
+    let answer = server.call("DELETE", &format!("{STREAMS}/{}", crate::support::stream(1))).await;
     assert_eq!(answer.status, 503, "its time is up, and the stop is still tried");
     server.stop.cancel();
     tap.set(Fault::None);
     assert!(server.serving.await.expect("an end"), "within the time to drain");
-    let streams = fixture.store.streams(&crate::support::user("ann"), server.clock.now()).await.expect("a list");
+    let streams = fixture.store.streams(&ann, now).await.expect("a list");
     assert_eq!(streams.live, [], "it was stopped before the end");
 }
 

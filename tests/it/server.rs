@@ -40,7 +40,7 @@ pub struct Answer {
 }
 
 pub const BOUNDS: Bounds =
-    Bounds { max_body_bytes: 16384, max_in_flight: 64, request_timeout: Duration::from_millis(500) };
+    Bounds { max_body_bytes: 16384, max_in_flight: 64, request_timeout: Duration::from_millis(900) };
 
 impl TestServer {
     pub async fn start() -> Self {

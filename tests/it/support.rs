@@ -214,8 +214,8 @@ impl Tap {
     /// A store on the engine behind this tap, with an attempt timeout short enough for tests.
     pub fn store(&self, max_attempts: u32) -> DynamoStore {
         let settings = ClientSettings {
-            attempt_timeout: Duration::from_millis(150),
-            operation_timeout: Duration::from_millis(600),
+            attempt_timeout: Duration::from_millis(400),
+            operation_timeout: Duration::from_millis(1600),
             max_attempts,
             ..client_settings()
         };
