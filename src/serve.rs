@@ -52,7 +52,9 @@ pub async fn serve(config: &Config) -> Result<()> {
     };
     operators.abort();
     _ = operators.await;
-    let closed = tokio::task::spawn_blocking(move || engine.is_none_or(|close| close(CLOSE_WITHIN))).await?;
+    // What is still at work keeps the file open; the next start finds everything in its log.
+    let within = if finished { CLOSE_WITHIN } else { Duration::ZERO };
+    let closed = tokio::task::spawn_blocking(move || engine.is_none_or(|close| close(within))).await?;
     if finished && closed {
         info!("stopped");
     } else {
