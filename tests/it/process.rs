@@ -51,8 +51,7 @@ impl Service {
     }
 
     pub async fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().expect("it runs").to_string();
-        Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+        send_sigterm(&self.child).await;
         tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.expect("an end").expect("an end")
     }
 
@@ -63,6 +62,11 @@ impl Service {
         }
         lines
     }
+}
+
+async fn send_sigterm(child: &Child) {
+    let id = child.id().expect("it runs").to_string();
+    Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
 }
 
 fn folder() -> tempfile::TempDir {
@@ -118,8 +122,7 @@ async fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     reader.read_line(&mut line).await.expect("the server is reading the body");
     assert!(line.starts_with("HTTP/1.1 100 "), "{line}");
 
-    let id = service.child.id().expect("it runs").to_string();
-    Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+    send_sigterm(&service.child).await;
     while !service.log.next_line().await.expect("a line").expect("a line").contains("stopping") {}
     while tokio::net::TcpStream::connect(service.address).await.is_ok() {
         tokio::task::yield_now().await;
@@ -160,8 +163,7 @@ async fn sigterm_during_the_start_ends_it_in_order() {
     let mut child = command.spawn().expect("the binary");
     let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
     while !log.next_line().await.expect("a line").expect("a line").contains("store: DynamoDB") {}
-    let id = child.id().expect("it runs").to_string();
-    Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+    send_sigterm(&child).await;
     let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("an end").expect("an end");
     assert_eq!(status.code(), Some(0));
 }

@@ -1,6 +1,8 @@
 //! A race of several processes on one table: clients of a few users against three instances of the service, while one
 //! instance is killed and the store is restarted and frozen under load. Loopback only, bounded in time.
 //!
+//! It sleeps, unlike the other tests: processes, leases and the store's TTL go by the host's clock here.
+//!
 //! `cargo test --release --test race -- --seconds 30`
 
 #![allow(clippy::expect_used, reason = "a harness that cannot go on ends there, and takes its processes with it")]
