@@ -1,6 +1,8 @@
 //! DynamoDB inside the process: an HTTP client for the SDK that asks `dynoxide` (SQLite) on a thread of its own, so
 //! that the DynamoDB store runs unchanged, without a port or an account. One process holds the file at a time.
 
+pub mod engine;
+
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,12 +16,10 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use dynoxide::{Database, DynoxideError, actions};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{mpsc as requests, oneshot};
 
+use self::engine::{Answer, Engine};
 use crate::clock::Clock;
 
 /// How many requests wait for the engine's thread before further callers wait for a place.
@@ -49,7 +49,7 @@ pub enum OpenError {
 /// The engine, and the thread that answers for it. Clones share both.
 #[derive(Clone)]
 pub struct Embedded {
-    db: Database,
+    engine: Engine,
     connector: Connector,
     /// Disconnected once the threads have let go of the file.
     ended: Arc<Mutex<mpsc::Receiver<()>>>,
@@ -62,18 +62,13 @@ impl Embedded {
         let plain = real_path(path).map_err(|error| io(error.to_string()))?;
         let lock = lock(&plain, path)?;
         let path = &plain;
-        let text = path.to_str().ok_or_else(|| io("the path is not UTF-8".to_owned()))?;
-        let db = Database::new(text).map_err(|error| io(error.to_string()))?;
-        if sync == Sync::Normal {
-            // dynoxide's name for "synchronous = NORMAL"; its default is FULL.
-            db.disable_bulk_loading().map_err(|error| io(error.to_string()))?;
-        }
+        let engine = Engine::open(path, sync == Sync::Normal).map_err(io)?;
         let (sweeper, stopped) = mpsc::channel::<()>();
         let (running, ended) = mpsc::channel::<()>();
-        let (swept, sweeping_on) = (db.clone(), running.clone());
+        let (swept, sweeping_on) = (engine.clone(), running.clone());
         let sweeping = thread::Builder::new().name("embedded-ttl".to_owned()).spawn(move || {
             while stopped.recv_timeout(SWEEP_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                match swept.sweep_ttl() {
+                match swept.sweep() {
                     Ok(0) => {}
                     Ok(leases) => tracing::debug!(leases, "deleted what has expired"),
                     Err(error) => tracing::warn!(%error, "could not delete what has expired"),
@@ -82,18 +77,18 @@ impl Embedded {
             drop((swept, sweeping_on));
         });
         sweeping.map_err(|error| io(error.to_string()))?;
-        let requests = serve(db.clone(), Some((lock, running))).map_err(io)?;
+        let requests = serve(engine.clone(), Some((lock, running))).map_err(io)?;
         let ended = Arc::new(Mutex::new(ended));
-        Ok(Self { db, connector: Connector { requests, _sweeper: Some(sweeper) }, ended })
+        Ok(Self { engine, connector: Connector { requests, _sweeper: Some(sweeper) }, ended })
     }
 
     /// An engine without a file, whose TTL goes by `clock` and deletes only when [`Embedded::sweep`] is called.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let io = |problem: String| OpenError::Io { path: PathBuf::from(":memory:"), problem };
-        let db = Database::memory_with_clock(Arc::new(EngineClock(clock))).map_err(|error| io(error.to_string()))?;
-        let requests = serve(db.clone(), None).map_err(io)?;
+        let engine = Engine::in_memory(clock).map_err(io)?;
+        let requests = serve(engine.clone(), None).map_err(io)?;
         let ended = Arc::new(Mutex::new(mpsc::channel().1));
-        Ok(Self { db, connector: Connector { requests, _sweeper: None }, ended })
+        Ok(Self { engine, connector: Connector { requests, _sweeper: None }, ended })
     }
 
     /// The SDK's way in. The engine runs as long as somebody holds one.
@@ -103,15 +98,15 @@ impl Embedded {
 
     /// Lets go of the file, with everything written into it, once all clients are gone. Whether that was in time. Blocks.
     pub fn close(self, within: Duration) -> bool {
-        let Self { db, connector, ended } = self;
-        drop((db, connector));
+        let Self { engine, connector, ended } = self;
+        drop((engine, connector));
         let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.recv_timeout(within) == Err(mpsc::RecvTimeoutError::Disconnected)
     }
 
     /// Deletes what TTL lets go, and says how much. Blocks: never to be called on a runtime worker.
     pub fn sweep(&self) -> Result<usize, String> {
-        self.db.sweep_ttl().map_err(|error| error.to_string())
+        self.engine.sweep()
     }
 }
 
@@ -146,13 +141,8 @@ struct Request {
     answer: oneshot::Sender<Answer>,
 }
 
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-}
-
 /// Starts the thread that answers requests one by one until the last sender is gone; it holds on to `until_then`.
-fn serve(db: Database, until_then: Option<(File, mpsc::Sender<()>)>) -> Result<requests::Sender<Request>, String> {
+fn serve(engine: Engine, until_then: Option<(File, mpsc::Sender<()>)>) -> Result<requests::Sender<Request>, String> {
     let (sender, mut receiver) = requests::channel::<Request>(QUEUE);
     let thread = thread::Builder::new().name("embedded-dynamodb".to_owned()).spawn(move || {
         while let Some(request) = receiver.blocking_recv() {
@@ -160,57 +150,15 @@ fn serve(db: Database, until_then: Option<(File, mpsc::Sender<()>)>) -> Result<r
             if request.answer.is_closed() {
                 continue;
             }
-            let answer = catch_unwind(AssertUnwindSafe(|| answer(&db, &request.operation, &request.body)));
-            let answer = answer.unwrap_or_else(|_| failed(&DynoxideError::InternalServerError("panic".to_owned())));
+            let answer = catch_unwind(AssertUnwindSafe(|| engine.answer(&request.operation, &request.body)));
+            let answer = answer.unwrap_or_else(|_| Answer::internal_error("panic"));
             _ = request.answer.send(answer);
         }
         // The database first: its last holder writes the log back into the file.
-        drop(db);
+        drop(engine);
         drop(until_then);
     });
     thread.map(|_| sender).map_err(|error| error.to_string())
-}
-
-fn answer(db: &Database, operation: &str, body: &[u8]) -> Answer {
-    match operation {
-        "CreateTable" => run(body, |request| db.create_table(request)),
-        "DescribeTable" => run(body, |request| db.describe_table(request)),
-        "UpdateTimeToLive" => run(body, |request| db.update_time_to_live(request)),
-        "DescribeTimeToLive" => run(body, |request| db.describe_time_to_live(request)),
-        "GetItem" => run(body, |request| db.get_item(request)),
-        "PutItem" => run(body, |request| db.put_item(request)),
-        "UpdateItem" => run(body, |request| db.update_item(request)),
-        "Query" => run(body, |request| db.query(request)),
-        "Scan" => run(body, |request| db.scan(request)),
-        "TransactWriteItems" => run(body, |mut request: actions::transact_write_items::TransactWriteItemsRequest| {
-            // The engine walks all tokens of ten minutes at every transaction. They guard against answers lost on a
-            // network, and there is none here.
-            request.client_request_token = None;
-            db.transact_write_items(request)
-        }),
-        other => failed(&DynoxideError::ValidationException(format!("{other} is not offered here"))),
-    }
-}
-
-fn run<Q: DeserializeOwned, A: Serialize>(
-    body: &[u8],
-    operation: impl FnOnce(Q) -> Result<A, DynoxideError>,
-) -> Answer {
-    let request = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => return failed(&DynoxideError::ValidationException(error.to_string())),
-    };
-    match operation(request) {
-        Ok(answer) => match serde_json::to_vec(&answer) {
-            Ok(body) => Answer { status: 200, body },
-            Err(error) => failed(&DynoxideError::InternalServerError(error.to_string())),
-        },
-        Err(error) => failed(&error),
-    }
-}
-
-fn failed(error: &DynoxideError) -> Answer {
-    Answer { status: error.status_code(), body: error.to_json().into_bytes() }
 }
 
 #[derive(Clone, Debug)]
@@ -248,17 +196,5 @@ impl HttpConnector for Connector {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.operation)
-    }
-}
-
-struct EngineClock(Arc<dyn Clock>);
-
-impl dynoxide::storage_backend::Clock for EngineClock {
-    fn now_unix_secs(&self) -> u64 {
-        u64::try_from(self.0.now().epoch_ms() / 1000).unwrap_or(0)
-    }
-
-    fn now_unix_secs_f64(&self) -> f64 {
-        self.0.now().epoch_ms() as f64 / 1000.0
     }
 }

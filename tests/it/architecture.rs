@@ -11,7 +11,7 @@ const ORDER: [&str; 11] =
 const ONLY: [(&str, &[&str]); 7] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded.rs", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
-    ("dynoxide", &["store/embedded.rs"]),
+    ("dynoxide", &["store/embedded/engine.rs"]),
     ("poem", &["http", "http.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     ("Instant::now", &["clock.rs", "http/app.rs"]),
