@@ -3,5 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "for the searches to come")]
+mod documents;
+mod expressions;
+mod model;
 mod mutants;
+mod protocol;
