@@ -40,6 +40,12 @@ pub struct KeyInput(pub Option<IdempotencyKey>);
 /// Whether a stop is an eviction: the query's `evict`.
 pub struct EvictInput(pub bool);
 
+/// For patterns in the document, in JavaScript's regular expressions. That texts are in NFC, and that bytes are counted,
+/// no pattern can say.
+const CONTROLS: &str = r"\u0000-\u001f\u007f-\u009f";
+const BIDIRECTIONAL_CONTROLS: &str = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069";
+const WHITE_SPACE: &str = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+
 /// More than this is a mistake or an attack: a user holds at most 50 streams.
 const MAX_REPLACES: usize = 10;
 
@@ -114,8 +120,10 @@ impl PathPart for UserName {
         let description = "Whose streams are counted: opaque and case-sensitive, percent-encoded. 1 to 256 bytes of \
                            UTF-8 in NFC, without control or bidirectional control characters and without white space \
                            at either end.";
+        let outer = format!("[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}{WHITE_SPACE}]");
         MetaSchema {
             description: Some(description),
+            pattern: Some(format!("^{outer}([^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]*{outer})?$")),
             min_length: Some(1),
             max_length: Some(Self::MAX_BYTES),
             example: Some(json!("ann")),
@@ -151,6 +159,9 @@ impl<'a> ApiExtractor<'a> for StartInput {
 
     fn register(registry: &mut Registry) {
         StartBody::register(registry);
+        if let Some(schema) = registry.schemas.get_mut(&*StartBody::name()) {
+            describe_start(schema);
+        }
     }
 
     fn request_meta() -> Option<MetaRequest> {
@@ -261,6 +272,27 @@ impl<'a> ApiExtractor<'a> for EvictInput {
     }
 }
 
+/// Adds what poem-openapi cannot derive: that `null` means absent, and what a text may hold.
+fn describe_start(schema: &mut MetaSchema) {
+    schema.nullable = true;
+    for (name, property) in &mut schema.properties {
+        let MetaSchemaRef::Inline(property) = property else { continue };
+        property.nullable = true;
+        match *name {
+            "replaces" => {
+                property.items = Some(Box::new(MetaSchemaRef::Inline(Box::new(<StreamId as PathPart>::schema()))));
+            }
+            // A reference would not be nullable.
+            "atLimit" => {
+                property.ty = "string";
+                property.all_of.clear();
+                property.enum_items = vec![json!("reject"), json!("evictOldest"), json!(null)];
+            }
+            _ => property.pattern = Some(format!("^[^{CONTROLS}]+$")),
+        }
+    }
+}
+
 fn json_request(description: &'static str, schema: MetaSchemaRef, required: bool) -> MetaRequest {
     let content = vec![MetaMediaType { content_type: "application/json", schema }];
     MetaRequest { description: Some(description), content, required }
@@ -290,7 +322,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize::<_, Option<T>>(&mut json).map_err(|error| {
         let (field, reason) = (error.path().to_string(), error.inner().to_string());
-        if field == "." || !error.inner().is_data() {
+        if matches!(field.as_str(), "" | ".") || !error.inner().is_data() {
             Problem::new(ProblemCode::InvalidRequest, format!("the body is not valid: {reason}"))
         } else {
             Problem::field(&field, reason.split(" at line ").next().unwrap_or_default())

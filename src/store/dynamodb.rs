@@ -42,7 +42,7 @@ impl DynamoStore {
                 return Ok(Some(Start::Started(Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0 })));
             }
             Err(Cancelled::Reasons(reasons)) => reasons,
-            Err(Cancelled::Failed(error)) => return Err(error),
+            Err(Cancelled::Failed(error)) => return Err(self.explained(user, error).await),
         };
         // The lease first: when both conditions fail, a start that finds its own lease was admitted before.
         let own = reasons.get(writes::PLAIN_LEASE).and_then(|reason| reason.item.as_ref());
@@ -57,7 +57,7 @@ impl DynamoStore {
         }
         match cancellation_error(&reasons) {
             StoreError::NotApplied { refusal: Refusal::Contention, .. } => Ok(None),
-            error => Err(error),
+            error => Err(self.explained(user, error).await),
         }
     }
 
@@ -106,6 +106,17 @@ impl DynamoStore {
         }
         let detail = format!("the user's partition has more than {MAX_PAGES} MB");
         Err(StoreError::NotApplied { refusal: Refusal::Rejected, detail })
+    }
+
+    /// DynamoDB refuses a write that meets an attribute of the wrong type as it refuses one that is not allowed; a look at
+    /// what is stored tells them apart.
+    async fn explained(&self, user: &UserName, error: StoreError) -> StoreError {
+        if matches!(error, StoreError::NotApplied { refusal: Refusal::Rejected, .. })
+            && let Err(corrupt @ StoreError::Corrupt { .. }) = self.partition(user).await
+        {
+            return corrupt;
+        }
+        error
     }
 
     async fn item(&self, key: items::Item) -> Result<Option<items::Item>> {
@@ -186,7 +197,7 @@ impl LeaseStore for DynamoStore {
         };
         match self.transact(actions).await {
             Ok(()) => Ok(Stop::Freed),
-            Err(Cancelled::Failed(error)) => Err(error),
+            Err(Cancelled::Failed(error)) => Err(self.explained(user, error).await),
             Err(Cancelled::Reasons(reasons))
                 if condition_failed(&reasons, writes::STOP_COUNTER)
                 // TTL was first: the member without a lease is dead, and the next start that needs room drops it.
@@ -194,7 +205,7 @@ impl LeaseStore for DynamoStore {
             {
                 Ok(Stop::AlreadyGone)
             }
-            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
+            Err(Cancelled::Reasons(reasons)) => Err(self.explained(user, cancellation_error(&reasons)).await),
         }
     }
 

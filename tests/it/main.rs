@@ -5,7 +5,9 @@
 mod agreement;
 mod architecture;
 mod bounds;
+mod broken;
 mod contract;
+mod corpus;
 mod documents;
 mod embedded;
 mod faults;

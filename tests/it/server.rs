@@ -49,6 +49,10 @@ impl TestServer {
 
     pub async fn on(store: Arc<dyn LeaseStore>, bounds: Bounds) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000)));
+        Self::with_clock(store, clock, bounds).await
+    }
+
+    pub async fn with_clock(store: Arc<dyn LeaseStore>, clock: Arc<ManualClock>, bounds: Bounds) -> Self {
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());

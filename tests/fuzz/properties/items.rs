@@ -1,0 +1,130 @@
+//! Items of the table: what decodes keeps its bounds and encodes back to an item that decodes to the same; what does not
+//! is corrupt, by key and attribute.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+use stream_manager::lease::StreamLimit;
+use stream_manager::names::{Label, UserName};
+use stream_manager::store::StoreError;
+use stream_manager::store::dynamodb::items::{self, Item};
+
+/// The input is an item, or a list of them, in DynamoDB's JSON.
+pub fn check(input: &[u8]) {
+    let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
+    let items: Vec<Item> = match &json {
+        Value::Array(items) => items.iter().filter_map(item).collect(),
+        json => item(json).into_iter().collect(),
+    };
+    let mut all_well = true;
+    let mut leases = 0;
+    for item in &items {
+        let (lease, counter) = (lease(item, input), counter(item, input));
+        all_well &= match item.get(items::RECORD) {
+            Some(AttributeValue::S(record)) if record == "counter" => counter,
+            Some(AttributeValue::S(record)) if record.starts_with("stream#") => {
+                leases += usize::from(lease);
+                lease
+            }
+            // A newer version's record.
+            Some(AttributeValue::S(_)) => true,
+            _ => false,
+        };
+    }
+    match items::decode_partition(&items) {
+        Ok(partition) => {
+            assert!(all_well, "a partition is as good as its items");
+            assert_eq!(partition.leases.len(), leases);
+        }
+        Err(error) => {
+            assert!(!all_well, "{error}");
+            assert!(items.iter().any(|item| names(&error, item, input)), "{error}");
+        }
+    }
+}
+
+fn lease(item: &Item, input: &[u8]) -> bool {
+    let lease = match items::decode_lease(item) {
+        Ok(lease) => lease,
+        Err(error) => {
+            assert!(names(&error, item, input), "{error}");
+            return false;
+        }
+    };
+    let within = |text: Option<&str>, max: usize| text.is_none_or(|text| (1..=max).contains(&text.len()));
+    assert!(within(lease.device_id.as_ref().map(Label::as_str), 128), "{lease:?}");
+    assert!(within(lease.device_name.as_ref().map(Label::as_str), 256), "{lease:?}");
+    assert!(within(lease.content_id.as_ref().map(Label::as_str), 256), "{lease:?}");
+    let user = UserName::parse("ann").expect("a name");
+    let encoded = items::encode_lease(&user, &lease);
+    assert_eq!(items::decode_lease(&encoded).expect("what this service writes"), lease);
+    for (name, value) in encoded {
+        if let (AttributeValue::S(written), Some(AttributeValue::S(read))) = (&value, item.get(&name))
+            && name != items::USER_NAME
+        {
+            assert!(written.eq_ignore_ascii_case(read) || name == items::FINGERPRINT, "{name}: {read:?} {written:?}");
+        }
+    }
+    true
+}
+
+fn counter(item: &Item, input: &[u8]) -> bool {
+    let counter = match items::decode_counter(item) {
+        Ok(counter) => counter,
+        Err(error) => {
+            assert!(names(&error, item, input), "{error}");
+            return false;
+        }
+    };
+    assert!(counter.stream_limit.is_none_or(|limit| (1..=StreamLimit::MAX).contains(&limit.get())));
+    let mut encoded = Item::new();
+    if !counter.streams.is_empty() {
+        encoded.insert(items::STREAMS.to_owned(), items::ids(&counter.streams));
+    }
+    if let Some(revision) = counter.revision {
+        encoded.insert(items::REVISION.to_owned(), items::number(revision));
+    }
+    if let Some(limit) = counter.stream_limit {
+        encoded.insert(items::STREAM_LIMIT.to_owned(), items::number(limit));
+    }
+    assert_eq!(items::decode_counter(&encoded).expect("what this service writes"), counter);
+    true
+}
+
+/// Whether the error says which item it is, on one line, and what is wrong with which attribute.
+fn names(error: &StoreError, item: &Item, input: &[u8]) -> bool {
+    let StoreError::Corrupt { key, problem } = error else { panic!("{error}") };
+    super::assert_no_jargon(problem, input);
+    let part = |name| match item.get(name) {
+        Some(AttributeValue::S(text)) => format!("{text:?}"),
+        _ => "\"?\"".to_owned(),
+    };
+    let line = error.to_string();
+    !line.contains('\n')
+        && *key == format!("{}/{}", part(items::USER_NAME), part(items::RECORD))
+        && problem.split_once(": ").is_some_and(|(attribute, why)| !attribute.is_empty() && !why.is_empty())
+}
+
+fn item(json: &Value) -> Option<Item> {
+    let attributes = json.as_object()?.iter();
+    Some(attributes.filter_map(|(name, value)| Some((name.clone(), attribute(value)?))).collect())
+}
+
+fn attribute(json: &Value) -> Option<AttributeValue> {
+    let (kind, value) = json.as_object()?.iter().next()?;
+    let texts = || value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    Some(match kind.as_str() {
+        "S" => AttributeValue::S(value.as_str()?.to_owned()),
+        "N" => AttributeValue::N(value.as_str()?.to_owned()),
+        "B" => AttributeValue::B(Blob::new(value.as_str()?)),
+        "SS" => AttributeValue::Ss(texts()),
+        "NS" => AttributeValue::Ns(texts()),
+        "BOOL" => AttributeValue::Bool(value.as_bool()?),
+        "NULL" => AttributeValue::Null(true),
+        "L" => AttributeValue::L(value.as_array()?.iter().filter_map(attribute).collect()),
+        "M" => AttributeValue::M(item(value).unwrap_or_else(HashMap::new)),
+        _ => return None,
+    })
+}

@@ -1,0 +1,39 @@
+//! What must hold of each parser of outside input, whatever the bytes: a file a parser, each with one `check` that panics
+//! when it does not. `tests/it/corpus.rs` replays the corpus, `scripts/fuzz` searches.
+
+#![allow(clippy::expect_used, reason = "a property fails by panicking")]
+
+pub mod items;
+pub mod names;
+pub mod requests;
+mod service;
+pub mod settings;
+pub mod starts;
+
+/// Words that only Rust and its libraries would use. Those that the input brought along may come back.
+fn assert_no_jargon(said: &str, brought: &[u8]) {
+    const JARGON: [&str; 19] = [
+        "u8",
+        "u16",
+        "u32",
+        "u64",
+        "i64",
+        "i128",
+        "usize",
+        "f64",
+        "struct",
+        "enum",
+        "sequence",
+        "variant",
+        "std::",
+        "core::",
+        "alloc::",
+        "stream_manager::",
+        "serde",
+        "Option",
+        "Body",
+    ];
+    let brought = String::from_utf8_lossy(brought);
+    let jargon = JARGON.iter().find(|word| said.contains(**word) && !brought.contains(**word));
+    assert_eq!(jargon, None, "in {said}");
+}

@@ -1,0 +1,56 @@
+//! Settings: what is accepted is within its bounds and prints as a file that reads the same; what is refused is refused
+//! with a key or a place, in words of its own.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use stream_manager::config::{Config, ConfigError};
+use stream_manager::lease::StreamLimit;
+use tempfile::NamedTempFile;
+
+thread_local! {
+    static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::new().expect("a file"));
+}
+
+/// The input is a file of settings, a line `---`, and variables as in `LIMITS__STREAMS_PER_USER=5`.
+pub fn check(input: &[u8]) {
+    let (file, variables) = match input.windows(5).position(|at| at == b"\n---\n") {
+        Some(at) => (&input[..at], &input[at + 5..]),
+        None => (input, &[][..]),
+    };
+    let Ok(variables) = std::str::from_utf8(variables) else { return };
+    let variable = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        Some((format!("STREAM_MANAGER__{key}"), value.to_owned()))
+    };
+    let variables: HashMap<String, String> = variables.lines().filter_map(variable).collect();
+    match load(file, variables) {
+        Ok(config) => {
+            let limit = u64::from(config.policy().default_limit.get());
+            assert_eq!(limit, config.limits.streams_per_user);
+            assert!(
+                limit <= StreamLimit::MAX.into() && config.lease.heartbeat_interval_s * 2 <= config.lease.duration_s
+            );
+            let printed = config.to_toml();
+            let again = load(printed.as_bytes(), HashMap::new()).expect("what is printed can be read");
+            assert_eq!(again.to_toml(), printed);
+        }
+        Err(ConfigError::Invalid { key, problem, .. }) => {
+            assert!(!key.is_empty() && !problem.is_empty(), "{key}: {problem}");
+            super::assert_no_jargon(&problem, input);
+        }
+        Err(error) => super::assert_no_jargon(&error.to_string(), input),
+    }
+}
+
+fn load(file: &[u8], variables: HashMap<String, String>) -> Result<Config, ConfigError> {
+    FILE.with_borrow_mut(|on_disk| {
+        on_disk.as_file().set_len(0).expect("an empty file");
+        on_disk.seek(SeekFrom::Start(0)).expect("its beginning");
+        on_disk.write_all(file).expect("a file");
+        let path: &Path = on_disk.path();
+        Config::load(Some(path), variables)
+    })
+}

@@ -1,0 +1,124 @@
+//! The body and the headers of a start. The same rules, written a second time and differently, say what must be accepted;
+//! what is accepted comes back as it was sent, and what is refused leaves nothing behind.
+
+use std::fmt;
+
+use poem::http::{Method, Uri};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use stream_manager::names::{IdempotencyKey, Label, StreamId};
+
+use super::service::{self, Headers, MAX_BODY_BYTES, Service};
+
+/// The input is lines of headers, an empty line, the body.
+pub fn check(input: &[u8]) {
+    let (head, body) = service::head_and_body(input);
+    let headers = service::headers(head);
+    let streams = Uri::from_static("/v1/users/ann/streams");
+    service::with(|service| {
+        let answer = service.ask(&Method::POST, &streams, &headers, body);
+        match answer.status {
+            201 => {
+                let members = members(body).filter(|members| conforms(members) && key_conforms(&headers));
+                let members = members.expect("only what conforms is accepted");
+                assert!(body.len() <= MAX_BODY_BYTES);
+                for name in ["deviceId", "deviceName", "contentId"] {
+                    let sent =
+                        members.iter().find(|(known, _)| known == name).map_or(&Value::Null, |(_, value)| value);
+                    assert_eq!(&answer.body[name], sent);
+                }
+                let id = answer.body["streamId"].as_str().expect("an id");
+                lives_and_stops(service, &format!("{streams}/{id}"), &headers, body);
+            }
+            400 | 413 | 415 => {
+                let conforms = members(body).is_some_and(|members| conforms(&members)) && key_conforms(&headers);
+                let fits = body.len() <= MAX_BODY_BYTES;
+                assert!(!conforms || !fits || !media_type_conforms(&headers), "{}: {}", answer.status, answer.body);
+            }
+            other => panic!("{other} to a start of a user without streams: {}", answer.body),
+        }
+        let left = service.ask(&Method::GET, &streams, &Headers::new(), b"");
+        assert_eq!((left.status, &left.body["count"]), (200, &Value::from(0)));
+    });
+}
+
+/// Repeated with its key it is the same stream; it can be looked at, renewed and stopped.
+fn lives_and_stops(service: &mut Service, path: &str, headers: &Headers, body: &[u8]) {
+    let path: Uri = path.parse().expect("a path");
+    if headers.iter().any(|(name, _)| name == "idempotency-key") {
+        let again = service.ask(&Method::POST, &Uri::from_static("/v1/users/ann/streams"), headers, body);
+        assert_eq!(again.status, 200, "{}", again.body);
+        assert!(path.path().ends_with(again.body["streamId"].as_str().expect("an id")));
+    }
+    let heartbeat: Uri = format!("{path}/heartbeat").parse().expect("a path");
+    for (method, uri, status) in
+        [(Method::GET, &path, 200), (Method::POST, &heartbeat, 200), (Method::DELETE, &path, 204)]
+    {
+        assert_eq!(service.ask(&method, uri, &Headers::new(), b"").status, status, "{method} {uri}");
+    }
+}
+
+/// The members of an object in their order, repeated ones too; none for nothing and for `null`.
+fn members(body: &[u8]) -> Option<Vec<(String, Value)>> {
+    if body.is_empty() {
+        return Some(Vec::new());
+    }
+    let members: Option<Members> = serde_json::from_slice(body).ok()?;
+    Some(members.map_or_else(Vec::new, |members| members.0))
+}
+
+fn conforms(members: &[(String, Value)]) -> bool {
+    let repeated = |name: &str| members.iter().filter(|(other, _)| other == name).count() > 1;
+    members.iter().all(|(name, value)| {
+        let well = match name.as_str() {
+            "deviceId" => value.as_str().is_some_and(|text| Label::<128>::parse(text).is_ok()),
+            "deviceName" | "contentId" => value.as_str().is_some_and(|text| Label::<256>::parse(text).is_ok()),
+            "replaces" => value.as_array().is_some_and(|ids| {
+                ids.len() <= 10 && ids.iter().all(|id| id.as_str().is_some_and(|id| StreamId::parse(id).is_ok()))
+            }),
+            "atLimit" => value == "reject" || value == "evictOldest",
+            _ => return false,
+        };
+        (well || value.is_null()) && !repeated(name)
+    })
+}
+
+fn key_conforms(headers: &Headers) -> bool {
+    let keys: Vec<_> = headers.iter().filter(|(name, _)| name == "idempotency-key").collect();
+    keys.len() <= 1 && keys.iter().all(|(_, key)| IdempotencyKey::parse(key.as_bytes()).is_ok())
+}
+
+/// Surely a media type for JSON; others are only refused, not accepted by mistake, if the body is not JSON.
+fn media_type_conforms(headers: &Headers) -> bool {
+    let mut types = headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_bytes());
+    match (types.next(), types.next()) {
+        (first, None) => first.is_none_or(|value| value == b"application/json"),
+        _ => false,
+    }
+}
+
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}

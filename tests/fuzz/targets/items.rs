@@ -1,0 +1,5 @@
+//! Items read from the table, in DynamoDB's JSON.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| stream_manager_fuzz::items::check(input));

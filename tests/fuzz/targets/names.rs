@@ -1,0 +1,5 @@
+//! Names: users, labels, idempotency keys, stream ids.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| stream_manager_fuzz::names::check(input));

@@ -1,0 +1,5 @@
+//! Whole requests: method, path, query, headers, body.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| stream_manager_fuzz::requests::check(input));
