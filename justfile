@@ -19,6 +19,14 @@ test-dynamodb endpoint:
 race *arguments:
     cargo test --release --test race -- {{arguments}}
 
+# Search for inputs that break a parser: just fuzz 600 starts
+fuzz *arguments:
+    scripts/fuzz {{arguments}}
+
+# Hold a running service to its OpenAPI document: just schemathesis http://127.0.0.1:8080
+schemathesis url *seconds:
+    scripts/schemathesis {{url}} {{seconds}}
+
 # Requests a second and bytes a lease
 bench:
     cargo bench --bench memory --bench requests

@@ -43,6 +43,35 @@ fn every_operation_is_described_with_examples_and_problems() {
 }
 
 #[test]
+fn a_request_body_takes_no_fields_that_the_document_does_not_know() {
+    let document: Value = serde_json::from_str(&openapi_document()).expect("JSON");
+    let operations = document["paths"].as_object().expect("paths").values();
+    let operations = operations.flat_map(|methods| methods.as_object().expect("methods").values());
+    let bodies: Vec<&str> = operations
+        .filter_map(|operation| operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str())
+        .collect();
+    assert_eq!(bodies.len(), 2);
+    for body in bodies {
+        let schema = document.pointer(body.trim_start_matches('#')).expect("a schema");
+        assert_eq!(schema["additionalProperties"], false, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_in_yaml_says_the_same() {
+    let server = crate::server::TestServer::start().await;
+    let yaml = server.call("GET", "/openapi.yaml").await.body;
+    let yaml = yaml.as_str().expect("text");
+    let json = openapi_document();
+    for (key, value) in [("additionalProperties", "false"), ("nullable", "true"), ("operationId", "start")] {
+        let in_yaml = yaml.lines().filter(|line| line.trim() == format!("{key}: {value}")).count();
+        let in_json = json.matches(&format!("\"{key}\": {value}")).count();
+        let in_json = in_json + json.matches(&format!("\"{key}\": \"{value}\"")).count();
+        assert!(in_yaml > 0 && in_yaml == in_json, "{key}: {value}");
+    }
+}
+
+#[test]
 fn every_problem_has_its_section_and_every_section_its_problem() {
     let text = read("docs/errors.md");
     let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();

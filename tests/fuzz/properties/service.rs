@@ -144,7 +144,13 @@ impl Service {
         let paths = self.document["paths"].as_object().expect("paths");
         let found =
             paths.keys().filter(|template| fits(template)).min_by_key(|template| template.matches('{').count());
-        let name = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+        let name = match method.as_str() {
+            "HEAD" => "get".to_owned(),
+            // Methods are case-sensitive.
+            name => {
+                name.bytes().all(|byte| byte.is_ascii_uppercase()).then(|| name.to_lowercase()).unwrap_or_default()
+            }
+        };
         let operation = found.map_or(&Value::Null, |template| &paths[template.as_str()][name]);
         operation.is_null() || operation["responses"].get(status.to_string()).is_some()
     }
