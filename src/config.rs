@@ -191,10 +191,10 @@ impl Config {
         for (section, keys) in sections.as_object().into_iter().flatten() {
             _ = writeln!(text, "[{section}]");
             for (key, value) in keys.as_object().into_iter().flatten() {
-                // JSON's strings and whole numbers are TOML's too.
+                // JSON's strings and whole numbers are TOML's too, but for the one control character that JSON lets stand.
                 _ = match value {
                     Value::Null => writeln!(text, "# {key} is not set"),
-                    value => writeln!(text, "{key} = {value}"),
+                    value => writeln!(text, "{key} = {}", value.to_string().replace('\u{7f}', "\\u007f")),
                 };
             }
             text.push('\n');

@@ -1,8 +1,6 @@
 //! Items of the table: what decodes keeps its bounds and encodes back to an item that decodes to the same; what does not
 //! is corrupt, by key and attribute.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
@@ -124,7 +122,7 @@ fn attribute(json: &Value) -> Option<AttributeValue> {
         "BOOL" => AttributeValue::Bool(value.as_bool()?),
         "NULL" => AttributeValue::Null(true),
         "L" => AttributeValue::L(value.as_array()?.iter().filter_map(attribute).collect()),
-        "M" => AttributeValue::M(item(value).unwrap_or_else(HashMap::new)),
+        "M" => AttributeValue::M(item(value).unwrap_or_default()),
         _ => return None,
     })
 }

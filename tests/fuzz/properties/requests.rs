@@ -6,7 +6,7 @@ use poem::http::{Method, Uri};
 use serde_json::Value;
 use stream_manager::names::UserName;
 
-use super::service::{self, Answer};
+use super::service::{self, Answer, Headers};
 
 /// The input reads like a request: `METHOD PATH`, lines of headers, an empty line, the body.
 pub fn check(input: &[u8]) {
@@ -25,6 +25,12 @@ pub fn check(input: &[u8]) {
             && body.len() <= service::MAX_BODY_BYTES
         {
             names_the_user(&answer, user);
+        }
+        if method == Method::PUT && answer.status == 200 {
+            let limit = answer.body["limit"].as_u64().expect("the only PUT sets a limit");
+            assert!((1..=50).contains(&limit), "{limit}");
+            let set = service.ask(&Method::GET, &uri, &Headers::new(), b"");
+            assert_eq!((set.status, &set.body), (200, &answer.body));
         }
     });
 }

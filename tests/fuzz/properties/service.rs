@@ -144,12 +144,11 @@ impl Service {
         let paths = self.document["paths"].as_object().expect("paths");
         let found =
             paths.keys().filter(|template| fits(template)).min_by_key(|template| template.matches('{').count());
+        // Methods are case-sensitive, and the document's are in lower case.
         let name = match method.as_str() {
             "HEAD" => "get".to_owned(),
-            // Methods are case-sensitive.
-            name => {
-                name.bytes().all(|byte| byte.is_ascii_uppercase()).then(|| name.to_lowercase()).unwrap_or_default()
-            }
+            name if name.bytes().all(|byte| byte.is_ascii_uppercase()) => name.to_lowercase(),
+            _ => String::new(),
         };
         let operation = found.map_or(&Value::Null, |template| &paths[template.as_str()][name]);
         operation.is_null() || operation["responses"].get(status.to_string()).is_some()
