@@ -1,6 +1,7 @@
 //! The HTTP calls: each is sent to one instance, held against what that verb may answer, and written down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -9,15 +10,30 @@ use serde_json::Value;
 use stream_manager::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
+use crate::attack::history::History;
 use crate::board::{Board, Call, NOT_APPLIED};
 use crate::process::{Instance, LEASE_S};
 
 pub const LIMIT: usize = 3;
+/// How long every fifth client waits in an attack: what it asked for goes on without it.
+const IMPATIENCE: Duration = Duration::from_millis(900);
 
 pub struct Api {
     pub board: Arc<Board>,
     pub instances: Vec<Instance>,
+    /// In an attack: then it is judged afterwards what an answer may say about time and order.
+    pub history: Option<Arc<History>>,
     http: reqwest::Client,
+    sent: AtomicU64,
+}
+
+/// What a request is about.
+pub struct Asked<'a> {
+    pub verb: &'static str,
+    pub instance: usize,
+    pub user: usize,
+    pub stream: Option<&'a str>,
+    pub with: Option<&'a StartWith>,
 }
 
 /// What came back, `status` 0 for nothing.
@@ -33,18 +49,18 @@ pub struct Answer {
 }
 
 /// What a start says.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StartWith {
     pub key: Option<String>,
     pub body: Value,
 }
 
 impl Api {
-    pub fn new(board: Arc<Board>, instances: Vec<Instance>) -> Self {
+    pub fn new(board: Arc<Board>, instances: Vec<Instance>, history: Option<Arc<History>>) -> Self {
         // Longer than the service may take, so that it is the service's answer that is seen.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15));
         let http = http.pool_idle_timeout(Duration::from_secs(30)).build().expect("a client");
-        Self { board, instances, http }
+        Self { board, instances, history, http, sent: AtomicU64::new(0) }
     }
 
     pub async fn start(&self, instance: usize, user: usize, with: &StartWith) -> Answer {
@@ -56,7 +72,8 @@ impl Api {
             request = request.json(&with.body);
         }
         let may = if with.key.is_some() { &[201, 200, 409, 410, 503][..] } else { &[201, 409, 503] };
-        let answer = self.send("start", instance, request, may).await;
+        let answer =
+            self.send(Asked { verb: "start", instance, user, stream: None, with: Some(with) }, request, may).await;
         let replayed = answer.headers.get("idempotency-replayed").is_some_and(|value| value == "true");
         self.board.expect((answer.status == 200) == replayed, || format!("replayed {replayed}: {}", answer.label));
         if answer.status == 409 {
@@ -68,7 +85,12 @@ impl Api {
 
     pub async fn heartbeat(&self, instance: usize, user: usize, stream: &str) -> Answer {
         let request = self.request(Method::POST, instance, user, &format!("/{stream}/heartbeat"));
-        self.send("heartbeat", instance, request, &[200, 404, 410, 503]).await
+        self.send(
+            Asked { verb: "heartbeat", instance, user, stream: Some(stream), with: None },
+            request,
+            &[200, 404, 410, 503],
+        )
+        .await
     }
 
     pub async fn stop(&self, instance: usize, user: usize, stream: &str, by_post: bool) -> Answer {
@@ -78,16 +100,24 @@ impl Api {
         } else {
             self.request(Method::DELETE, instance, user, &format!("/{stream}"))
         };
-        self.send("stop", instance, request, &[204, 503]).await
+        self.send(Asked { verb: "stop", instance, user, stream: Some(stream), with: None }, request, &[204, 503])
+            .await
     }
 
     pub async fn evict(&self, instance: usize, user: usize, stream: &str) -> Answer {
         let request = self.request(Method::DELETE, instance, user, &format!("/{stream}?evict=true"));
-        self.send("evict", instance, request, &[204, 503]).await
+        self.send(Asked { verb: "evict", instance, user, stream: Some(stream), with: None }, request, &[204, 503])
+            .await
     }
 
     pub async fn list(&self, instance: usize, user: usize) -> Answer {
-        let answer = self.send("list", instance, self.request(Method::GET, instance, user, ""), &[200, 503]).await;
+        let answer = self
+            .send(
+                Asked { verb: "list", instance, user, stream: None, with: None },
+                self.request(Method::GET, instance, user, ""),
+                &[200, 503],
+            )
+            .await;
         if answer.status == 200 {
             let (count, listed) = (answer.count("count"), answer.body["streams"].as_array().map_or(0, Vec::len));
             let right = count <= LIMIT && count == listed && answer.count("remaining") == LIMIT - count;
@@ -111,7 +141,12 @@ impl Api {
         self.http.request(method, url)
     }
 
-    async fn send(&self, verb: &'static str, instance: usize, request: RequestBuilder, may: &[u16]) -> Answer {
+    async fn send(&self, asked: Asked<'_>, mut request: RequestBuilder, may: &[u16]) -> Answer {
+        let Asked { verb, instance, .. } = asked;
+        let impatient = self.history.is_some() && self.sent.fetch_add(1, Ordering::Relaxed) % 5 == 0;
+        if impatient {
+            request = request.timeout(IMPATIENCE);
+        }
         let begin = Instant::now();
         let got = async {
             let answer = request.send().await?;
@@ -121,7 +156,8 @@ impl Api {
         let got = got.await;
         let end = Instant::now();
         let now_ms = now_ms();
-        let instance_killed = !self.instances[instance].alive();
+        // In an attack an instance comes back: the history knows when it was away.
+        let instance_killed = self.history.is_some() || !self.instances[instance].alive();
         let answer = match got {
             Ok((status, headers, bytes)) => {
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -136,7 +172,9 @@ impl Api {
             }
         };
         let status = Some(answer.status).filter(|status| *status != 0);
-        if answer.body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S) {
+        if let Some(history) = &self.history {
+            history.record(&asked, impatient, &answer);
+        } else if answer.body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S) {
             self.overstated(verb, &answer);
         }
         self.board.record(Call { verb, instance, instance_killed, begin, status, label: answer.label.clone() });

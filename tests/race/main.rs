@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, reason = "a harness that cannot go on ends there, and takes its processes with it")]
 
 mod api;
+mod attack;
 mod board;
 mod finale;
 mod player;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Api, StartWith};
 use crate::board::{Board, CHANGES, GRACE};
 use crate::player::Player;
-use crate::process::Instance;
+use crate::process::{Instance, Launch};
 use crate::standin::StandIn;
 use crate::table::Table;
 
@@ -51,6 +52,9 @@ struct Arguments {
     seed: u64,
     #[arg(long, default_value_t = 64)]
     clients: usize,
+    /// Kill, freeze and put off the clock of instances, and hurt their connections to the store; then judge each answer
+    #[arg(long, conflicts_with = "ttl")]
+    attack: bool,
     /// Also wait for a TTL deletion by the store: up to 150 seconds more
     #[arg(long)]
     ttl: bool,
@@ -65,7 +69,7 @@ async fn main() -> ExitCode {
     let limit = Duration::from_secs(arguments.seconds + if arguments.ttl { 480 } else { 300 });
     // Leaving the future on any way drops, and so kills, all that was started.
     let passed = tokio::select! {
-        passed = timeout(limit, race(arguments, &directory)) => passed.unwrap_or_else(|_| {
+        passed = timeout(limit, run(arguments, &directory)) => passed.unwrap_or_else(|_| {
             println!("race: did not end within {limit:?}");
             false
         }),
@@ -82,8 +86,12 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn run(arguments: Arguments, directory: &Path) -> bool {
+    if arguments.attack { attack::attack(arguments, directory).await } else { race(arguments, directory).await }
+}
+
 async fn race(arguments: Arguments, directory: &Path) -> bool {
-    let Arguments { seconds, seed, clients, ttl } = arguments;
+    let Arguments { seconds, seed, clients, ttl, .. } = arguments;
     println!("race: seed {seed}, {seconds} s, {clients} clients, {USERS} users, {INSTANCES} instances");
     StandIn::install().await;
     let [store_port, ports @ ..] = process::free_ports::<{ 1 + 2 * INSTANCES }>();
@@ -92,21 +100,16 @@ async fn race(arguments: Arguments, directory: &Path) -> bool {
     let mut instances = Vec::new();
     for number in 0..INSTANCES {
         let ports = [ports[2 * number], ports[2 * number + 1]];
-        instances.push(Instance::start(number, ports, store_port, directory).await);
+        let (directory, environment) = (directory.to_owned(), Vec::new());
+        instances.push(Instance::start(Launch { number, ports, store_port, directory, environment }).await);
     }
     let board = Arc::new(Board::default());
-    let api = Arc::new(Api::new(Arc::clone(&board), instances));
+    let api = Arc::new(Api::new(Arc::clone(&board), instances, None));
     let table = Table::new(store_port);
 
     let (stop_players, stop_watching) = (CancellationToken::new(), CancellationToken::new());
-    let mut watch = JoinSet::new();
-    for user in 0..USERS {
-        watch.spawn(table.clone().watch(user, Arc::clone(&board), stop_watching.clone()));
-    }
-    let mut players = JoinSet::new();
-    for number in 0..clients {
-        players.spawn(Player::new(Arc::clone(&api), seed, number, USERS).play(stop_players.clone()));
-    }
+    let watch = watch(&table, &board, &stop_watching);
+    let players = players(&api, seed, clients, &stop_players);
 
     let begin = Instant::now();
     let at = |share: f64| begin + Duration::from_secs_f64(seconds as f64 * share);
@@ -119,9 +122,7 @@ async fn race(arguments: Arguments, directory: &Path) -> bool {
     freeze(&stand_in, &api, begin).await;
     sleep_until(at(1.0)).await;
     stop_players.cancel();
-    while let Some(player) = players.join_next().await {
-        board.expect(player.is_ok(), || format!("a client broke: {player:?}"));
-    }
+    all_end(players, "a client", &board).await;
     println!("{:>5.1} s  the clients have stopped", begin.elapsed().as_secs_f64());
 
     finale::all_users_have_their_limit(&api, &table, USERS).await;
@@ -129,13 +130,38 @@ async fn race(arguments: Arguments, directory: &Path) -> bool {
         finale::after_a_ttl_deletion(&api, &table, USERS).await;
     }
     stop_watching.cancel();
-    while let Some(watcher) = watch.join_next().await {
-        board.expect(watcher.is_ok(), || format!("the observer broke: {watcher:?}"));
-    }
+    all_end(watch, "the observer", &board).await;
     board.expect(stand_in.runs(), || "the stand-in has died".to_owned());
-    let survivors: Vec<usize> = (0..INSTANCES).filter(|number| api.instances[*number].alive()).collect();
-    for number in &survivors {
-        let instance = &api.instances[*number];
+    instances_end_well(&api, directory).await;
+
+    let mut notes = board.lock();
+    verdict::sum_up(&mut notes);
+    verdict::race_was_one(&mut notes, &survivors(&api));
+    verdict::conclude(&notes)
+}
+
+fn watch(table: &Table, board: &Arc<Board>, stop: &CancellationToken) -> JoinSet<()> {
+    (0..USERS).map(|user| table.clone().watch(user, Arc::clone(board), stop.clone())).collect()
+}
+
+fn players(api: &Arc<Api>, seed: u64, clients: usize, stop: &CancellationToken) -> JoinSet<()> {
+    (0..clients).map(|number| Player::new(Arc::clone(api), seed, number, USERS).play(stop.clone())).collect()
+}
+
+async fn all_end(mut tasks: JoinSet<()>, who: &str, board: &Board) {
+    while let Some(task) = tasks.join_next().await {
+        board.expect(task.is_ok(), || format!("{who} broke: {task:?}"));
+    }
+}
+
+fn survivors(api: &Api) -> Vec<usize> {
+    (0..INSTANCES).filter(|number| api.instances[*number].alive()).collect()
+}
+
+async fn instances_end_well(api: &Api, directory: &Path) {
+    let board = &api.board;
+    for number in survivors(api) {
+        let instance = &api.instances[number];
         board.expect(instance.runs().await, || format!("instance {number} has died"));
         board.expect(instance.stop().await, || format!("instance {number} does not end well on SIGTERM"));
     }
@@ -144,14 +170,6 @@ async fn race(arguments: Arguments, directory: &Path) -> bool {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         board.expect(!text.contains("panicked"), || format!("a panic in {}", log.display()));
     }
-
-    let mut notes = board.lock();
-    verdict::sum_up(&mut notes, &survivors);
-    for violation in &notes.violations {
-        println!("VIOLATED: {violation}");
-    }
-    println!("violations: {}", notes.violation_count);
-    notes.violation_count == 0
 }
 
 /// The stand-in ends, keeping its state, and is started again under load.

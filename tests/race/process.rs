@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,32 +20,77 @@ pub struct Instance {
     pub url: String,
     /// Set before it is killed: from then on it need not answer.
     pub killed: AtomicBool,
+    /// It stands still: it will answer, but late.
+    pub frozen: AtomicBool,
+    launch: Launch,
     child: Mutex<Child>,
 }
 
-impl Instance {
-    pub async fn start(number: usize, ports: [u16; 2], store_port: u16, directory: &Path) -> Self {
-        let log = log_file(directory, &format!("instance-{number}.log"));
-        let child = service(store_port)
-            .env("STREAM_MANAGER__SERVER__BIND", format!("127.0.0.1:{}", ports[0]))
-            .env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", format!("127.0.0.1:{}", ports[1]))
+/// What it takes to run an instance, also once more.
+pub struct Launch {
+    pub number: usize,
+    pub ports: [u16; 2],
+    pub store_port: u16,
+    pub directory: PathBuf,
+    /// Over what every instance gets.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Launch {
+    async fn run(&self) -> Child {
+        let log = log_file(&self.directory, &format!("instance-{}.log", self.number));
+        let child = service(self.store_port)
+            .env("STREAM_MANAGER__SERVER__BIND", format!("127.0.0.1:{}", self.ports[0]))
+            .env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", format!("127.0.0.1:{}", self.ports[1]))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
             .expect("the service runs");
-        let url = format!("http://127.0.0.1:{}", ports[0]);
-        wait_for(&format!("{url}/health/ready"), Duration::from_secs(20)).await;
-        Self { url, killed: AtomicBool::new(false), child: Mutex::new(child) }
+        wait_for(&format!("{}/health/ready", self.url()), Duration::from_secs(30)).await;
+        child
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+}
+
+impl Instance {
+    pub async fn start(launch: Launch) -> Self {
+        let child = Mutex::new(launch.run().await);
+        Self { url: launch.url(), killed: AtomicBool::new(false), frozen: AtomicBool::new(false), launch, child }
     }
 
     pub fn alive(&self) -> bool {
         !self.killed.load(Ordering::SeqCst)
     }
 
+    /// Whether an answer can be expected soon.
+    pub fn brisk(&self) -> bool {
+        self.alive() && !self.frozen.load(Ordering::SeqCst)
+    }
+
     /// SIGKILL.
     pub async fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.child.lock().await.kill().await.expect("it ran");
+    }
+
+    /// After a kill, on the same ports. Comes back when it is ready.
+    pub async fn start_again(&self) {
+        *self.child.lock().await = self.launch.run().await;
+        self.killed.store(false, Ordering::SeqCst);
+    }
+
+    /// SIGSTOP, for so long, then SIGCONT: its timers have all run out, and what it was about to send it sends now.
+    pub async fn stand_still(&self, duration: Duration) {
+        let child = self.child.lock().await;
+        self.frozen.store(true, Ordering::SeqCst);
+        freeze(&child).await;
+        tokio::time::sleep(duration).await;
+        signal(&child, "CONT");
+        self.frozen.store(false, Ordering::SeqCst);
     }
 
     pub async fn runs(&self) -> bool {
@@ -95,6 +140,18 @@ pub fn signal(child: &Child, name: &str) {
     let id = child.id().expect("the process runs");
     let sent = std::process::Command::new("kill").args([format!("-{name}"), id.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name} to {id}");
+}
+
+/// SIGSTOP. Comes back when the process stands still.
+pub async fn freeze(child: &Child) {
+    signal(child, "STOP");
+    let stat = format!("/proc/{}/stat", child.id().expect("the process runs"));
+    let patience = Instant::now() + Duration::from_secs(5);
+    // The state is the field after the name in brackets.
+    while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
+        assert!(Instant::now() < patience, "the process does not stand still");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 pub fn log_file(directory: &Path, name: &str) -> File {

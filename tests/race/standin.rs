@@ -5,9 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::time::Instant;
 
-use crate::process::{log_file, signal, wait_for};
+use crate::process::{freeze, log_file, signal, wait_for};
 
 pub struct StandIn {
     child: Option<Child>,
@@ -56,15 +55,7 @@ impl StandIn {
     /// SIGSTOP: connections stay open, requests are taken by the kernel, nothing is answered. Comes back when the
     /// process stands still.
     pub async fn freeze(&self) {
-        let child = self.child.as_ref().expect("it runs");
-        signal(child, "STOP");
-        let stat = format!("/proc/{}/stat", child.id().expect("it runs"));
-        let patience = Instant::now() + Duration::from_secs(5);
-        // The state is the field after the name in brackets.
-        while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
-            assert!(Instant::now() < patience, "ministack does not stand still");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        freeze(self.child.as_ref().expect("it runs")).await;
     }
 
     /// SIGCONT: whatever has piled up is now carried out, long after its senders gave up.

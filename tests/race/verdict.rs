@@ -3,8 +3,8 @@
 use crate::api::LIMIT;
 use crate::board::{CHANGES, GRACE, Notes};
 
-/// Prints what was seen, and adds a violation for everything that should have been seen and was not.
-pub fn sum_up(notes: &mut Notes, survivors: &[usize]) {
+/// Prints what was seen.
+pub fn sum_up(notes: &mut Notes) {
     println!("\nanswers");
     for ((verb, label), count) in &notes.answers {
         println!("  {verb:<10} {count:>7}  {label}");
@@ -19,8 +19,7 @@ pub fn sum_up(notes: &mut Notes, survivors: &[usize]) {
         println!("  {what}: {count}");
     }
     for trouble in &notes.troubles {
-        let counts = |key: &(usize, &str)| survivors.contains(&key.0) && CHANGES.contains(&key.1);
-        let slowest = trouble.recovered.iter().filter(|(key, _)| counts(key));
+        let slowest = trouble.recovered.iter().filter(|(key, _)| CHANGES.contains(&key.1));
         let slowest = slowest.map(|(_, after)| after.as_secs_f64()).fold(0.0, f64::max);
         println!(
             "recovery after {}: start, heartbeat and stop on every instance within {slowest:.2} s",
@@ -41,12 +40,28 @@ pub fn sum_up(notes: &mut Notes, survivors: &[usize]) {
     if held > LIMIT {
         notes.violation(format!("clients held {held} leases of one user at once"));
     }
-    for missing in missing(notes, survivors) {
+    for missing in unseen(notes) {
         notes.violation(missing);
     }
 }
 
-fn missing(notes: &Notes, survivors: &[usize]) -> Vec<String> {
+/// Adds a violation for every trouble of a race that nobody felt or that did not end.
+pub fn race_was_one(notes: &mut Notes, survivors: &[usize]) {
+    for missing in unfelt(notes, survivors) {
+        notes.violation(missing);
+    }
+}
+
+/// Prints the violations; whether there were none.
+pub fn conclude(notes: &Notes) -> bool {
+    for violation in &notes.violations {
+        println!("VIOLATED: {violation}");
+    }
+    println!("violations: {}", notes.violation_count);
+    notes.violation_count == 0
+}
+
+fn unseen(notes: &Notes) -> Vec<String> {
     let mut missing = Vec::new();
     let wanted = [
         ("start", "201"),
@@ -66,6 +81,14 @@ fn missing(notes: &Notes, survivors: &[usize]) -> Vec<String> {
             missing.push(format!("no {verb} was ever answered {label}: the race did not test it"));
         }
     }
+    if notes.observed.full == 0 {
+        missing.push("no user was ever seen with all slots taken".to_owned());
+    }
+    missing
+}
+
+fn unfelt(notes: &Notes, survivors: &[usize]) -> Vec<String> {
+    let mut missing = Vec::new();
     for trouble in &notes.troubles {
         for verb in CHANGES {
             if !notes.inside.keys().any(|(name, inside, _)| *name == trouble.name && *inside == verb) {
@@ -81,9 +104,6 @@ fn missing(notes: &Notes, survivors: &[usize]) -> Vec<String> {
                 }
             }
         }
-    }
-    if notes.observed.full == 0 {
-        missing.push("no user was ever seen with all slots taken".to_owned());
     }
     missing
 }
