@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ use crate::table::Table;
 use crate::{Arguments, INSTANCES, USERS, finale, process};
 
 /// How many in a hundred writes to the store are hurt; of the reads, a quarter of that.
-const HURT_PERCENT: u64 = 16;
+const HURT_PERCENT: u64 = 12;
 /// Longer than the latest that a request can be, and than the store takes for what has piled up.
 const DRAINED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -107,6 +108,7 @@ pub async fn attack(arguments: Arguments, directory: &Path) -> bool {
 async fn strike(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Proxy>], seed: u64, until: Instant) {
     let mut random = StdRng::seed_from_u64(seed ^ 0xa77a);
     let mut blows = JoinSet::new();
+    let instances: [Arc<Mutex<()>>; INSTANCES] = std::array::from_fn(|_| Arc::default());
     for number in 0.. {
         sleep(Duration::from_millis(random.random_range(300..1200))).await;
         let kind = match if number < 3 { number } else { random.random_range(0..3) } {
@@ -123,7 +125,9 @@ async fn strike(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Proxy>], 
         if Instant::now() + Duration::from_millis(lasts + 1000) > until {
             break;
         }
-        let blow = Blow { kind, instance, lasts: Duration::from_millis(lasts) };
+        // One thing at a time is done to each.
+        let alone = Arc::clone(&instances[instance]).lock_owned().await;
+        let blow = Blow { kind, instance, lasts: Duration::from_millis(lasts), _alone: alone };
         blows.spawn(blow.fall(Arc::clone(api), Arc::clone(history), Arc::clone(&proxies[instance])));
         // Now and then two instances are in trouble at once.
         if random.random_bool(0.7) {
@@ -138,6 +142,7 @@ struct Blow {
     kind: Kind,
     instance: usize,
     lasts: Duration,
+    _alone: OwnedMutexGuard<()>,
 }
 
 impl Blow {

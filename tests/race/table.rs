@@ -27,8 +27,8 @@ pub struct Partition {
     pub members: BTreeSet<String>,
     /// Leases that have not been ended by anybody, by id: until when.
     pub leases: BTreeMap<String, i64>,
-    /// Evicted and replaced ones.
-    pub ended: BTreeSet<String>,
+    /// Evicted and replaced ones, by id: until when they would have lived.
+    pub ended: BTreeMap<String, i64>,
     pub complete: bool,
 }
 
@@ -61,13 +61,11 @@ impl Table {
                 let members = item.get("streams").map(|streams| streams.as_ss().expect("a string set").clone());
                 partition.members.extend(members.unwrap_or_default());
             } else if let Some(id) = record.strip_prefix("stream#") {
-                if item.contains_key("endReason") {
-                    partition.ended.insert(id.to_owned());
-                } else {
-                    let expires = item.get("expiresAt").and_then(|expires| expires.as_n().ok()?.parse().ok());
-                    let expires = expires.ok_or_else(|| format!("a lease without an expiry: {item:?}"))?;
-                    partition.leases.insert(id.to_owned(), expires);
-                }
+                let expires = item.get("expiresAt").and_then(|expires| expires.as_n().ok()?.parse().ok());
+                let expires = expires.ok_or_else(|| format!("a lease without an expiry: {item:?}"))?;
+                let ended = item.contains_key("endReason");
+                let leases = if ended { &mut partition.ended } else { &mut partition.leases };
+                leases.insert(id.to_owned(), expires);
             }
         }
         Ok(partition)
@@ -76,10 +74,17 @@ impl Table {
     /// Reads a user's partition over and over.
     pub async fn watch(self, user: usize, board: Arc<Board>, stop: CancellationToken) {
         let begun = Instant::now();
+        let mut before = BTreeMap::new();
         while !stop.is_cancelled() {
             let begin = Instant::now();
             match self.read(user).await {
-                Ok(partition) => check(user, &partition, &board, begun.elapsed() > BEFORE_ANY_SWEEP),
+                Ok(partition) => {
+                    check(user, &partition, &board, begun.elapsed() > BEFORE_ANY_SWEEP);
+                    let renewed =
+                        partition.ended.iter().find(|(id, until)| before.get(*id).is_some_and(|had| had != *until));
+                    board.expect(renewed.is_none(), || format!("user {user}: renewed after its end: {renewed:?}"));
+                    before = partition.ended;
+                }
                 Err(error) => {
                     board.lock().observed.failed += 1;
                     board.expect(!board.calm_since(begin), || format!("the observer cannot read: {error}"));
@@ -122,7 +127,7 @@ fn check(user: usize, partition: &Partition, board: &Board, swept: bool) {
     if partition.complete {
         // More than needed: an expired lease that nobody has reaped is still on the counter too.
         must(partition.leases.keys().all(|id| partition.members.contains(id)), "a lease that is not counted");
-        must(partition.ended.iter().all(|id| !partition.members.contains(id)), "an ended lease that is counted");
+        must(partition.ended.keys().all(|id| !partition.members.contains(id)), "an ended lease that is counted");
         must(swept || partition.without_lease() == 0, "a counted id without a lease, and no TTL sweep yet");
     }
 }

@@ -62,7 +62,7 @@ impl<'a> Evidence<'a> {
     /// Whether a start's write for this stream was carried out after `since`, one that was on its way by then: it was late,
     /// or its start had not ended or not been answered.
     pub fn came_back(&self, id: &str, since: Instant, until: Instant) -> bool {
-        let open = || self.about(id).any(|call| call.verb == "start" && (call.end >= since || call.is_open()));
+        let open = || self.starting(id).any(|call| call.end >= since || call.is_open());
         self.puts.get(id).into_iter().flatten().any(|put| {
             let at_work = put.settled.is_some_and(|(at, done)| done && at >= since);
             at_work && put.delivered.is_some_and(|at| at <= until) && (put.arrived < since || open())
@@ -89,7 +89,7 @@ impl<'a> Evidence<'a> {
         let Some(by) = call.ended_by.as_deref() else {
             return self.about(id).any(|other| other.verb == "evict" && other.begin <= call.end);
         };
-        let mut named = self.about(by).filter(|other| other.verb == "start").peekable();
+        let mut named = self.starting(by).peekable();
         let can = |start: &Call| start.begin <= call.end && self.can_push_out(start, id, &call.reason);
         if named.peek().is_some() {
             named.any(can)
@@ -115,7 +115,7 @@ impl<'a> Evidence<'a> {
     }
 
     pub fn may_have_started(&self, id: &str, call: &Call) -> bool {
-        self.about(id).any(|other| other.verb == "start" && other.user == call.user && other.begin <= call.end)
+        self.starting(id).any(|start| start.user == call.user && start.begin <= call.end)
             || self.starts_of(call.user, call.end).any(|start| start.id.is_none() && start.is_open())
     }
 
@@ -152,13 +152,18 @@ impl<'a> Evidence<'a> {
     fn can_push_out(&self, start: &Call, id: &str, reason: &str) -> bool {
         let replaces = start.body("replaces").as_array().is_some_and(|ids| ids.iter().any(|named| named == id));
         let device = start.body("deviceId");
-        let same_device =
-            !device.is_null() && self.about(id).any(|own| own.verb == "start" && own.body("deviceId") == device);
+        let same_device = !device.is_null() && self.starting(id).any(|own| own.body("deviceId") == device);
         let asked = match reason {
             "evicted" => start.body("atLimit") == "evictOldest",
             _ => replaces || same_device,
         };
         start.verb == "start" && start.status != 409 && asked
+    }
+
+    /// The starts that were to have this id, not those that ended it.
+    fn starting(&self, id: &str) -> impl Iterator<Item = &'a Call> {
+        let own = self.about(id).filter(move |call| call.verb == "start" && call.id.as_deref() == Some(id));
+        own.collect::<Vec<_>>().into_iter()
     }
 
     fn about(&self, id: &str) -> impl Iterator<Item = &'a Call> + '_ {

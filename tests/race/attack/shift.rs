@@ -59,10 +59,11 @@ impl ShiftedClock {
         settings.push(Setting { before, after, shift_ms });
     }
 
-    /// The least and the most that it was shifted between two instants.
+    /// The least and the most that it was shifted between two instants. The one before counts too: the threads of a
+    /// process share what any of them has read, and on a busy host one may have read it a moment ago.
     pub fn between(&self, begin: Instant, end: Instant) -> (i64, i64) {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = settings.partition_point(|setting| setting.after <= begin).saturating_sub(1);
+        let first = settings.partition_point(|setting| setting.after <= begin).saturating_sub(2);
         let in_force = settings[first..].iter().take_while(|setting| setting.before <= end);
         in_force.fold((i64::MAX, i64::MIN), |(least, most), setting| {
             (least.min(setting.shift_ms), most.max(setting.shift_ms))
