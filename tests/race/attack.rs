@@ -34,7 +34,9 @@ use crate::table::Table;
 use crate::{Arguments, INSTANCES, USERS, finale, process};
 
 /// How many in a hundred writes to the store are hurt; of the reads, a quarter of that.
-const HURT_PERCENT: u64 = 12;
+const HURT_PERCENT: u64 = 20;
+/// How long the clocks are far apart, and then how long less so.
+const TURN_S: u64 = 6;
 /// Longer than the latest that a request can be, and than the store takes for what has piled up.
 const DRAINED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -48,7 +50,7 @@ pub async fn attack(arguments: Arguments, directory: &Path) -> bool {
         return false;
     };
     println!(
-        "clocks are shifted: by {FURTHEST_MS} ms, by -{FURTHEST_MS} ms, and one drifts between the two (faketime)"
+        "clocks are shifted: up to {FURTHEST_MS} ms ahead and behind, and one drifts between the two (faketime)"
     );
     StandIn::install().await;
     let [store_port, ports @ ..] = process::free_ports::<{ 1 + 3 * INSTANCES }>();
@@ -170,18 +172,22 @@ async fn ends(blows: &mut JoinSet<()>, api: &Api) {
 async fn drift(history: &History, begin: Instant, until: Instant) {
     while Instant::now() < until {
         sleep(Duration::from_millis(100)).await;
-        history.clocks[INSTANCES - 1].set(shift_ms(INSTANCES - 1, begin.elapsed()));
+        for (number, clock) in history.clocks.iter().enumerate() {
+            clock.set(shift_ms(number, begin.elapsed()));
+        }
     }
 }
 
-/// Ahead, behind, and to and fro by a tenth of a second in each.
+/// Ahead, behind, and to and fro between the two by a tenth of a second in each. By turns as far as can be, where
+/// nobody's lease is safe from the one ahead, and so little that a lease can be renewed while another takes it for dead.
 fn shift_ms(number: usize, elapsed: Duration) -> i64 {
+    let furthest = if elapsed.as_secs() / TURN_S % 2 == 0 { FURTHEST_MS } else { FURTHEST_MS / 5 };
     match number {
-        0 => FURTHEST_MS,
-        1 => -FURTHEST_MS,
+        0 => furthest,
+        1 => -furthest,
         _ => {
             let way = i64::try_from(elapsed.as_millis()).unwrap_or(0) / 10 + FURTHEST_MS;
-            (way % (4 * FURTHEST_MS) - 2 * FURTHEST_MS).abs() - FURTHEST_MS
+            ((way % (4 * FURTHEST_MS) - 2 * FURTHEST_MS).abs() - FURTHEST_MS).clamp(-furthest, furthest)
         }
     }
 }

@@ -151,7 +151,9 @@ impl Proxy {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let of = if write { 100 } else { 400 };
         let hit = random.random_range(0..of) < self.hurt.load(Ordering::SeqCst);
-        let fault = Fault::ALL[random.random_range(0..Fault::ALL.len())];
+        // Half of all are late requests: they do no harm but to whoever takes what was read for what is.
+        let kind = random.random_range(0..2 * Fault::ALL.len());
+        let fault = Fault::ALL.get(kind).copied().unwrap_or(Fault::LateRequest);
         let attempt = ATTEMPT.as_millis() as u64;
         let after = match fault {
             Fault::Zombie => random.random_range(attempt + 100..4 * attempt),

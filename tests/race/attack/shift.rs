@@ -2,7 +2,7 @@
 //! it can be moved while the instance runs. Timers go by the monotonic clock, which is left alone.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -43,6 +43,9 @@ impl ShiftedClock {
     }
 
     pub fn set(&self, shift_ms: i64) {
+        if self.settings().last().is_some_and(|setting| setting.shift_ms == shift_ms) {
+            return;
+        }
         let before = Instant::now();
         let new = self.file.with_extension("new");
         let text = format!(
@@ -55,19 +58,22 @@ impl ShiftedClock {
         // In one step: a half-written one would be another time.
         std::fs::rename(&new, &self.file).expect("a clock file");
         let after = Instant::now();
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.push(Setting { before, after, shift_ms });
+        self.settings().push(Setting { before, after, shift_ms });
     }
 
     /// The least and the most that it was shifted between two instants. The one before counts too: the threads of a
     /// process share what any of them has read, and on a busy host one may have read it a moment ago.
     pub fn between(&self, begin: Instant, end: Instant) -> (i64, i64) {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings();
         let first = settings.partition_point(|setting| setting.after <= begin).saturating_sub(2);
         let in_force = settings[first..].iter().take_while(|setting| setting.before <= end);
         in_force.fold((i64::MAX, i64::MIN), |(least, most), setting| {
             (least.min(setting.shift_ms), most.max(setting.shift_ms))
         })
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Vec<Setting>> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
