@@ -71,7 +71,12 @@ impl Api {
         if !with.body.is_null() {
             request = request.json(&with.body);
         }
-        let may = if with.key.is_some() { &[201, 200, 409, 410, 503][..] } else { &[201, 409, 503] };
+        // Without a key too, if the store's answer was lost and the stream ended before the store was asked again.
+        let may = if with.key.is_some() || self.history.is_some() {
+            &[201, 200, 409, 410, 503][..]
+        } else {
+            &[201, 409, 503]
+        };
         let answer =
             self.send(Asked { verb: "start", instance, user, stream: None, with: Some(with) }, request, may).await;
         let replayed = answer.headers.get("idempotency-replayed").is_some_and(|value| value == "true");

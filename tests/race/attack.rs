@@ -210,7 +210,7 @@ fn check(notes: &mut Notes, history: &History, proxies: &[Arc<Proxy>]) {
     calls.sort_by_key(|call| call.begin);
     let spells = history.spells();
     let traffic: Vec<_> = proxies.iter().map(|proxy| std::mem::take(&mut *proxy.traffic())).collect();
-    let evidence = Evidence::new(&calls, &spells, &traffic, USERS);
+    let evidence = Evidence::new(history, &calls, &spells, &traffic, USERS);
     for call in calls.iter() {
         if let Err(why) = checker::judge(call, &evidence) {
             notes.violation(format!("not to be explained: {why}: {call}"));

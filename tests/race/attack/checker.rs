@@ -1,6 +1,6 @@
 //! Goes through the history: every answer that a client was given must be explainable by what came before it or at the
-//! same time. Knows neither the service's code nor the table; of the traffic to the store it uses only what was hurt,
-//! and when a start's write was carried out.
+//! same time. Knows neither the service's code nor the table; of the traffic to the store it uses what was hurt,
+//! when a start's write was carried out, and whose leases were deleted when.
 //!
 //! Two things make an answer hard to judge, and are excused exactly. Clocks: each call has the range that its instance's
 //! clock can have shown, and a lease may be taken when the taker's range reaches its expiry. Late writes: a start's write
@@ -17,8 +17,6 @@ use crate::api::LIMIT;
 use crate::process::{LEASE_S, RETENTION_S};
 
 const LEASE_MS: i64 = LEASE_S as i64 * 1000;
-/// An operation goes on without its client: five attempts of `dynamodb.operation_timeout_ms`.
-const GOES_ON: Duration = Duration::from_secs(15);
 /// How long after an instance was killed its clients may still find broken connections, and after a freeze its timers
 /// may still have run out.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -115,7 +113,11 @@ fn denied(call: &Call, evidence: &Evidence<'_>) -> Verdict {
 }
 
 fn over(call: &Call, evidence: &Evidence<'_>) -> Verdict {
-    let Some(id) = &call.id else { return Err("no id".to_owned()) };
+    let Some(id) = &call.id else {
+        // Its own stream was ended before it could be told: then the first answer from the store was lost.
+        let lost = evidence.traffic_of(call).any(|request| request.was_hurt() && request.puts.is_some());
+        return must(lost && call.verb == "start", || "a start that was over, and nothing was lost".to_owned());
+    };
     match call.reason.as_str() {
         "evicted" | "replaced" => {
             must(evidence.pushed_out(id, call), || format!("nobody can have {} it", call.reason))
@@ -129,25 +131,16 @@ fn over(call: &Call, evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
-/// Why a lease that was acknowledged may be gone: stopped, ended and forgotten since, deleted by TTL, or reaped by a start
-/// on whose clock it had run out, in this order of cost.
+/// Why a lease that was acknowledged may be gone: stopped, deleted by a start on whose clock it had run out, forgotten
+/// after its end, or deleted by TTL. That counts from the end where somebody ended it, by the clock of the one behind.
 fn missing_or_expired(call: &Call, id: &str, evidence: &Evidence<'_>) -> Verdict {
     let Some((expires, by)) = evidence.acknowledged(id, call.begin) else { return Ok(()) };
+    let told = i64::try_from((by.end - by.begin).as_millis()).unwrap_or(i64::MAX);
     let explained = call.clock_ms.1 >= expires && call.status == 409
         || evidence.stop_was_sent(id, call)
-        || evidence.pushed_out_and_forgotten(id, call)
-        || call.end_ms >= expires + RETENTION_S as i64 * 1000
-        || evidence.starts_of(call.user, call.end).any(|taker| may_reap(taker, expires, by));
+        || evidence.was_deleted(id, expires, by, call)
+        || call.end_ms >= by.end_ms - told + RETENTION_S as i64 * 1000 - FURTHEST_MS;
     must(explained, || format!("gone {} ms before its time, by: {by}", expires - call.clock_ms.1))
-}
-
-fn may_reap(taker: &Call, expires: i64, renewal: &Call) -> bool {
-    let (goes_on, goes_on_ms) =
-        if taker.is_open() { (GOES_ON, GOES_ON.as_millis() as i64) } else { (Duration::ZERO, 0) };
-    // After a denial nothing is written.
-    matches!(taker.status, 200 | 201 | 0 | 503)
-        && taker.end + goes_on >= renewal.begin
-        && taker.clock_ms.1 + goes_on_ms >= expires
 }
 
 fn must(right: bool, text: impl FnOnce() -> String) -> Verdict {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::history::{Call, Spell};
+use super::history::{Call, History, Spell};
 use super::traffic::StoreRequest;
 use crate::board::Hold;
 
@@ -18,13 +18,21 @@ pub struct Evidence<'a> {
     /// By user, in the order of their begin.
     starts: Vec<Vec<&'a Call>>,
     puts: HashMap<&'a str, Vec<&'a StoreRequest>>,
+    /// With the latest that the sender's clock can have shown.
+    deletes: HashMap<&'a str, Vec<(&'a StoreRequest, i64)>>,
     /// Writes by user, in the order of their arrival.
     writes: Vec<Vec<&'a StoreRequest>>,
 }
 
 impl<'a> Evidence<'a> {
     /// `calls` in the order of their begin.
-    pub fn new(calls: &'a [Call], spells: &'a [Spell], traffic: &'a [Vec<StoreRequest>], users: usize) -> Self {
+    pub fn new(
+        history: &History,
+        calls: &'a [Call],
+        spells: &'a [Spell],
+        traffic: &'a [Vec<StoreRequest>],
+        users: usize,
+    ) -> Self {
         let mut by_id: HashMap<&str, Vec<&Call>> = HashMap::new();
         let mut starts = vec![Vec::new(); users];
         for call in calls {
@@ -40,7 +48,13 @@ impl<'a> Evidence<'a> {
         }
         let mut puts: HashMap<&str, Vec<&StoreRequest>> = HashMap::new();
         let mut writes = vec![Vec::new(); users];
-        for request in traffic.iter().flatten().filter(|request| request.write) {
+        let mut deletes: HashMap<&str, Vec<(&StoreRequest, i64)>> = HashMap::new();
+        let numbered =
+            traffic.iter().enumerate().flat_map(|(instance, all)| all.iter().map(move |one| (instance, one)));
+        for (instance, request) in numbered.filter(|(_, request)| request.write) {
+            for id in &request.deletes {
+                deletes.entry(id).or_default().push((request, history.latest_ms(instance, request.arrived)));
+            }
             if let Some(id) = &request.puts {
                 puts.entry(id).or_default().push(request);
             }
@@ -49,7 +63,7 @@ impl<'a> Evidence<'a> {
             }
         }
         writes.iter_mut().for_each(|writes: &mut Vec<&StoreRequest>| writes.sort_by_key(|write| write.arrived));
-        Self { spells, traffic, by_id, starts, puts, writes }
+        Self { spells, traffic, by_id, starts, puts, deletes, writes }
     }
 
     /// The latest expiry that a client had been told before.
@@ -98,14 +112,24 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Ended leases are kept for the retention, but no more than some.
-    pub fn pushed_out_and_forgotten(&self, id: &str, call: &Call) -> bool {
-        let asked = |other: &&Call| other.verb == "evict" || other.ended.iter().any(|ended| ended == id);
-        let known = self.about(id).filter(asked).any(|other| other.begin <= call.end);
-        known
-            || self.starts_of(call.user, call.end).any(|start| {
-                start.is_open() && ["evicted", "replaced"].iter().any(|reason| self.can_push_out(start, id, reason))
-            })
+    /// Whether a write deleted the lease between its renewal and the call: one whose sender's clock had reached `expires`,
+    /// or any where the stream may have been ended by then, since of ended ones only some are kept.
+    pub fn was_deleted(&self, id: &str, expires: i64, renewal: &Call, call: &Call) -> bool {
+        let in_time = |write: &StoreRequest| {
+            write.settled.is_some_and(|(at, done)| done && at >= renewal.begin)
+                && write.delivered.is_some_and(|at| at <= call.end)
+        };
+        let mut deletes = self.deletes.get(id).into_iter().flatten().filter(|(write, _)| in_time(write)).peekable();
+        deletes.peek().is_some() && (deletes.any(|(_, clock)| *clock >= expires) || self.may_have_ended(id, call))
+    }
+
+    fn may_have_ended(&self, id: &str, call: &Call) -> bool {
+        let named = |other: &Call| other.verb == "evict" || other.ended.iter().any(|ended| ended == id);
+        let asked = |start: &Call| {
+            start.is_open() && ["evicted", "replaced"].iter().any(|reason| self.can_push_out(start, id, reason))
+        };
+        self.about(id).any(|other| other.begin <= call.end && named(other))
+            || self.starts_of(call.user, call.end).any(asked)
     }
 
     /// Starts of a user that had begun.

@@ -8,13 +8,15 @@ use stream_manager::names::{IdempotencyKey, StreamId, UserName};
 use tokio::time::Instant;
 
 use super::shift::ShiftedClock;
-use crate::api::{Answer, Asked, StartWith, name};
+use crate::api::{Answer, Asked, StartWith, name, now_ms};
 
 /// Every reading of a clock is cut to a millisecond.
 const ROUNDED_MS: i64 = 2;
 
 pub struct History {
     pub clocks: Vec<Arc<ShiftedClock>>,
+    /// One instant by both of the harness's clocks.
+    anchor: (Instant, i64),
     calls: Mutex<Vec<Call>>,
     spells: Mutex<Vec<Spell>>,
 }
@@ -69,7 +71,7 @@ pub enum Kind {
 
 impl History {
     pub fn new(clocks: Vec<Arc<ShiftedClock>>) -> Self {
-        Self { clocks, calls: Mutex::default(), spells: Mutex::default() }
+        Self { clocks, anchor: (Instant::now(), now_ms()), calls: Mutex::default(), spells: Mutex::default() }
     }
 
     pub fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
@@ -78,6 +80,13 @@ impl History {
 
     pub fn spells(&self) -> MutexGuard<'_, Vec<Spell>> {
         self.spells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest that an instance's clock can have shown.
+    pub fn latest_ms(&self, instance: usize, at: Instant) -> i64 {
+        let (then, then_ms) = self.anchor;
+        let since = i64::try_from((at - then).as_millis()).unwrap_or(i64::MAX);
+        then_ms + since + self.clocks[instance].between(at, at).1 + ROUNDED_MS
     }
 
     pub fn spell(&self, kind: Kind, instance: usize, from: Instant) {

@@ -3,11 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// How far from the host's clock an instance may be, either way. Two of them are then further apart than a lease lasts.
 pub const FURTHEST_MS: i64 = 1500;
+
+/// The threads of a process share what any of them has read of the file: on a busy host that can be an old reading.
+const LAG: Duration = Duration::from_secs(1);
 
 pub struct ShiftedClock {
     library: PathBuf,
@@ -61,11 +65,11 @@ impl ShiftedClock {
         self.settings().push(Setting { before, after, shift_ms });
     }
 
-    /// The least and the most that it was shifted between two instants. The one before counts too: the threads of a
-    /// process share what any of them has read, and on a busy host one may have read it a moment ago.
+    /// The least and the most that it was shifted between two instants, those of a moment before included.
     pub fn between(&self, begin: Instant, end: Instant) -> (i64, i64) {
         let settings = self.settings();
-        let first = settings.partition_point(|setting| setting.after <= begin).saturating_sub(2);
+        let begin = begin.checked_sub(LAG).unwrap_or(begin);
+        let first = settings.partition_point(|setting| setting.after <= begin).saturating_sub(1);
         let in_force = settings[first..].iter().take_while(|setting| setting.before <= end);
         in_force.fold((i64::MAX, i64::MIN), |(least, most), setting| {
             (least.min(setting.shift_ms), most.max(setting.shift_ms))

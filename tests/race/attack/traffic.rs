@@ -29,6 +29,8 @@ pub struct StoreRequest {
     pub write: bool,
     /// The stream whose lease a start puts.
     pub puts: Option<String>,
+    /// The streams whose leases it deletes.
+    pub deletes: Vec<String>,
     pub fault: Option<Fault>,
     pub arrived: Instant,
     pub delivered: Option<Instant>,
@@ -44,13 +46,13 @@ impl StoreRequest {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
         let digits = body.split_once("\"racer-").map(|(_, rest)| rest.split('"').next().unwrap_or_default());
         let body: Value = serde_json::from_str(body).unwrap_or_default();
-        let actions = body["TransactItems"].as_array();
-        let put = actions.and_then(|actions| actions.iter().find_map(|action| action.get("Put")));
-        let put = put.and_then(|put| put["Item"]["record"]["S"].as_str()?.strip_prefix("stream#"));
+        let actions = || body["TransactItems"].as_array().into_iter().flatten();
+        let stream = |record: &Value| Some(record["S"].as_str()?.strip_prefix("stream#")?.to_owned());
         Self {
             user: digits.and_then(|digits| digits.parse().ok()),
             write: head.contains("TransactWriteItems") || head.contains("UpdateItem"),
-            puts: put.map(str::to_owned),
+            puts: actions().find_map(|action| stream(&action["Put"]["Item"]["record"])),
+            deletes: actions().filter_map(|action| stream(&action["Delete"]["Key"]["record"])).collect(),
             fault: None,
             arrived: Instant::now(),
             delivered: None,
