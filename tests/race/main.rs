@@ -3,7 +3,7 @@
 //!
 //! It sleeps, unlike the other tests: processes, leases and the store's TTL go by the host's clock here.
 //!
-//! `cargo test --release --test race -- --seconds 30`
+//! `cargo test --release --test race -- --seconds 30`, and with `--attack` what [`attack`] says.
 
 #![allow(clippy::expect_used, reason = "a harness that cannot go on ends there, and takes its processes with it")]
 

@@ -18,6 +18,7 @@ pub struct Evidence<'a> {
     /// By user, in the order of their begin.
     starts: Vec<Vec<&'a Call>>,
     puts: HashMap<&'a str, Vec<&'a StoreRequest>>,
+    marks: HashMap<&'a str, Vec<&'a StoreRequest>>,
     /// With the latest that the sender's clock can have shown.
     deletes: HashMap<&'a str, Vec<(&'a StoreRequest, i64)>>,
     /// Writes by user, in the order of their arrival.
@@ -48,10 +49,14 @@ impl<'a> Evidence<'a> {
         }
         let mut puts: HashMap<&str, Vec<&StoreRequest>> = HashMap::new();
         let mut writes = vec![Vec::new(); users];
+        let mut marks: HashMap<&str, Vec<&StoreRequest>> = HashMap::new();
         let mut deletes: HashMap<&str, Vec<(&StoreRequest, i64)>> = HashMap::new();
         let numbered =
             traffic.iter().enumerate().flat_map(|(instance, all)| all.iter().map(move |one| (instance, one)));
         for (instance, request) in numbered.filter(|(_, request)| request.write) {
+            for id in &request.marks {
+                marks.entry(id).or_default().push(request);
+            }
             for id in &request.deletes {
                 deletes.entry(id).or_default().push((request, history.latest_ms(instance, request.arrived)));
             }
@@ -63,7 +68,7 @@ impl<'a> Evidence<'a> {
             }
         }
         writes.iter_mut().for_each(|writes: &mut Vec<&StoreRequest>| writes.sort_by_key(|write| write.arrived));
-        Self { spells, traffic, by_id, starts, puts, deletes, writes }
+        Self { spells, traffic, by_id, starts, puts, marks, deletes, writes }
     }
 
     /// The latest expiry that a client had been told before.
@@ -77,10 +82,11 @@ impl<'a> Evidence<'a> {
     /// or its start had not ended or not been answered.
     pub fn came_back(&self, id: &str, since: Instant, until: Instant) -> bool {
         let open = || self.starting(id).any(|call| call.end >= since || call.is_open());
-        self.puts.get(id).into_iter().flatten().any(|put| {
-            let at_work = put.settled.is_some_and(|(at, done)| done && at >= since);
-            at_work && put.delivered.is_some_and(|at| at <= until) && (put.arrived < since || open())
-        })
+        self.puts
+            .get(id)
+            .into_iter()
+            .flatten()
+            .any(|put| put.applied_between(since, until) && (put.arrived < since || open()))
     }
 
     /// An answer before this call that says that the stream is over, whatever the clock.
@@ -113,23 +119,12 @@ impl<'a> Evidence<'a> {
     }
 
     /// Whether a write deleted the lease between its renewal and the call: one whose sender's clock had reached `expires`,
-    /// or any where the stream may have been ended by then, since of ended ones only some are kept.
+    /// or any if another had marked it as ended by then, since of ended ones only some are kept.
     pub fn was_deleted(&self, id: &str, expires: i64, renewal: &Call, call: &Call) -> bool {
-        let in_time = |write: &StoreRequest| {
-            write.settled.is_some_and(|(at, done)| done && at >= renewal.begin)
-                && write.delivered.is_some_and(|at| at <= call.end)
-        };
-        let mut deletes = self.deletes.get(id).into_iter().flatten().filter(|(write, _)| in_time(write)).peekable();
-        deletes.peek().is_some() && (deletes.any(|(_, clock)| *clock >= expires) || self.may_have_ended(id, call))
-    }
-
-    fn may_have_ended(&self, id: &str, call: &Call) -> bool {
-        let named = |other: &Call| other.verb == "evict" || other.ended.iter().any(|ended| ended == id);
-        let asked = |start: &Call| {
-            start.is_open() && ["evicted", "replaced"].iter().any(|reason| self.can_push_out(start, id, reason))
-        };
-        self.about(id).any(|other| other.begin <= call.end && named(other))
-            || self.starts_of(call.user, call.end).any(asked)
+        let in_time = |write: &StoreRequest| write.applied_between(renewal.begin, call.end);
+        let ended = || self.marks.get(id).into_iter().flatten().any(|write| in_time(write));
+        let mut deletes = self.deletes.get(id).into_iter().flatten().filter(|(write, _)| in_time(write));
+        deletes.any(|(_, clock)| *clock >= expires || ended())
     }
 
     /// Starts of a user that had begun.

@@ -31,6 +31,8 @@ pub struct StoreRequest {
     pub puts: Option<String>,
     /// The streams whose leases it deletes.
     pub deletes: Vec<String>,
+    /// The streams that it marks as ended.
+    pub marks: Vec<String>,
     pub fault: Option<Fault>,
     pub arrived: Instant,
     pub delivered: Option<Instant>,
@@ -53,6 +55,7 @@ impl StoreRequest {
             write: head.contains("TransactWriteItems") || head.contains("UpdateItem"),
             puts: actions().find_map(|action| stream(&action["Put"]["Item"]["record"])),
             deletes: actions().filter_map(|action| stream(&action["Delete"]["Key"]["record"])).collect(),
+            marks: actions().filter_map(|action| stream(&action["Update"]["Key"]["record"])).collect(),
             fault: None,
             arrived: Instant::now(),
             delivered: None,
@@ -63,6 +66,11 @@ impl StoreRequest {
 
     pub fn answered(&mut self, answer: &[u8]) {
         self.settled = Some((Instant::now(), answer.starts_with(b"HTTP/1.1 200")));
+    }
+
+    /// Whether it was carried out, at some time between the two.
+    pub fn applied_between(&self, since: Instant, until: Instant) -> bool {
+        self.settled.is_some_and(|(at, done)| done && at >= since) && self.delivered.is_some_and(|at| at <= until)
     }
 
     /// Whether it was carried out.
