@@ -20,8 +20,8 @@ race *arguments:
     cargo test --release --test race -- {{arguments}}
 
 # The same with kills, freezes, a hurt network and wrong clocks, each answer judged: just attack --seconds 600 --seed 7
-attack *arguments:
-    cargo test --test race -- --attack --seconds 60 {{arguments}}
+attack *arguments='--seconds 60':
+    cargo test --test race -- --attack {{arguments}}
 
 # Search for inputs that break a parser: just fuzz 600 starts
 fuzz *arguments:
