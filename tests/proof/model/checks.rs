@@ -130,15 +130,18 @@ pub fn look_for_causes(model: &Protocol, state: &mut State) {
             counter: state.visible_counter(),
             leases: std::array::from_fn(|id| state.visible_lease(id as Id)),
         };
+        let limit = starter.limit.min(state.items.counter.stream_limit.unwrap_or(model.bounds.limit));
         let full = |items: &Items| {
-            let limit = items.counter.stream_limit.unwrap_or(model.bounds.limit);
             let live = |id: &Id| {
                 let lease = items.leases[*id as usize];
                 *id != starter.id && lease.is_some_and(|lease| lease.ended.is_none() && lease.expires_at > now)
             };
             ids(items.counter.streams).filter(live).count() >= usize::from(limit)
         };
-        state.starters[index].was_full = full(&state.items) || full(&seen);
+        let was_full = full(&state.items) || full(&seen);
+        // Once there is a cause, the limit adds nothing.
+        let limit = if was_full { u8::MAX } else { limit };
+        (state.starters[index].was_full, state.starters[index].limit) = (was_full, limit);
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Starter {
     pub made: Ids,
     /// Whether all slots were taken at some moment of this attempt.
     pub was_full: bool,
+    /// The lowest limit in force during this attempt, which is the one that it may have read.
+    pub limit: u8,
     /// Whether its own lease was there and settled when the attempt began.
     pub was_admitted: bool,
 }
@@ -38,7 +40,7 @@ pub struct Seen {
 
 impl Starter {
     pub fn new(id: Id, attempts: u8) -> Self {
-        Self { id, phase: Phase::Idle, attempts, made: 0, was_full: false, was_admitted: false }
+        Self { id, phase: Phase::Idle, attempts, made: 0, was_full: false, limit: u8::MAX, was_admitted: false }
     }
 
     /// The clock of its present attempt.
@@ -60,7 +62,7 @@ impl Starter {
         if self.attempts == 0 {
             self.done();
         } else {
-            (self.phase, self.was_full, self.was_admitted) = (phase, false, false);
+            (self.phase, self.was_full, self.limit, self.was_admitted) = (phase, false, u8::MAX, false);
         }
     }
 }
@@ -244,7 +246,7 @@ impl Protocol {
         let settled = !state.unsettled.any();
         let starter = &mut state.starters[index];
         starter.phase = phase;
-        starter.was_full = false;
+        (starter.was_full, starter.limit) = (false, u8::MAX);
         let own = state.items.leases[starter.id as usize];
         let now = starter.now().unwrap_or_default();
         starter.was_admitted = settled && own.is_some_and(|own| own.ended.is_none() && own.expires_at > now);
