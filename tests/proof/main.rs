@@ -8,3 +8,4 @@ mod expressions;
 mod model;
 mod mutants;
 mod protocol;
+mod simulation;

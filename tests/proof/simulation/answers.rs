@@ -1,0 +1,163 @@
+//! The oracle of answers: whether what a call answered was so at some instant between its beginning and its end.
+
+use std::sync::Arc;
+
+use stream_manager::admission::{Denial, Start, Started};
+use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::limiter::{At, Usage, UserLimit};
+use stream_manager::names::StreamId;
+use stream_manager::store::{Stop, StoppedBy, StreamState};
+
+use super::asks::{Answer, Ask, Verb};
+use super::state::{Short, State, shorts};
+use super::violation::{Rule, Violation};
+
+/// All states of the user while the call ran, the one at its beginning included.
+pub struct Window<'a> {
+    pub states: &'a [Arc<State>],
+    pub default_limit: StreamLimit,
+    pub terms: LeaseTerms,
+}
+
+type Verdict = Result<(), Violation>;
+
+impl Window<'_> {
+    pub fn check(&self, ask: &Ask, answer: &Answer) -> Verdict {
+        match (&ask.verb, answer) {
+            (Verb::Start(..), Answer::Start(At { now, answer })) => match answer {
+                Start::Started(started) => self.started(started, *now, true),
+                Start::Existing(started) => self.started(started, *now, false),
+                Start::Ended(lease) => self.over(lease, *now),
+                Start::KeyReused => Err(Rule::EndingUnfounded.broken("no key was used for two requests")),
+                Start::Denied(denial) => self.denied(denial, *now),
+            },
+            (Verb::Beat(id), Answer::Beat(At { now, answer })) => {
+                self.looked(*id, answer, *now)?;
+                match answer {
+                    StreamState::Live(lease) if lease.expires_at < self.terms.expires_at(*now) => {
+                        let what = format!("{} lives shorter than the heartbeat was for", Short(*id));
+                        Err(Rule::SuccessUnfounded.broken(what))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            (Verb::Look(id), Answer::Look(At { now, answer })) => self.looked(*id, answer, *now),
+            (Verb::Stop(id, by), Answer::Stop(stop)) => self.stopped(*id, *by, *stop),
+            (Verb::List, Answer::List(At { now, answer })) => self.listed(answer, *now),
+            (Verb::Limit, Answer::Limit(UserLimit { limit, own })) => {
+                let so = |state: &State| state.own_limit.is_some() == *own && state.limit(self.default_limit) == *limit;
+                self.at_some_instant(so, Rule::ListUnfounded, || format!("limit {limit}, own: {own}"))
+            }
+            (Verb::SetLimit(limit), Answer::LimitSet) => {
+                self.at_some_instant(|state| state.own_limit == *limit, Rule::SuccessUnfounded, || {
+                    format!("the limit was never {limit:?}")
+                })
+            }
+            (verb, answer) => Err(Rule::Misasked.broken(format!("{verb:?} was answered {answer:?}"))),
+        }
+    }
+
+    fn at_some_instant(&self, so: impl Fn(&State) -> bool, rule: Rule, what: impl Fn() -> String) -> Verdict {
+        if self.states.iter().any(|state| so(state)) { Ok(()) } else { Err(rule.broken(what())) }
+    }
+
+    fn started(&self, started: &Started, now: Timestamp, anew: bool) -> Verdict {
+        let id = started.lease.stream_id;
+        let stored = |state: &State| {
+            let lease = state.lease(id).filter(|lease| lease.is_live_at(now));
+            state.members.contains(&id) && lease.is_some_and(|lease| lease.expires_at >= started.lease.expires_at)
+        };
+        self.at_some_instant(stored, Rule::SuccessUnfounded, || format!("{} was never stored so", Short(id)))?;
+        if anew && started.lease.expires_at < self.terms.expires_at(now) {
+            return Err(Rule::SuccessUnfounded.broken(format!("{} is shorter than a lease", Short(id))));
+        }
+        let limit = |state: &State| state.limit(self.default_limit) == started.limit;
+        self.at_some_instant(limit, Rule::SuccessUnfounded, || format!("the limit was never {}", started.limit))?;
+        for ended in &started.ended {
+            let by_it = |state: &State| {
+                let ending = state.lease(*ended).and_then(|lease| lease.ending.as_ref());
+                ending.and_then(|ending| ending.ended_by.as_ref()).is_some_and(|by| by.stream_id == id)
+            };
+            let what = || format!("{} was never ended by {}", Short(*ended), Short(id));
+            self.at_some_instant(by_it, Rule::SuccessUnfounded, what)?;
+        }
+        Ok(())
+    }
+
+    /// The members and the limit are read in one item, so they were so together; each lease was so at some instant.
+    fn denied(&self, denial: &Denial, now: Timestamp) -> Verdict {
+        let ids = shorts(denial.streams.iter().map(|lease| &lease.stream_id));
+        if denial.streams.len() < denial.limit.get() as usize {
+            return Err(Rule::DenialUnfounded.broken(format!("limit {} and live:{ids}", denial.limit)));
+        }
+        let full = |state: &State| {
+            state.limit(self.default_limit) == denial.limit
+                && denial.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
+        };
+        let what = || format!("limit {} with members{ids} was at no instant", denial.limit);
+        self.at_some_instant(full, Rule::DenialUnfounded, what)?;
+        denial.streams.iter().try_for_each(|lease| self.live(lease, now, Rule::DenialUnfounded))
+    }
+
+    /// A start that was admitted before must find its own lease, not a denial.
+    pub fn own_was_not_live(&self, own: StreamId, now: Timestamp) -> Verdict {
+        let without = |state: &State| state.lease(own).is_none_or(|lease| !lease.is_live_at(now));
+        let what = || format!("{} itself was live all the time", Short(own));
+        self.at_some_instant(without, Rule::DenialUnfounded, what)
+    }
+
+    fn live(&self, lease: &Lease, now: Timestamp, rule: Rule) -> Verdict {
+        let so = |state: &State| {
+            let stored = state.lease(lease.stream_id);
+            lease.is_live_at(now) && stored.is_some_and(|stored| stored == lease)
+        };
+        self.at_some_instant(so, rule, || format!("{} was never live so", Short(lease.stream_id)))
+    }
+
+    fn looked(&self, id: StreamId, answer: &StreamState, now: Timestamp) -> Verdict {
+        match answer {
+            StreamState::Live(lease) => self.live(lease, now, Rule::SuccessUnfounded),
+            StreamState::Over(lease) => self.over(lease, now),
+            StreamState::NotFound => {
+                let gone = |state: &State| state.lease(id).is_none();
+                self.at_some_instant(gone, Rule::EndingUnfounded, || format!("{} was always stored", Short(id)))
+            }
+        }
+    }
+
+    fn over(&self, lease: &Lease, now: Timestamp) -> Verdict {
+        let id = lease.stream_id;
+        let so = |state: &State| state.lease(id) == Some(lease) && !lease.is_live_at(now);
+        self.at_some_instant(so, Rule::EndingUnfounded, || format!("{} was never over so", Short(id)))
+    }
+
+    fn stopped(&self, id: StreamId, by: StoppedBy, stop: Stop) -> Verdict {
+        // Of a member whose lease TTL has deleted there is nothing left to evict.
+        let gone = |state: &State| {
+            !state.members.contains(&id)
+                || (by == StoppedBy::Evictor && stop == Stop::AlreadyGone && state.lease(id).is_none())
+        };
+        self.at_some_instant(gone, Rule::SuccessUnfounded, || format!("{} held its slot all the time", Short(id)))
+    }
+
+    fn listed(&self, usage: &Usage, now: Timestamp) -> Verdict {
+        let ids = || shorts(usage.streams.iter().map(|lease| &lease.stream_id));
+        let so = |state: &State| {
+            state.limit(self.default_limit) == usage.limit
+                && usage.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
+        };
+        self.at_some_instant(so, Rule::ListUnfounded, || format!("limit {} with members{}", usage.limit, ids()))?;
+        usage.streams.iter().try_for_each(|lease| self.live(lease, now, Rule::ListUnfounded))?;
+        let Some((first, rest)) = self.states.split_first() else { return Ok(()) };
+        let always = first.members.iter().find(|id| {
+            let live = |state: &State| {
+                state.members.contains(id) && state.lease(**id).is_some_and(|lease| lease.is_live_at(now))
+            };
+            live(first) && rest.iter().all(|state| live(state)) && usage.streams.iter().all(|l| l.stream_id != **id)
+        });
+        match always {
+            None => Ok(()),
+            Some(id) => Err(Rule::ListUnfounded.broken(format!("{} was live all the time", Short(*id)))),
+        }
+    }
+}

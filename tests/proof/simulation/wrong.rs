@@ -1,0 +1,84 @@
+//! Wrong versions of the store's verbs, made by a store around the right one: mistakes of what an answer means.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rand::Rng;
+use rand::rngs::StdRng;
+use stream_manager::admission::{Denial, Start, StartRequest};
+use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::names::{StreamId, UserName};
+use stream_manager::store::{
+    LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+};
+
+use crate::mutants::Mutant;
+
+pub struct Wrong {
+    pub store: Arc<dyn LeaseStore>,
+    pub mutant: Mutant,
+    pub random: Mutex<StdRng>,
+}
+
+impl Wrong {
+    fn other_id(&self, request: &StartRequest) -> StartRequest {
+        let mut bytes = [0; 16];
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
+        StartRequest { stream_id: StreamId::random(bytes), ..request.clone() }
+    }
+
+    /// As somebody would write it who takes "it did not work" for "there was no room".
+    async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Start> {
+        let UserStreams { own_limit, live: streams } = self.store.streams(user, now).await?;
+        Ok(Start::Denied(Denial { limit: own_limit.unwrap_or(request.default_limit), streams }))
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Wrong {
+    async fn start(&self, user: &UserName, request: &StartRequest, room: Room, now: Timestamp) -> Result<Start> {
+        if self.mutant == Mutant::KeyedRetryMakesSecondLease && request.fingerprint.is_some() {
+            return self.store.start(user, &self.other_id(request), room, now).await;
+        }
+        let start = self.store.start(user, request, room, now).await;
+        match (self.mutant, &start) {
+            (Mutant::ConflictIsDenial, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }))
+            | (Mutant::LostAnswerIsDenial, Err(StoreError::Unknown(_))) => self.denial(user, request, now).await,
+            (Mutant::UnknownIsNotApplied, Err(StoreError::Unknown(_))) => {
+                self.store.start(user, &self.other_id(request), room, now).await
+            }
+            _ => start,
+        }
+    }
+
+    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<StreamState> {
+        self.store.heartbeat(user, id, terms, now).await
+    }
+
+    async fn stop(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        by: StoppedBy,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<Stop> {
+        self.store.stop(user, stream_id, by, terms, now).await
+    }
+
+    async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
+        self.store.stream(user, stream_id, now).await
+    }
+
+    async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
+        self.store.streams(user, now).await
+    }
+
+    async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>> {
+        self.store.limit(user).await
+    }
+
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+        self.store.set_limit(user, limit).await
+    }
+}
