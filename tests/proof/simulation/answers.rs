@@ -45,14 +45,15 @@ impl Window<'_> {
             (Verb::Stop(id, by), Answer::Stop(stop)) => self.stopped(*id, *by, *stop),
             (Verb::List, Answer::List(At { now, answer })) => self.listed(answer, *now),
             (Verb::Limit, Answer::Limit(UserLimit { limit, own })) => {
-                let so = |state: &State| state.own_limit.is_some() == *own && state.limit(self.default_limit) == *limit;
+                let so =
+                    |state: &State| state.own_limit.is_some() == *own && state.limit(self.default_limit) == *limit;
                 self.at_some_instant(so, Rule::ListUnfounded, || format!("limit {limit}, own: {own}"))
             }
-            (Verb::SetLimit(limit), Answer::LimitSet) => {
-                self.at_some_instant(|state| state.own_limit == *limit, Rule::SuccessUnfounded, || {
-                    format!("the limit was never {limit:?}")
-                })
-            }
+            (Verb::SetLimit(limit), Answer::LimitSet) => self.at_some_instant(
+                |state| state.own_limit == *limit,
+                Rule::SuccessUnfounded,
+                || format!("the limit was never {limit:?}"),
+            ),
             (verb, answer) => Err(Rule::Misasked.broken(format!("{verb:?} was answered {answer:?}"))),
         }
     }

@@ -72,7 +72,8 @@ impl Fate {
 
 impl Plan {
     pub fn of(weather: Weather, writes: bool, random: &mut StdRng) -> Self {
-        let fate = if random.random_range(0..1000) >= weather.faults { Fate::Delivered } else { fault(writes, random) };
+        let fate =
+            if random.random_range(0..1000) >= weather.faults { Fate::Delivered } else { fault(writes, random) };
         let there = match fate {
             Fate::Late => ms(random, 700, 9_000),
             _ => delay(weather, random),

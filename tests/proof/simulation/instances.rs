@@ -9,9 +9,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use stream_manager::limiter::Limiter;
 use stream_manager::metrics::Metrics;
 use stream_manager::names::UserName;
+use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
-use stream_manager::store::{LeaseStore, StoreError};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,8 @@ pub enum NoAnswer {
     Down,
     Crashed,
     TimedOut,
-    Failed(StoreError),
+    /// The service could not tell; the trace says why.
+    Failed,
 }
 
 impl Instances {
@@ -86,7 +87,7 @@ impl Instances {
             () = sleep(patience) => NoAnswer::TimedOut,
             answer = CALL.scope(call, ask.of(&limiter)) => {
                 self.world.end(call, &answer);
-                return answer.map_err(NoAnswer::Failed);
+                return answer.map_err(|_| NoAnswer::Failed);
             }
         };
         self.world.note(format_args!("#{call} {gone:?}"));

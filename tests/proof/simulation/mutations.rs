@@ -141,7 +141,11 @@ fn recount(act: &Act, actions: &mut Vec<Value>, shown: &[Value]) {
 fn free_first(mut whole: Value, actions: &mut Vec<Value>) -> Option<Value> {
     let marks = |action: &Value| action["Update"]["Key"]["record"]["S"].as_str().is_some_and(|r| r != "counter");
     let freed: Vec<Value> = actions.iter().filter(|action| marks(action)).cloned().collect();
-    let ids: Vec<String> = freed.iter().filter_map(|mark| requests::stream_id(&mark["Update"]["Key"])).map(|id| id.to_string()).collect();
+    let ids: Vec<String> = freed
+        .iter()
+        .filter_map(|mark| requests::stream_id(&mark["Update"]["Key"]))
+        .map(|id| id.to_string())
+        .collect();
     if ids.is_empty() {
         return None;
     }
@@ -184,7 +188,8 @@ fn prune(body: &mut Value) {
 }
 
 fn prune_one(action: &mut Map<String, Value>) {
-    let expressions = ["UpdateExpression", "ConditionExpression"].map(|name| action.get(name).and_then(Value::as_str));
+    let expressions =
+        ["UpdateExpression", "ConditionExpression"].map(|name| action.get(name).and_then(Value::as_str));
     let expressions = expressions.map(Option::unwrap_or_default).join(" ");
     let used: Vec<&str> = expressions.split(|c: char| !c.is_ascii_alphanumeric() && c != '#' && c != ':').collect();
     for map in ["ExpressionAttributeNames", "ExpressionAttributeValues"] {

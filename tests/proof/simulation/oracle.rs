@@ -118,7 +118,9 @@ impl Step<'_> {
             Act::Stop { stream_id } | Act::Evict { stream_id } => {
                 added.is_empty() && removed.iter().all(|id| *id == stream_id)
             }
-            Act::Beat { .. } | Act::Limit { .. } | Act::Sweep { .. } => added.is_empty() && removed.is_empty(),
+            // In memory a lease is its own membership; of the table TTL deletes leases only.
+            Act::Sweep { .. } => added.is_empty() && removed.iter().all(|id| after.lease(**id).is_none()),
+            Act::Beat { .. } | Act::Limit { .. } => added.is_empty() && removed.is_empty(),
         };
         if !explained {
             let what = format!("{}: added{}, removed{}", self.act, shorts(added), shorts(removed));
@@ -137,7 +139,11 @@ impl Step<'_> {
         let limit = before.limit(self.default_limit).get() as usize;
         let grown = after.renewable() > before.renewable().max(limit);
         let Act::Start { stream_id, now } = self.act else {
-            return if grown { Err(Rule::OverLimit.broken(format!("{} of {limit}", after.renewable()))) } else { Ok(()) };
+            return if grown {
+                Err(Rule::OverLimit.broken(format!("{} of {limit}", after.renewable())))
+            } else {
+                Ok(())
+            };
         };
         let most = after.members.len().max(after.renewable());
         let admitted = after.lease(*stream_id) != before.lease(*stream_id);

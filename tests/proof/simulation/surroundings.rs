@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use stream_manager::admission::Start;
 use stream_manager::lease::StreamLimit;
 use stream_manager::limiter::{At, StartOptions};
-use stream_manager::names::{StreamId, UserName};
+use stream_manager::names::UserName;
 use stream_manager::store::StoppedBy;
 use tokio::time::sleep;
 

@@ -83,7 +83,8 @@ impl Table {
     /// The answer to a query during whose execution the items went from `before` to what they are now. Such a read is
     /// consistent for each item and for nothing else: of an item that changed it may show either version.
     pub fn query(&self, request: &Request, before: &Arc<Items>) -> Answer {
-        let after = requests::user(&request.operation, &request.body).map(|user| self.shown(&user)).unwrap_or_default();
+        let after =
+            requests::user(&request.operation, &request.body).map(|user| self.shown(&user)).unwrap_or_default();
         let items = if Arc::ptr_eq(before, &after) { None } else { self.torn(before, &after) };
         let answer = match items {
             None => self.engine.answer(&request.operation, request.body.to_string().as_bytes()),

@@ -65,10 +65,7 @@ impl Watched {
         .await
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        verb: impl Fn(&MemoryStore) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn read<T: Send + 'static>(&self, verb: impl Fn(&MemoryStore) -> Result<T> + Send + 'static) -> Result<T> {
         let store = Arc::clone(&self.store);
         self.travel(false, move || verb(&store)).await
     }
@@ -122,7 +119,13 @@ impl LeaseStore for Watched {
         self.write(user, act, move |store| at_once(store.start(&whose, &request, room, now))).await
     }
 
-    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<StreamState> {
+    async fn heartbeat(
+        &self,
+        user: &UserName,
+        id: StreamId,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<StreamState> {
         let (act, whose) = (Act::Beat { stream_id: id, now }, user.clone());
         self.write(user, act, move |store| at_once(store.heartbeat(&whose, id, terms, now))).await
     }

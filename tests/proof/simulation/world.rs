@@ -213,8 +213,7 @@ impl World {
             let Call { ask, began, .. } = &inner.calls[call];
             (ask.clone(), inner.users[&ask.user][began - 1..].to_vec())
         };
-        let window =
-            Window { states: &states, default_limit: self.policy.default_limit, terms: self.policy.terms };
+        let window = Window { states: &states, default_limit: self.policy.default_limit, terms: self.policy.terms };
         let verdict = match answer {
             Ok(answer) => {
                 if let Answer::Start(At { answer: Start::Denied(_), .. }) = answer {

@@ -51,7 +51,13 @@ impl LeaseStore for Wrong {
         }
     }
 
-    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<StreamState> {
+    async fn heartbeat(
+        &self,
+        user: &UserName,
+        id: StreamId,
+        terms: LeaseTerms,
+        now: Timestamp,
+    ) -> Result<StreamState> {
         self.store.heartbeat(user, id, terms, now).await
     }
 
