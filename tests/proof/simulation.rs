@@ -77,3 +77,16 @@ fn every_wrong_version_is_caught_within_two_hundred_seeds() {
     }
     assert_eq!(survivors, [], "wrong versions that no seed caught");
 }
+
+#[test]
+fn peek() {
+    let seed = std::env::var("PEEK").unwrap().parse().unwrap();
+    let mutant =
+        std::env::var("MUTANT").ok().and_then(|name| Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
+    let t = std::time::Instant::now();
+    for s in seed..seed + 10 {
+        let report = run(s, Store::DynamoDb, mutant);
+        say(&report.trace.join("\n"));
+    }
+    say(&format!("TOOK {:?}", t.elapsed()));
+}

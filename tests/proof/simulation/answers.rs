@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use stream_manager::admission::{Denial, Start, Started};
+use stream_manager::admission::{AtLimit, Denial, Start, Started};
 use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::limiter::{At, Usage, UserLimit};
+use stream_manager::limiter::{At, StartOptions, Usage, UserLimit};
 use stream_manager::names::StreamId;
 use stream_manager::store::{Stop, StoppedBy, StreamState};
 
 use super::asks::{Answer, Ask, Verb};
+use super::oracle::replaces;
 use super::state::{Short, State, shorts};
 use super::violation::{Rule, Violation};
 
@@ -24,12 +25,16 @@ type Verdict = Result<(), Violation>;
 impl Window<'_> {
     pub fn check(&self, ask: &Ask, answer: &Answer) -> Verdict {
         match (&ask.verb, answer) {
-            (Verb::Start(..), Answer::Start(At { now, answer })) => match answer {
+            (Verb::Start(options, _), Answer::Start(At { now, answer })) => match answer {
                 Start::Started(started) => self.started(started, *now, true),
                 Start::Existing(started) => self.started(started, *now, false),
                 Start::Ended(lease) => self.over(lease, *now),
                 Start::KeyReused => Err(Rule::EndingUnfounded.broken("no key was used for two requests")),
-                Start::Denied(denial) => self.denied(denial, *now),
+                Start::Denied(denial) => {
+                    self.denied(denial, *now, options)?;
+                    let own = options.idempotency_key.as_ref().map(|key| StreamId::from_key(&ask.user, key));
+                    own.map_or(Ok(()), |own| self.own_was_not_live(own, *now))
+                }
             },
             (Verb::Beat(id), Answer::Beat(At { now, answer })) => {
                 self.looked(*id, answer, *now)?;
@@ -86,10 +91,14 @@ impl Window<'_> {
     }
 
     /// The members and the limit are read in one item, so they were so together; each lease was so at some instant.
-    fn denied(&self, denial: &Denial, now: Timestamp) -> Verdict {
+    fn denied(&self, denial: &Denial, now: Timestamp, asked: &StartOptions) -> Verdict {
         let ids = shorts(denial.streams.iter().map(|lease| &lease.stream_id));
-        if denial.streams.len() < denial.limit.get() as usize {
+        let kept = denial.streams.iter().filter(|lease| !replaces(asked, lease)).count();
+        if kept < denial.limit.get() as usize {
             return Err(Rule::DenialUnfounded.broken(format!("limit {} and live:{ids}", denial.limit)));
+        }
+        if asked.at_limit == Some(AtLimit::EvictOldest) {
+            return Err(Rule::DenialUnfounded.broken(format!("it was to evict, and was denied for{ids}")));
         }
         let full = |state: &State| {
             state.limit(self.default_limit) == denial.limit
@@ -101,7 +110,7 @@ impl Window<'_> {
     }
 
     /// A start that was admitted before must find its own lease, not a denial.
-    pub fn own_was_not_live(&self, own: StreamId, now: Timestamp) -> Verdict {
+    fn own_was_not_live(&self, own: StreamId, now: Timestamp) -> Verdict {
         let without = |state: &State| state.lease(own).is_none_or(|lease| !lease.is_live_at(now));
         let what = || format!("{} itself was live all the time", Short(own));
         self.at_some_instant(without, Rule::DenialUnfounded, what)

@@ -47,6 +47,7 @@ pub struct Instances {
 
 struct Instance {
     limiter: Arc<Limiter>,
+    clock: SkewedClock,
     crashed: CancellationToken,
 }
 
@@ -64,7 +65,8 @@ impl Instances {
     pub fn new(world: Arc<World>, backing: Backing, mutant: Option<Mutant>, random: StdRng) -> Arc<Self> {
         let mut instances = Self { world, backing, mutant, random: Mutex::new(random), running: Vec::new() };
         for _ in 0..INSTANCES {
-            let instance = Mutex::new(instances.instance());
+            let clock = instances.clock();
+            let instance = Mutex::new(instances.instance(clock));
             instances.running.push(instance);
         }
         Arc::new(instances)
@@ -101,8 +103,10 @@ impl Instances {
         lock(&self.running[index]).crashed.cancel();
     }
 
-    pub fn restart(&self, index: usize) {
-        let instance = self.instance();
+    /// Back on the same host, or on another one.
+    pub fn restart(&self, index: usize, other_host: bool) {
+        let clock = if other_host { self.clock() } else { lock(&self.running[index]).clock };
+        let instance = self.instance(clock);
         *lock(&self.running[index]) = instance;
         self.world.note(format_args!("instance {index} is back"));
     }
@@ -116,7 +120,7 @@ impl Instances {
         }
     }
 
-    fn instance(&self) -> Instance {
+    fn clock(&self) -> SkewedClock {
         let mut random = lock(&self.random);
         let skew_ms = i64::from(self.world.policy.terms.duration_s) * 1000 / SKEW_PART;
         let clock = SkewedClock {
@@ -125,6 +129,11 @@ impl Instances {
             drift_ppm: random.random_range(-DRIFT_PPM..=DRIFT_PPM),
         };
         self.world.note(format_args!("a clock {} ms off, drifting {} ppm", clock.offset_ms, clock.drift_ppm));
+        clock
+    }
+
+    fn instance(&self, clock: SkewedClock) -> Instance {
+        let mut random = lock(&self.random);
         let mut store: Arc<dyn LeaseStore> = match &self.backing {
             Backing::Memory(watched) => Arc::new(watched.clone()),
             Backing::Table(table) => {
@@ -138,7 +147,7 @@ impl Instances {
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
         let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.world.policy);
-        Instance { limiter: Arc::new(limiter), crashed: CancellationToken::new() }
+        Instance { limiter: Arc::new(limiter), clock, crashed: CancellationToken::new() }
     }
 }
 

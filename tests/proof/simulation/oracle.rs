@@ -150,7 +150,17 @@ impl Step<'_> {
         if grown || (admitted && most > limit) {
             return Err(Rule::OverLimit.broken(format!("{most} of {limit} after {}", self.act)));
         }
-        self.eviction(*stream_id, *now, limit)
+        self.eviction(*stream_id, *now, limit)?;
+        if admitted { self.replacement(*stream_id, *now) } else { Ok(()) }
+    }
+
+    /// What a start replaces does not live on beside it: a page reload never counts twice.
+    fn replacement(&self, own: StreamId, now: Timestamp) -> Verdict {
+        let beside = self.after.leases.values().find(|lease| {
+            lease.stream_id != own && lease.is_live_at(now) && self.asked.is_some_and(|asked| replaces(asked, lease))
+        });
+        let what = |lease: &Lease| format!("{} lives on beside {}", Short(lease.stream_id), Short(own));
+        beside.map_or(Ok(()), |lease| Err(Rule::NotReplaced.broken(what(lease))))
     }
 
     /// No more is evicted than makes room for one, and the oldest go.
@@ -181,10 +191,12 @@ impl Step<'_> {
 
 fn asked_for(asked: &StartOptions, lease: &Lease, reason: EndReason) -> bool {
     match reason {
-        EndReason::Replaced => {
-            asked.replaces.contains(&lease.stream_id)
-                || (asked.device_id.is_some() && asked.device_id == lease.device_id)
-        }
+        EndReason::Replaced => replaces(asked, lease),
         EndReason::Evicted => asked.at_limit == Some(AtLimit::EvictOldest),
     }
+}
+
+/// Whether a start takes the place of this stream.
+pub fn replaces(asked: &StartOptions, lease: &Lease) -> bool {
+    asked.replaces.contains(&lease.stream_id) || (asked.device_id.is_some() && asked.device_id == lease.device_id)
 }

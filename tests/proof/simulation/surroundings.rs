@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use stream_manager::admission::Start;
 use stream_manager::lease::StreamLimit;
 use stream_manager::limiter::{At, StartOptions};
-use stream_manager::names::UserName;
+use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::StoppedBy;
 use tokio::time::sleep;
 
@@ -51,9 +51,7 @@ impl Surroundings {
         while self.goes_on() {
             sleep(ms(&mut random, 800, 4_000)).await;
             let user = self.someone(0, &mut random);
-            let ids = self.instances.world.ids(&user);
-            let Some(last) = ids.len().checked_sub(1) else { continue };
-            let stream_id = ids[random.random_range(last.saturating_sub(5)..=last)];
+            let Some(stream_id) = self.some_stream(&user, &mut random) else { continue };
             let verb = match random.random_range(0..3) {
                 0 => Verb::List,
                 _ => Verb::Stop(stream_id, StoppedBy::Evictor),
@@ -62,13 +60,23 @@ impl Surroundings {
         }
     }
 
+    /// One of the latest, or preferably one that still counts although TTL has deleted it.
+    fn some_stream(&self, user: &UserName, random: &mut StdRng) -> Option<StreamId> {
+        let state = self.instances.world.state(user);
+        let ids = self.instances.world.ids(user);
+        let latest = &ids[ids.len().saturating_sub(6)..];
+        let stream_id = *latest.get(random.random_range(0..latest.len().max(1)))?;
+        let without_lease = state.members.iter().find(|id| state.lease(**id).is_none());
+        Some(without_lease.copied().unwrap_or(stream_id))
+    }
+
     pub async fn crashes(self: Arc<Self>, mut random: StdRng) {
         while self.goes_on() {
             sleep(ms(&mut random, 6_000, 25_000)).await;
             let instance = random.random_range(0..INSTANCES);
             self.instances.crash(instance);
             sleep(ms(&mut random, 50, 3_000)).await;
-            self.instances.restart(instance);
+            self.instances.restart(instance, random.random());
         }
     }
 

@@ -219,7 +219,7 @@ impl World {
                 if let Answer::Start(At { answer: Start::Denied(_), .. }) = answer {
                     self.count("denials");
                 }
-                window.check(&ask, answer).and_then(|()| self.denied_itself(&window, &ask, answer))
+                window.check(&ask, answer)
             }
             Err(StoreError::Corrupt { key, problem }) => Err(Rule::NotAnItem.broken(format!("{key}: {problem}"))),
             Err(StoreError::NotApplied { refusal: stream_manager::store::Refusal::Rejected, detail }) => {
@@ -233,15 +233,6 @@ impl World {
         if let Err(Violation { rule, what }) = verdict {
             self.broken(rule.broken(format!("#{call} {ask}: {what}")));
         }
-    }
-
-    fn denied_itself(&self, window: &Window<'_>, ask: &Ask, answer: &Answer) -> Result<(), Violation> {
-        if let Answer::Start(At { now, answer: Start::Denied(_) }) = answer
-            && let Some(key) = ask.start_options().and_then(|options| options.idempotency_key.as_ref())
-        {
-            return window.own_was_not_live(StreamId::from_key(&ask.user, key), *now);
-        }
-        Ok(())
     }
 
     pub fn broken(&self, violation: Violation) {
