@@ -55,6 +55,9 @@ fn the_same_seed_gives_the_same_trace() {
 fn seeds_that_once_found_something_keep_every_rule() {
     // TTL deletes leases of dead streams that no start has reaped: in memory their slots go with them.
     keeps_the_rules(Store::Memory, 7);
+    // With conditionless puts these two break rules that few others do: retries that come back after an ending.
+    keeps_the_rules(Store::DynamoDb, 19);
+    keeps_the_rules(Store::DynamoDb, 28);
 }
 
 #[test]
@@ -62,31 +65,18 @@ fn every_wrong_version_is_caught_within_two_hundred_seeds() {
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
         let found = search(Store::DynamoDb, Some(mutant), SEEDS);
+        assert!(found.tally.get("done wrong").is_some_and(|times| *times > 0), "{mutant:?} changes nothing");
         match found.failed {
             Some((seed, report)) => {
                 let violation = report.violation.expect("a violation");
                 assert_ne!(violation.rule, Rule::Misasked, "{mutant:?}, seed {seed}: {violation}");
-                say(&format!("{mutant:?}: {:?}, seed {seed}, {} runs", violation.rule, found.runs));
+                say(&format!("{mutant:?} is caught after {} seeds: {violation}", seed + 1));
             }
             None => {
-                let rewrites = found.tally.get("rewrites").copied().unwrap_or_default();
-                say(&format!("{mutant:?}: SURVIVES {} runs, {rewrites} requests rewritten", found.runs));
+                say(&format!("{mutant:?} SURVIVES {} seeds", found.runs));
                 survivors.push(mutant);
             }
         }
     }
     assert_eq!(survivors, [], "wrong versions that no seed caught");
-}
-
-#[test]
-fn peek() {
-    let seed = std::env::var("PEEK").unwrap().parse().unwrap();
-    let mutant =
-        std::env::var("MUTANT").ok().and_then(|name| Mutant::ALL.into_iter().find(|m| format!("{m:?}") == name));
-    let t = std::time::Instant::now();
-    for s in seed..seed + 10 {
-        let report = run(s, Store::DynamoDb, mutant);
-        say(&report.trace.join("\n"));
-    }
-    say(&format!("TOOK {:?}", t.elapsed()));
 }

@@ -143,7 +143,7 @@ impl Instances {
         };
         if let Some(mutant) = self.mutant {
             let random = Mutex::new(StdRng::seed_from_u64(random.next_u64()));
-            store = Arc::new(Wrong { store, mutant, random });
+            store = Arc::new(Wrong { store, mutant, random, world: Arc::clone(&self.world) });
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
         let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.world.policy);

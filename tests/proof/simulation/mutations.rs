@@ -1,13 +1,14 @@
 //! Wrong versions of the protocol, made by rewriting the right one's requests on their way to the table.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 use stream_manager::lease::Timestamp;
 
 use super::requests;
 use super::state::Act;
+use super::world::World;
 use crate::mutants::Mutant;
 
 /// What one run does wrong, if anything.
@@ -15,17 +16,12 @@ pub struct Mutations {
     mutant: Option<Mutant>,
     /// The items that the last query of each call showed.
     shown: Mutex<BTreeMap<usize, Vec<Value>>>,
-    rewrites: Mutex<u64>,
+    world: Arc<World>,
 }
 
 impl Mutations {
-    pub fn new(mutant: Option<Mutant>) -> Self {
-        Self { mutant, shown: Mutex::default(), rewrites: Mutex::default() }
-    }
-
-    /// How many requests were changed.
-    pub fn rewrites(&self) -> u64 {
-        *self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(mutant: Option<Mutant>, world: Arc<World>) -> Self {
+        Self { mutant, shown: Mutex::default(), world }
     }
 
     pub fn saw(&self, call: Option<usize>, answer: &[u8]) {
@@ -56,7 +52,7 @@ impl Mutations {
         }
         if bodies.len() > 1 || bodies[0] != *body {
             bodies.iter_mut().for_each(prune);
-            *self.rewrites.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            self.world.count("done wrong");
         }
         bodies
     }

@@ -200,3 +200,6 @@ fn asked_for(asked: &StartOptions, lease: &Lease, reason: EndReason) -> bool {
 pub fn replaces(asked: &StartOptions, lease: &Lease) -> bool {
     asked.replaces.contains(&lease.stream_id) || (asked.device_id.is_some() && asked.device_id == lease.device_id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,16 +54,15 @@ async fn played(seed: u64, store: Store, mutant: Option<Mutant>) -> Report {
     let ttl_clock = SkewedClock { offset_ms: random.random_range(-500..=500), ..right };
     let backing = match store {
         Store::Memory => Backing::Memory(Watched { store: Arc::new(MemoryStore::new()), world: Arc::clone(&world) }),
-        Store::DynamoDb => Backing::Table(Table::new(Arc::clone(&world), Mutations::new(mutant), ttl_clock)),
+        Store::DynamoDb => {
+            Backing::Table(Table::new(Arc::clone(&world), Mutations::new(mutant, Arc::clone(&world)), ttl_clock))
+        }
     };
     let instances = Instances::new(Arc::clone(&world), backing, mutant, fork(&mut random));
     tokio::select! {
         biased;
         () = world.over.cancelled() => {}
         () = scene(&instances, users, ttl_clock, &mut random) => {}
-    }
-    if let Backing::Table(table) = &instances.backing {
-        world.add("rewrites", table.mutations.rewrites());
     }
     world.report()
 }

@@ -12,16 +12,19 @@ use stream_manager::store::{
     LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 
+use super::world::World;
 use crate::mutants::Mutant;
 
 pub struct Wrong {
     pub store: Arc<dyn LeaseStore>,
     pub mutant: Mutant,
     pub random: Mutex<StdRng>,
+    pub world: Arc<World>,
 }
 
 impl Wrong {
     fn other_id(&self, request: &StartRequest) -> StartRequest {
+        self.world.count("done wrong");
         let mut bytes = [0; 16];
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
         StartRequest { stream_id: StreamId::random(bytes), ..request.clone() }
@@ -29,6 +32,7 @@ impl Wrong {
 
     /// As somebody would write it who takes "it did not work" for "there was no room".
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Start> {
+        self.world.count("done wrong");
         let UserStreams { own_limit, live: streams } = self.store.streams(user, now).await?;
         Ok(Start::Denied(Denial { limit: own_limit.unwrap_or(request.default_limit), streams }))
     }
