@@ -67,15 +67,20 @@ impl Window<'_> {
         if self.states.iter().any(|state| so(state)) { Ok(()) } else { Err(rule.broken(what())) }
     }
 
+    fn in_some_step(&self, so: impl Fn(&State, &State) -> bool, rule: Rule, what: impl Fn() -> String) -> Verdict {
+        if self.states.windows(2).any(|step| so(&step[0], &step[1])) { Ok(()) } else { Err(rule.broken(what())) }
+    }
+
     fn started(&self, started: &Started, now: Timestamp, anew: bool) -> Verdict {
-        let id = started.lease.stream_id;
-        let stored = |state: &State| {
-            let lease = state.lease(id).filter(|lease| lease.is_live_at(now));
-            state.members.contains(&id) && lease.is_some_and(|lease| lease.expires_at >= started.lease.expires_at)
-        };
-        self.at_some_instant(stored, Rule::SuccessUnfounded, || format!("{} was never stored so", Short(id)))?;
-        if anew && started.lease.expires_at < self.terms.expires_at(now) {
-            return Err(Rule::SuccessUnfounded.broken(format!("{} is shorter than a lease", Short(id))));
+        let (lease, id) = (&started.lease, started.lease.stream_id);
+        self.live(lease, now, Rule::SuccessUnfounded)?;
+        if anew {
+            let put = |old: &State, new: &State| old.lease(id) != Some(lease) && new.lease(id) == Some(lease);
+            let what = || format!("{} was there before, or never", Short(id));
+            self.in_some_step(put, Rule::SuccessUnfounded, what)?;
+            if lease.expires_at < self.terms.expires_at(now) {
+                return Err(Rule::SuccessUnfounded.broken(format!("{} is shorter than a lease", Short(id))));
+            }
         }
         let limit = |state: &State| state.limit(self.default_limit) == started.limit;
         self.at_some_instant(limit, Rule::SuccessUnfounded, || format!("the limit was never {}", started.limit))?;
@@ -142,12 +147,20 @@ impl Window<'_> {
     }
 
     fn stopped(&self, id: StreamId, by: StoppedBy, stop: Stop) -> Verdict {
-        // Of a member whose lease TTL has deleted there is nothing left to evict.
-        let gone = |state: &State| {
-            !state.members.contains(&id)
-                || (by == StoppedBy::Evictor && stop == Stop::AlreadyGone && state.lease(id).is_none())
-        };
-        self.at_some_instant(gone, Rule::SuccessUnfounded, || format!("{} held its slot all the time", Short(id)))
+        let holds = |state: &State| state.members.contains(&id);
+        match stop {
+            Stop::Freed => {
+                let freed = |old: &State, new: &State| holds(old) && !holds(new);
+                self.in_some_step(freed, Rule::SuccessUnfounded, || format!("{} gave no slot back", Short(id)))
+            }
+            Stop::AlreadyGone => {
+                // Of a member whose lease TTL has deleted there is nothing left to evict.
+                let no_lease = |state: &State| by == StoppedBy::Evictor && state.lease(id).is_none();
+                let gone = |state: &State| !holds(state) || no_lease(state);
+                let what = || format!("{} held its slot all the time", Short(id));
+                self.at_some_instant(gone, Rule::SuccessUnfounded, what)
+            }
+        }
     }
 
     fn listed(&self, usage: &Usage, now: Timestamp) -> Verdict {

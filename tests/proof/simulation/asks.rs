@@ -64,6 +64,31 @@ impl Ask {
     }
 }
 
+impl Answer {
+    /// What sort of answer it is, for the count of them.
+    pub fn sort(&self) -> &'static str {
+        match self {
+            Self::Start(At { answer, .. }) => match answer {
+                Start::Started(_) => "answered: started",
+                Start::Existing(_) => "answered: existing",
+                Start::Ended(_) => "answered: ended",
+                Start::KeyReused => "answered: key reused",
+                Start::Denied(_) => "answered: denied",
+            },
+            Self::Beat(At { answer, .. }) => match answer {
+                StreamState::Live(_) => "answered: renewed",
+                StreamState::Over(_) => "answered: over",
+                StreamState::NotFound => "answered: not found",
+            },
+            Self::Stop(Stop::Freed) => "answered: freed",
+            Self::Stop(Stop::AlreadyGone) => "answered: already gone",
+            Self::List(_) => "answered: list",
+            Self::Look(_) => "answered: stream",
+            Self::Limit(_) | Self::LimitSet => "answered: limit",
+        }
+    }
+}
+
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.user)?;

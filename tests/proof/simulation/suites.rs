@@ -20,16 +20,27 @@ const THREADS: usize = 2;
 const SHOWN_LINES: usize = 200;
 
 /// What every suite must have met, or it shows little.
-const MET: [&str; 25] = [
+const MET: [&str; 36] = [
     "TTL deletions",
     "admissions",
     "answer lost",
+    "answered: already gone",
+    "answered: denied",
+    "answered: ended",
+    "answered: existing",
+    "answered: freed",
+    "answered: limit",
+    "answered: list",
+    "answered: not found",
+    "answered: over",
+    "answered: renewed",
+    "answered: started",
+    "answered: stream",
     "calls",
     "calls dropped",
     "conflict",
     "crashes",
     "delivered",
-    "denials",
     "ended by starts",
     "evictions",
     "failed, applied",

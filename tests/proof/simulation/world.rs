@@ -5,8 +5,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
-use stream_manager::admission::Start;
-use stream_manager::limiter::{At, Policy};
+use stream_manager::limiter::Policy;
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::StoreError;
 use tokio::time::Instant;
@@ -216,9 +215,7 @@ impl World {
         let window = Window { states: &states, default_limit: self.policy.default_limit, terms: self.policy.terms };
         let verdict = match answer {
             Ok(answer) => {
-                if let Answer::Start(At { answer: Start::Denied(_), .. }) = answer {
-                    self.count("denials");
-                }
+                self.count(answer.sort());
                 window.check(&ask, answer)
             }
             Err(StoreError::Corrupt { key, problem }) => Err(Rule::NotAnItem.broken(format!("{key}: {problem}"))),
