@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::SharedHttpClient;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use stream_manager::clock::Clock;
 use stream_manager::limiter::Limiter;
 use stream_manager::metrics::Metrics;
 use stream_manager::names::UserName;
@@ -113,7 +114,6 @@ impl Instances {
 
     /// What TTL, or the memory store's own sweep, deletes now.
     pub fn sweep(&self, users: &[UserName], clock: SkewedClock) {
-        use stream_manager::clock::Clock;
         match &self.backing {
             Backing::Memory(watched) => watched.sweep(users, clock.now()),
             Backing::Table(table) => table.sweep(),

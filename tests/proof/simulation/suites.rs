@@ -143,7 +143,8 @@ pub fn say(line: &str) {
     _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn told(seed: u64, store: Store, report: &Report) -> String {
+/// What a person needs to find the cause; the whole trace goes into a file.
+pub fn told(seed: u64, store: Store, report: &Report) -> String {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulation-{store:?}-{seed}.txt"));
     std::fs::write(&path, report.trace.join("\n")).expect("the trace is written");
     let from = report.trace.len().saturating_sub(SHOWN_LINES);
