@@ -3,16 +3,25 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::mutants::Mutant;
+
 /// Past the capture of the test harness, so that a plain `cargo test` shows what was explored.
 pub fn say(line: &str) {
     writeln!(std::io::stderr(), "{line}").expect("standard error");
 }
 
-/// Those of the texts that docs/CORRECTNESS.md does not say.
-pub fn unsaid(texts: &[String]) -> Vec<String> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CORRECTNESS.md");
-    let docs = std::fs::read_to_string(docs).expect("docs/CORRECTNESS.md");
-    texts.iter().filter(|text| !docs.contains(*text)).cloned().collect()
+/// Holds docs/CORRECTNESS.md to what was found: these lines are in it, and these cells in the rows of their mutants.
+pub fn must_say(lines: &[String], cells: &[(Mutant, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CORRECTNESS.md");
+    let docs = std::fs::read_to_string(path).expect("docs/CORRECTNESS.md");
+    let has = |mutant: &Mutant, cell: &str| {
+        let mut rows = docs.lines().filter(|row| row.starts_with(&format!("| `{mutant:?}` |")));
+        rows.any(|row| row.contains(&format!("| {cell} |")))
+    };
+    let lines = lines.iter().filter(|line| !docs.lines().any(|said| said == *line)).cloned();
+    let cells = cells.iter().filter(|(mutant, cell)| !has(mutant, cell));
+    let unsaid: Vec<String> = lines.chain(cells.map(|(mutant, cell)| format!("{mutant:?}: {cell}"))).collect();
+    assert!(unsaid.is_empty(), "docs/CORRECTNESS.md tells another story than\n{}", unsaid.join("\n"));
 }
 
 /// 1234567 as 1,234,567.

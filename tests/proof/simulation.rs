@@ -22,9 +22,10 @@ mod world;
 mod wrong;
 
 use runs::{Store, run};
-use suites::{SEEDS, every_seed_keeps_the_rules, keeps_the_rules, say, search, told};
+use suites::{SEEDS, every_seed_keeps_the_rules, keeps_the_rules, search, told};
 use violation::Rule;
 
+use crate::documents::{must_say, say};
 use crate::mutants::Mutant;
 
 #[test]
@@ -62,7 +63,7 @@ fn seeds_that_once_found_something_keep_every_rule() {
 
 #[test]
 fn every_wrong_version_is_caught_within_two_hundred_seeds() {
-    let mut survivors = Vec::new();
+    let (mut survivors, mut cells) = (Vec::new(), Vec::new());
     for mutant in Mutant::ALL {
         let found = search(Store::DynamoDb, Some(mutant), SEEDS);
         assert!(found.tally.get("done wrong").is_some_and(|times| *times > 0), "{mutant:?} changes nothing");
@@ -70,15 +71,17 @@ fn every_wrong_version_is_caught_within_two_hundred_seeds() {
             Some((seed, report)) => {
                 let violation = report.violation.expect("a violation");
                 assert_ne!(violation.rule, Rule::Misasked, "{mutant:?}, seed {seed}: {violation}");
-                say(&format!("{mutant:?} is caught after {} seeds: {violation}", seed + 1));
+                let seeds = if seed == 0 { "1 seed".to_owned() } else { format!("{} seeds", seed + 1) };
+                say(&format!("simulation: {mutant:?} is caught after {seeds}: {violation}"));
+                cells.push((mutant, format!("{:?}, {seeds}", violation.rule)));
             }
             None => {
-                say(&format!("{mutant:?} SURVIVES {} seeds", found.runs));
                 survivors.push(mutant);
             }
         }
     }
     assert_eq!(survivors, [], "wrong versions that no seed caught");
+    must_say(&[], &cells);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use super::runs::{Store, run};
 use super::violation::Violation;
 use super::world::Report;
+use crate::documents::say;
 use crate::mutants::Mutant;
 
 pub const SEEDS: Range<u64> = 0..200;
@@ -136,11 +137,6 @@ pub fn keeps_the_rules(store: Store, seed: u64) {
     if report.violation.is_some() {
         panic!("{}", told(seed, store, &report));
     }
-}
-
-/// Past libtest's capture, which only failures break.
-pub fn say(line: &str) {
-    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What a person needs to find the cause; the whole trace goes into a file.
