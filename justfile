@@ -23,6 +23,14 @@ race *arguments:
 attack *arguments='--seconds 60':
     cargo test --test race -- --attack {{arguments}}
 
+# The model in larger worlds, up to a quarter of an hour each
+prove:
+    PROOF_MODEL=long cargo test --release --test proof no_promise
+
+# Thousands of seeds, or some: just simulate 2000..2800
+simulate seeds:
+    PROOF_SEEDS={{seeds}} cargo test --release --test proof two_hundred
+
 # Search for inputs that break a parser: just fuzz 600 starts
 fuzz *arguments:
     scripts/fuzz {{arguments}}
