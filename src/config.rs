@@ -178,6 +178,8 @@ impl Config {
         let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| {
             let key = error.path().to_string();
             let value = key.split('.').fold(&values, |value, part| &value[part]).to_string();
+            // A variable that ends with its prefix.
+            let key = if key.is_empty() { "\"\"".to_owned() } else { key };
             // serde's word for one of several values is Rust's.
             let problem = error.inner().to_string().replacen("unknown variant", "unknown value", 1);
             ConfigError::Invalid { key, value, problem }

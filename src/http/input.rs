@@ -321,7 +321,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Problem> {
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize::<_, Option<T>>(&mut json).map_err(|error| {
-        let (field, reason) = (error.path().to_string(), error.inner().to_string());
+        // serde's words for what JSON calls array and object.
+        let reason = error.inner().to_string().replacen("type: sequence", "type: array", 1);
+        let (field, reason) = (error.path().to_string(), reason.replacen("type: map", "type: object", 1));
         if matches!(field.as_str(), "" | ".") || !error.inner().is_data() {
             Problem::new(ProblemCode::InvalidRequest, format!("the body is not valid: {reason}"))
         } else {

@@ -1,4 +1,5 @@
-//! What the proofs say: on the terminal, and in docs/CORRECTNESS.md, whose figures they hold to what was found.
+//! What the proofs say: on the terminal, and in docs/CORRECTNESS.md, whose figures that never vary they hold to what was
+//! found.
 
 use std::io::Write as _;
 use std::path::Path;

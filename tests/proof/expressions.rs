@@ -24,6 +24,7 @@ use crate::protocol::{
 const TABLE: &str = "expressions";
 const NOW: Tick = 10;
 const DURATION: Tick = 5;
+const TERMS: LeaseTerms = LeaseTerms { duration_s: DURATION as u32, retention_s: RETENTION_S };
 /// The revision that a start has seen.
 const SEEN: u8 = 4;
 const OWN: Id = 0;
@@ -75,7 +76,6 @@ async fn a_commit_does_to_every_counter_what_the_model_says() {
 async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
     let mut bench = Bench::new().await;
     let request = protocol::request(OWN, Some(1), &[], AtLimit::Reject, 2, DURATION);
-    let terms = LeaseTerms { duration_s: DURATION.into(), retention_s: RETENTION_S };
     for counter in counters(&[0, bit(OWN), bit(DEAD), bit(DEAD) | bit(ENDED), 0b1110]) {
         for leases in combinations(&[OWN]) {
             let items = Items { counter, leases };
@@ -88,7 +88,7 @@ async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
             bench.run(&user, &items, rendered, &protocol::stop(OWN)).await;
 
             let user = bench.plant(&items).await;
-            let rendered = writes::evict(TABLE, &user, stream_id(OWN), terms, now).expect("it renders");
+            let rendered = writes::evict(TABLE, &user, stream_id(OWN), TERMS, now).expect("it renders");
             bench.run(&user, &items, rendered, &protocol::evict(OWN)).await;
         }
     }
@@ -98,20 +98,43 @@ async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
 #[tokio::test]
 async fn a_heartbeat_does_to_every_lease_what_the_model_says() {
     let mut bench = Bench::new().await;
-    let terms = LeaseTerms { duration_s: DURATION.into(), retention_s: RETENTION_S };
-    let new = NOW + DURATION;
+    let (new, write) = (NOW + DURATION, protocol::heartbeat(OWN, NOW, DURATION));
     let expiries = [NOW - 1, NOW, NOW + 1, new - 1, new, new + 1];
     let stored = expiries.into_iter().flat_map(|expires_at| [lease(expires_at), ended(expires_at)]);
     for stored in stored.chain([None]) {
         let mut items = Items::default();
         items.leases[OWN as usize] = stored;
         let user = bench.plant(&items).await;
-        let answer = bench.store.heartbeat(&user, stream_id(OWN), terms, instant(NOW)).await.expect("an answer");
-        let write = protocol::heartbeat(OWN, NOW, DURATION);
-        let renewed = write.holds(&items);
+        let renewed = bench.renew(&user).await;
         bench.holds(&user, &items, renewed, &[write]).await;
-        if renewed {
-            assert!(matches!(&answer, StreamState::Live(lease) if lease.expires_at == instant(new)), "{answer:?}");
+
+        let user = bench.plant(&items).await;
+        let answer = bench.store.heartbeat(&user, stream_id(OWN), TERMS, instant(NOW)).await.expect("an answer");
+        let right = match (&answer, stored) {
+            (StreamState::NotFound, stored) => stored.is_none(),
+            (StreamState::Over(_), stored) => {
+                stored.is_some_and(|lease| lease.ended.is_some() || lease.expires_at <= NOW)
+            }
+            (StreamState::Live(lease), Some(stored)) => lease.expires_at == instant(stored.expires_at.max(new)),
+            (StreamState::Live(_), None) => false,
+        };
+        assert!(right, "{answer:?} for {stored:?}");
+        bench.holds(&user, &items, renewed, &[write]).await;
+    }
+    bench.must_have_applied_and_refused();
+}
+
+#[tokio::test]
+async fn a_limit_is_set_and_removed_as_the_model_says() {
+    let mut bench = Bench::new().await;
+    for counter in counters(&[0, bit(OWN)]) {
+        for limit in [None, Some(2)] {
+            let items = Items { counter, ..Items::default() };
+            let user = bench.plant(&items).await;
+            let own_limit = limit.and_then(|limit: u8| StreamLimit::new(limit.into()));
+            bench.store.set_limit(&user, own_limit).await.expect("it is set");
+            let write = Write::SetLimit { limit };
+            bench.holds(&user, &items, write.holds(&items), &[write]).await;
         }
     }
     bench.must_have_applied_and_refused();
@@ -132,6 +155,30 @@ impl Bench {
         migrate::migrate(&client, TABLE).await.expect("a table");
         let store = DynamoStore::new(client.clone(), TABLE);
         Self { client, store, cases: 0, applied: 0 }
+    }
+
+    /// The store's own expressions. Whether the condition held.
+    async fn renew(&self, user: &UserName) -> bool {
+        let expires_at = TERMS.expires_at(instant(NOW));
+        let values = [
+            (":now", items::instant(instant(NOW))),
+            (":new", items::instant(expires_at)),
+            (":ttl", items::number(TERMS.ttl_s(expires_at))),
+        ];
+        let expressions = [writes::HEARTBEAT_UPDATE, writes::HEARTBEAT_CONDITION];
+        let update =
+            self.client.update_item().table_name(TABLE).set_key(Some(items::lease_key(user, stream_id(OWN))));
+        let update = update.update_expression(expressions[0]).condition_expression(expressions[1]);
+        let update = update.set_expression_attribute_names(writes::names(expressions));
+        match update.set_expression_attribute_values(writes::values(values)).send().await {
+            Ok(_) => true,
+            Err(error) => {
+                let refused =
+                    error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception());
+                assert!(refused, "{error:?}");
+                false
+            }
+        }
     }
 
     async fn commit(&mut self, items: &Items, commit: &Commit) {
@@ -198,7 +245,8 @@ impl Bench {
         let partition = items::decode_partition(&stored).expect("items as the service writes them");
         let mut leases = [None; IDS];
         for lease in &partition.leases {
-            assert!(lease.ttl_s > 0, "an item that nothing ever deletes: {lease:?}");
+            let in_time = lease.ending.is_some() || lease.ttl_s == TERMS.ttl_s(lease.expires_at);
+            assert!(in_time, "TTL does not go by the expiry: {lease:?}");
             leases[protocol::id_of(lease.stream_id) as usize] = Some(lease_item(lease));
         }
         let streams = partition.counter.streams.iter().fold(0, |all, id| all | bit(protocol::id_of(*id)));

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stateright::{Model, Property};
 
-use self::bounds::{Bounds, Reads};
+use self::bounds::Bounds;
 use self::checks::Wrong;
-use self::starter::{Phase, Starter};
+use self::starter::{Part, Phase, Starter};
 use crate::mutants::Mutant;
 use crate::protocol::{self, CounterItem, Id, Ids, Items, LeaseItem, Place, Tick, Write, Writes, bit};
 
@@ -111,7 +111,7 @@ pub enum Event {
     Conflict,
     GuardRefused,
     DeadRefused,
-    TornRead,
+    StaleRead,
     AnswerLost,
     ZombieApplied,
     Renewed,
@@ -133,7 +133,7 @@ impl Event {
         Self::Conflict,
         Self::GuardRefused,
         Self::DeadRefused,
-        Self::TornRead,
+        Self::StaleRead,
         Self::AnswerLost,
         Self::ZombieApplied,
         Self::Renewed,
@@ -187,8 +187,9 @@ impl Protocol {
     /// A renewal whose answer is lost leaves less to hold it to than one that is heard, so all are heard.
     fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
         let mut write = protocol::heartbeat(id, now, self.bounds.duration);
-        let Write::Renew { new, unless_ended, unless_expired, forward, .. } = &mut write else { return };
+        let Write::Renew { new, if_stored, unless_ended, unless_expired, forward, .. } = &mut write else { return };
         let new = *new;
+        *if_stored = !self.is(Mutant::HeartbeatCreates);
         *unless_ended = !self.is(Mutant::HeartbeatIgnoresEviction);
         *unless_expired = !self.is(Mutant::HeartbeatRevivesExpired);
         *forward = !self.is(Mutant::HeartbeatNotMonotone);
@@ -255,12 +256,16 @@ impl Model for Protocol {
                 actions.push(Action::Settle(Place::Lease(id)));
                 continue;
             }
-            let Some(lease) = state.items.leases[id as usize] else { continue };
-            let clocks = state.now - 2..=state.now + 1;
-            actions.extend(clocks.map(|now| Action::Heartbeat { id, now }));
-            if lease.expires_at <= state.now || lease.ended.is_some() {
+            let stored = state.items.leases[id as usize];
+            if stored.is_some_and(|lease| lease.expires_at <= state.now || lease.ended.is_some()) {
                 actions.push(Action::Ttl(id));
             }
+            // What is neither stored nor counted is changed by none of these.
+            if stored.is_none() && state.items.counter.streams & bit(id) == 0 {
+                continue;
+            }
+            let clocks = state.now - 2..=state.now + 1;
+            actions.extend(clocks.map(|now| Action::Heartbeat { id, now }));
             if self.bounds.stops {
                 actions.push(Action::Stop(id));
             }
@@ -278,9 +283,9 @@ impl Model for Protocol {
         match action {
             Action::Tick => state.now += 1,
             Action::Begin(index) => self.begin(&mut state, index),
-            Action::ReadCounter(index) => self.read(&mut state, index, Reads::Counter),
-            Action::ReadLeases(index) => self.read(&mut state, index, Reads::Leases),
-            Action::ReadLease(index, id) => self.read(&mut state, index, Reads::Lease(id)),
+            Action::ReadCounter(index) => self.read(&mut state, index, Part::Counter),
+            Action::ReadLeases(index) => self.read(&mut state, index, Part::Leases),
+            Action::ReadLease(index, id) => self.read(&mut state, index, Part::Lease(id)),
             Action::Send(index) => self.send(&mut state, index, true),
             Action::SendUnheard(index) => self.send(&mut state, index, false),
             Action::GiveUp(index) => self.give_up(&mut state, index),
@@ -303,7 +308,7 @@ impl Model for Protocol {
             }
             Action::Evict(id) => {
                 let now = state.now;
-                self.transact(&mut state, &protocol::evict(id), now, None);
+                self.transact(&mut state, &self.wrongly(protocol::evict(id)), now, None);
             }
             Action::Ttl(id) => {
                 let now = state.now;
@@ -312,7 +317,8 @@ impl Model for Protocol {
             }
             Action::SetLimit => {
                 state.limit_set = true;
-                state.items.counter.stream_limit = self.bounds.set_limit.flatten();
+                let (now, limit) = (state.now, self.bounds.set_limit.flatten());
+                self.transact(&mut state, &[Write::SetLimit { limit }], now, None);
                 self.note(Event::LimitSet);
             }
         }
@@ -338,13 +344,12 @@ impl State {
         }
     }
 
-    /// What a reader sees now.
-    pub fn visible_counter(&self) -> CounterItem {
-        self.unsettled.counter.unwrap_or(self.items.counter)
-    }
-
-    pub fn visible_lease(&self, id: Id) -> Option<LeaseItem> {
-        self.unsettled.leases[id as usize].unwrap_or(self.items.leases[id as usize])
+    /// What readers see now.
+    pub fn visible(&self) -> Items {
+        Items {
+            counter: self.unsettled.counter.unwrap_or(self.items.counter),
+            leases: std::array::from_fn(|id| self.unsettled.leases[id].unwrap_or(self.items.leases[id])),
+        }
     }
 
     /// Makes states alike that differ only in what no later step can ask for.

@@ -33,10 +33,25 @@ pub enum Mutant {
     UnknownIsNotApplied,
     /// What makes room is ended in one transaction, and the room taken in a second one.
     EvictionFreesFirst,
+    /// Members whose leases are missing or expired keep their slots.
+    DeadHoldTheirSlots,
+    /// A start leaves alone the stream of its device, and those that it is to replace.
+    DeviceIgnored,
+    /// A deciding start does not mind that the user's own limit has changed since its read.
+    StartIgnoresOwnLimit,
+    /// A plain start goes by the default limit, whatever the user's own one is.
+    PlainStartIgnoresOwnLimit,
+    /// A heartbeat for a lease that is not stored makes one.
+    HeartbeatCreates,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 15] = [
+    /// The others are in decisions, which the simulation takes as the product makes them.
+    pub fn is_of_the_simulation(self) -> bool {
+        !matches!(self, Self::DeadHoldTheirSlots | Self::DeviceIgnored)
+    }
+
+    pub const ALL: [Self; 20] = [
         Self::RecountFromQuery,
         Self::UncountWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -52,5 +67,10 @@ impl Mutant {
         Self::LostAnswerIsDenial,
         Self::UnknownIsNotApplied,
         Self::EvictionFreesFirst,
+        Self::DeadHoldTheirSlots,
+        Self::DeviceIgnored,
+        Self::StartIgnoresOwnLimit,
+        Self::PlainStartIgnoresOwnLimit,
+        Self::HeartbeatCreates,
     ];
 }

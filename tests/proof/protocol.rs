@@ -58,9 +58,15 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
     /// Plain start: IF no own limit and fewer than `limit` members: ADD the id, ADD revision 1.
-    AddMember { id: Id, limit: u8, bumps: bool },
+    AddMember { id: Id, limit: u8, bumps: bool, minds_limit: bool },
     /// Deciding start: IF revision and own limit are as seen: SET members, SET revision.
-    SetMembers { revision: Option<u8>, stream_limit: Option<u8>, streams: Ids, guarded: bool },
+    SetMembers {
+        revision: Option<u8>,
+        stream_limit: Option<u8>,
+        streams: Ids,
+        minds_revision: bool,
+        minds_limit: bool,
+    },
     /// Stop and eviction: IF it is a member: DELETE the id, ADD revision 1.
     RemoveMember { id: Id },
     /// IF nothing is stored, or with `or_expired_at` what ran out by then and was not ended.
@@ -74,7 +80,9 @@ pub enum Write {
     /// A player's stop: without a condition of its own.
     DeleteLease { id: Id },
     /// A heartbeat: IF stored, not ended, not expired at `now`, and `new` is later.
-    Renew { id: Id, now: Tick, new: Tick, unless_ended: bool, unless_expired: bool, forward: bool },
+    Renew { id: Id, now: Tick, new: Tick, if_stored: bool, unless_ended: bool, unless_expired: bool, forward: bool },
+    /// An operator's: the user's own limit, or with `None` away with it, if there is one.
+    SetLimit { limit: Option<u8> },
 }
 
 /// One request that changes something: all of it or nothing.
@@ -83,7 +91,9 @@ pub type Writes = Arc<[Write]>;
 impl Write {
     pub fn place(&self) -> Place {
         match *self {
-            Self::AddMember { .. } | Self::SetMembers { .. } | Self::RemoveMember { .. } => Place::Counter,
+            Self::AddMember { .. } | Self::SetMembers { .. } | Self::RemoveMember { .. } | Self::SetLimit { .. } => {
+                Place::Counter
+            }
             Self::PutLease { id, .. }
             | Self::DeleteDead { id, .. }
             | Self::MarkEnded { id, .. }
@@ -98,12 +108,14 @@ impl Write {
         let counter = &items.counter;
         let lease = |id: Id| items.leases[id as usize];
         match *self {
-            Self::AddMember { limit, .. } => {
-                counter.stream_limit.is_none() && counter.streams.count_ones() < u32::from(limit)
+            Self::AddMember { limit, minds_limit, .. } => {
+                (!minds_limit || counter.stream_limit.is_none()) && counter.streams.count_ones() < u32::from(limit)
             }
-            Self::SetMembers { revision, stream_limit, guarded, .. } => {
-                !guarded || (counter.revision == revision && counter.stream_limit == stream_limit)
+            Self::SetMembers { revision, stream_limit, minds_revision, minds_limit, .. } => {
+                (!minds_revision || counter.revision == revision)
+                    && (!minds_limit || counter.stream_limit == stream_limit)
             }
+            Self::SetLimit { limit } => limit.is_some() || counter.stream_limit.is_some(),
             Self::RemoveMember { id } => counter.streams & bit(id) != 0,
             Self::PutLease { id, or_expired_at, conditional, .. } => {
                 let expired = |stored: LeaseItem| {
@@ -117,11 +129,14 @@ impl Write {
             Self::MarkEnded { id, conditional, .. } => !conditional || lease(id).is_some(),
             Self::Forget { id } => lease(id).is_none_or(|stored| stored.ended.is_some()),
             Self::DeleteLease { .. } => true,
-            Self::Renew { id, now, new, unless_ended, unless_expired, forward } => lease(id).is_some_and(|stored| {
-                (!unless_ended || stored.ended.is_none())
-                    && (!unless_expired || stored.expires_at > now)
-                    && (!forward || stored.expires_at < new)
-            }),
+            Self::Renew { id, now, new, if_stored, unless_ended, unless_expired, forward } => match lease(id) {
+                None => !if_stored,
+                Some(stored) => {
+                    (!unless_ended || stored.ended.is_none())
+                        && (!unless_expired || stored.expires_at > now)
+                        && (!forward || stored.expires_at < new)
+                }
+            },
         }
     }
 
@@ -147,26 +162,27 @@ impl Write {
                 items.leases[id as usize] = None;
             }
             Self::MarkEnded { id, end, .. } => {
-                let nothing = LeaseItem { started_at: 0, expires_at: 0, device: None, ended: None };
-                let stored = items.leases[id as usize].unwrap_or(nothing);
+                let stored = items.leases[id as usize].unwrap_or(NOTHING);
                 // An eviction by name has no start behind it, and leaves what is stored of one.
                 let by = end.by.or(stored.ended.and_then(|ended| ended.by));
                 items.leases[id as usize] = Some(LeaseItem { ended: Some(End { by, ..end }), ..stored });
             }
             Self::Renew { id, new, .. } => {
-                if let Some(stored) = &mut items.leases[id as usize] {
-                    stored.expires_at = new;
-                }
+                items.leases[id as usize].get_or_insert(NOTHING).expires_at = new;
             }
+            Self::SetLimit { limit } => counter.stream_limit = limit,
         }
     }
 }
+
+/// What an update makes of an item that is not there.
+const NOTHING: LeaseItem = LeaseItem { started_at: 0, expires_at: 0, device: None, ended: None };
 
 /// A start that has not read anything.
 pub fn plain_start(id: Id, request: &StartRequest, now: Tick) -> Vec<Write> {
     let lease = lease_item(&request.lease(instant(now)));
     vec![
-        Write::AddMember { id, limit: request.default_limit.get(), bumps: true },
+        Write::AddMember { id, limit: request.default_limit.get(), bumps: true, minds_limit: true },
         Write::PutLease { id, lease, or_expired_at: None, conditional: true },
     ]
 }
@@ -178,7 +194,8 @@ pub fn commit(commit: &Commit) -> Vec<Write> {
         revision: commit.guard.revision.map(|revision| revision as u8),
         stream_limit: commit.guard.own_limit.map(StreamLimit::get),
         streams: commit.members.iter().fold(0, |all, id| all | bit(id_of(*id))),
-        guarded: true,
+        minds_revision: true,
+        minds_limit: true,
     }];
     let dead = commit.dead.iter().map(|id| Write::DeleteDead { id: id_of(*id), now, conditional: true });
     let ended = commit.ended.iter().map(|ended| Write::MarkEnded {
@@ -204,7 +221,7 @@ pub fn evict(id: Id) -> Vec<Write> {
 
 pub fn heartbeat(id: Id, now: Tick, duration: Tick) -> Write {
     let new = now + duration;
-    Write::Renew { id, now, new, unless_ended: true, unless_expired: true, forward: true }
+    Write::Renew { id, now, new, if_stored: true, unless_ended: true, unless_expired: true, forward: true }
 }
 
 impl Items {
@@ -227,7 +244,9 @@ impl LeaseItem {
             let ended_by = end.by.map(|by| EndedBy { stream_id: stream_id(by), device_name: None });
             Box::new(Ending { reason, ended_by })
         });
-        Lease { expires_at: instant(self.expires_at), ending, ..request.lease(instant(self.started_at)) }
+        let expires_at = instant(self.expires_at);
+        let ttl_s = request.terms.ttl_s(expires_at);
+        Lease { expires_at, ttl_s, ending, ..request.lease(instant(self.started_at)) }
     }
 }
 

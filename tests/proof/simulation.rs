@@ -64,7 +64,7 @@ fn seeds_that_once_found_something_keep_every_rule() {
 #[test]
 fn every_wrong_version_is_caught_within_two_hundred_seeds() {
     let (mut survivors, mut cells) = (Vec::new(), Vec::new());
-    for mutant in Mutant::ALL {
+    for mutant in Mutant::ALL.into_iter().filter(|mutant| mutant.is_of_the_simulation()) {
         let found = search(Store::DynamoDb, Some(mutant), SEEDS);
         assert!(found.tally.get("done wrong").is_some_and(|times| *times > 0), "{mutant:?} changes nothing");
         match found.failed {

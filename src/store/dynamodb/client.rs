@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region};
 pub use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig};
+use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient};
 use thiserror::Error;
@@ -60,6 +60,8 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .region(Region::new("embedded"))
         .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
         .timeout_config(timeouts(settings))
+        // The SDK's quota of retries is one for the whole process otherwise, and clients would use up each other's.
+        .retry_partition(RetryPartition::custom("in-process").build())
         // There is no connection to give up after a failure, and the SDK would log an error for not finding one.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
     Client::from_conf(config.build())

@@ -134,11 +134,13 @@ impl Service {
         Answer { status, body: answered }
     }
 
-    /// Whether the OpenAPI document has this answer. Of what is no operation, it says nothing.
+    /// Whether the OpenAPI document has this answer. Of what is no operation, as a path with an empty part, it says nothing.
     fn documents(&self, method: &Method, uri: &Uri, status: u16) -> bool {
         let fits = |template: &str| {
             let (mut parts, mut given) = (template.split('/'), uri.path().split('/'));
-            parts.by_ref().all(|part| given.next().is_some_and(|p| part.starts_with('{') || part == p))
+            parts
+                .by_ref()
+                .all(|part| given.next().is_some_and(|p| part == p || (part.starts_with('{') && !p.is_empty())))
                 && given.next().is_none()
         };
         let paths = self.document["paths"].as_object().expect("paths");

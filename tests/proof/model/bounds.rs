@@ -2,6 +2,7 @@
 
 use stream_manager::admission::AtLimit;
 
+use super::BEGIN;
 use crate::protocol::{Id, Ids, Tick, bit, ids};
 
 #[derive(Clone, Debug)]
@@ -35,17 +36,13 @@ pub struct Start {
     pub at_limit: AtLimit,
 }
 
-/// What a query reads in one step, and in which order.
+/// In which order a query reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
     CounterFirst,
     LeasesFirst,
     /// Every item by itself, in any order.
     Apart,
-    /// One of these steps.
-    Counter,
-    Leases,
-    Lease(Id),
 }
 
 impl Start {
@@ -88,9 +85,9 @@ impl Bounds {
         ids(self.starters.iter().fold(0 as Ids, |all, start| all | bit(start.id)))
     }
 
-    /// How far the slowest clock is behind the true time, a delayed request included.
+    /// How far the oldest request can be behind the true time.
     pub fn slowest(&self) -> Tick {
-        2
+        self.until - BEGIN + self.starters.iter().map(|start| start.skew.min(0).unsigned_abs()).max().unwrap_or(0)
     }
 
     /// What CI explores, and the wrong versions must fall to.
@@ -108,6 +105,7 @@ impl Bounds {
                 ..of("a device starts again", 2, &[S::on_device(0, 0), S::on_device(1, 1)]).with_zombies(1)
             },
             brief(of("a replacement", 1, &[S::plain(0, 1), S::replacing(1, 0, 0)]).with_evictions()),
+            brief(of("late requests, one slot", 1, &[S::plain(0, 0), S::evicting(1, 1)]).with_zombies(1)),
             brief(of("a limit lowered", 2, &[S::plain(0, 0), S::evicting(1, 1)]).setting_limit(Some(1))),
             brief(
                 of("each item read by itself", 1, &[S::plain(0, 0), S::evicting(1, 0)])

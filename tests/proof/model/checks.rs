@@ -3,7 +3,7 @@
 use stream_manager::admission::{AtLimit, Decision, Snapshot, Start as Answer, decide};
 
 use super::{Event, Protocol, Request, State};
-use crate::protocol::{self, IDS, Id, Items, Tick, Write, bit, ids};
+use crate::protocol::{self, IDS, Id, Items, LeaseItem, Tick, Write, bit, ids};
 
 /// A broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +24,8 @@ pub enum Wrong {
     Immortal,
     /// Somebody's stream was ended for a start that was not admitted with it.
     HalfDone,
+    /// A device, or a stream and what it replaced, hold two slots.
+    NotReplaced,
     /// One start made two streams.
     TwoStreams,
     /// Denied, and the slots were never all taken meanwhile.
@@ -57,6 +59,9 @@ pub fn after_writes(
                 if renewable > usize::from(limit) || state.items.counter.streams.count_ones() > u32::from(limit) {
                     wrongs.push(Wrong::OverLimit);
                 }
+                if by.is_some_and(|request| not_replaced(model, state, request)) {
+                    wrongs.push(Wrong::NotReplaced);
+                }
                 if let Some(starter) = by.map(|request| &mut state.starters[request.starter]) {
                     starter.made |= bit(id);
                     if starter.made.count_ones() > 1 {
@@ -71,6 +76,9 @@ pub fn after_writes(
             Write::DeleteLease { id } => wrongs.extend(taken(state, before, id, now)),
             Write::MarkEnded { id, end, .. } => {
                 model.note(Event::Ended);
+                if by.is_some_and(|request| !may_end(model, request, id, stored(id))) {
+                    wrongs.extend(taken(state, before, id, now));
+                }
                 state.acked[id as usize] = 0;
                 if stored(id).is_none() {
                     wrongs.push(Wrong::Immortal);
@@ -81,6 +89,9 @@ pub fn after_writes(
             }
             Write::Renew { id, new, .. } => {
                 let stored = stored(id);
+                if stored.is_none() {
+                    wrongs.push(Wrong::Immortal);
+                }
                 if stored.is_some_and(|lease| lease.ended.is_some()) {
                     wrongs.push(Wrong::EndedRevived);
                 }
@@ -92,7 +103,7 @@ pub fn after_writes(
                 }
             }
             Write::SetMembers { .. } => model.note(Event::DecidedStart),
-            Write::RemoveMember { .. } | Write::Forget { .. } => {}
+            Write::RemoveMember { .. } | Write::Forget { .. } | Write::SetLimit { .. } => {}
         }
     }
     if (0..IDS as Id).any(|id| state.items.can_be_renewed(id) && state.items.counter.streams & bit(id) == 0) {
@@ -110,13 +121,30 @@ fn taken(state: &mut State, before: &Items, id: Id, now: Tick) -> Option<Wrong> 
     (before.leases[id as usize].is_some() && acked > now).then_some(Wrong::TakenEarly)
 }
 
-/// Whether a denial has a cause.
-pub fn denied(state: &mut State, index: usize) {
+/// Whether somebody asked for this end: the oldest may go for a start that says so, else its device's and what it names.
+fn may_end(model: &Protocol, request: &Request, id: Id, stored: Option<LeaseItem>) -> bool {
+    let start = &model.bounds.starters[request.starter];
+    let of_its_device = start.device.is_some() && stored.is_some_and(|lease| lease.device == start.device);
+    start.at_limit == AtLimit::EvictOldest || of_its_device || start.replaces == Some(id)
+}
+
+/// Whether a stream that was to go for this start still holds a slot beside it.
+fn not_replaced(model: &Protocol, state: &State, request: &Request) -> bool {
+    let start = &model.bounds.starters[request.starter];
+    (0..IDS as Id).filter(|id| *id != request.id && state.items.can_be_renewed(*id)).any(|id| {
+        let device = state.items.leases[id as usize].and_then(|lease| lease.device);
+        start.replaces == Some(id) || (start.device.is_some() && device == start.device)
+    })
+}
+
+/// Whether a denial has a cause. Who may evict the oldest is never denied.
+pub fn denied(model: &Protocol, state: &mut State, index: usize) {
     let starter = &state.starters[index];
+    let may_evict = model.bounds.starters[index].at_limit == AtLimit::EvictOldest;
     let own = state.items.leases[starter.id as usize].is_some_and(|own| own.ended.is_none());
     if starter.was_admitted && own {
         state.is_wrong(Wrong::DeniedThoughAdmitted);
-    } else if !starter.was_full {
+    } else if may_evict || !starter.was_full {
         state.is_wrong(Wrong::DeniedWithoutCause);
     }
 }
@@ -126,19 +154,18 @@ pub fn look_for_causes(model: &Protocol, state: &mut State) {
     for index in 0..state.starters.len() {
         let starter = &state.starters[index];
         let (Some(now), false) = (starter.now(), starter.was_full) else { continue };
-        let seen = Items {
-            counter: state.visible_counter(),
-            leases: std::array::from_fn(|id| state.visible_lease(id as Id)),
-        };
+        let start = &model.bounds.starters[index];
         let limit = starter.limit.min(state.items.counter.stream_limit.unwrap_or(model.bounds.limit));
         let full = |items: &Items| {
             let live = |id: &Id| {
                 let lease = items.leases[*id as usize];
-                *id != starter.id && lease.is_some_and(|lease| lease.ended.is_none() && lease.expires_at > now)
+                let goes = |lease: LeaseItem| start.device.is_some() && lease.device == start.device;
+                let stays = |lease: LeaseItem| lease.ended.is_none() && lease.expires_at > now && !goes(lease);
+                *id != starter.id && start.replaces != Some(*id) && lease.is_some_and(stays)
             };
             ids(items.counter.streams).filter(live).count() >= usize::from(limit)
         };
-        let was_full = full(&state.items) || full(&seen);
+        let was_full = full(&state.items) || full(&state.visible());
         // Once there is a cause, the limit adds nothing.
         let limit = if was_full { u8::MAX } else { limit };
         (state.starters[index].was_full, state.starters[index].limit) = (was_full, limit);

@@ -74,7 +74,12 @@ fn no_promise_is_broken_in_any_reachable_state() {
     say(&format!("model: {} states; steps into them: {}", grouped(unique), seen.join(", ")));
     let never: Vec<Event> = Event::ALL.into_iter().filter(|event| events[*event as usize] == 0).collect();
     assert_eq!(never, [], "never happened, so never checked");
-    assert!(unique >= 1_000_000, "{unique} states are too few");
+    if !long {
+        let states = grouped(unique);
+        let row =
+            format!("| `cargo test --test proof no_promise` (in CI) | {states}, each of nine worlds exhausted |");
+        must_say(&[row], &[]);
+    }
 }
 
 #[test]

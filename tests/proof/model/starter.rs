@@ -31,6 +31,14 @@ pub enum Phase {
     Done,
 }
 
+/// What a query reads in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Counter,
+    Leases,
+    Lease(Id),
+}
+
 /// What a query has read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
@@ -99,20 +107,20 @@ impl Protocol {
         self.attempt(state, index, phase);
     }
 
-    pub fn read(&self, state: &mut State, index: usize, what: Reads) {
-        if state.unsettled.any() {
-            self.note(Event::TornRead);
-        }
-        let (counter, leases) = (state.visible_counter(), std::array::from_fn(|id| state.visible_lease(id as Id)));
+    pub fn read(&self, state: &mut State, index: usize, part: Part) {
+        let Items { counter, leases } = state.visible();
         let Phase::Reading { now, seen } = &mut state.starters[index].phase else { return };
-        match what {
-            Reads::Lease(id) => seen.leases[id as usize] = Some(leases[id as usize]),
-            Reads::Leases => seen.leases = leases.map(Some),
-            _ => seen.counter = Some(counter),
+        match part {
+            Part::Lease(id) => seen.leases[id as usize] = Some(leases[id as usize]),
+            Part::Leases => seen.leases = leases.map(Some),
+            Part::Counter => seen.counter = Some(counter),
         }
         let (now, seen) = (*now, *seen);
         if let Some(counter) = seen.counter.filter(|_| seen.leases.iter().all(Option::is_some)) {
             let items = Items { counter, leases: seen.leases.map(Option::flatten) };
+            if items != state.items {
+                self.note(Event::StaleRead);
+            }
             self.decide(state, index, now, &items);
         }
     }
@@ -120,13 +128,24 @@ impl Protocol {
     /// The product's own decision on what was read.
     fn decide(&self, state: &mut State, index: usize, now: Tick, items: &Items) {
         let id = state.starters[index].id;
-        let request = self.request(index, id);
+        let mut request = self.request(index, id);
+        let device_id = request.device_id.clone();
+        if self.is(Mutant::DeviceIgnored) {
+            (request.device_id, request.replaces) = (None, Vec::new());
+        }
         let decision =
             items.with_snapshot(self.bounds.duration, |snapshot| decide(snapshot, &request, protocol::instant(now)));
         let mut commit = match decision {
             Decision::Admit(commit) => commit,
             Decision::Answer(answer) => return self.answer(state, index, &answer),
         };
+        commit.lease.device_id = device_id;
+        if self.is(Mutant::DeadHoldTheirSlots) {
+            commit.members.extend(std::mem::take(&mut commit.dead));
+            if commit.limit.exceeded_by(commit.members.len()) > 0 {
+                return self.deny(state, index);
+            }
+        }
         if self.is(Mutant::RecountFromQuery) {
             let shown = |id: &Id| items.leases[*id as usize].is_some();
             commit.members = (0..IDS as Id)
@@ -184,7 +203,7 @@ impl Protocol {
 
     fn deny(&self, state: &mut State, index: usize) {
         self.note(Event::Denied);
-        checks::denied(state, index);
+        checks::denied(self, state, index);
         state.starters[index].done();
     }
 
@@ -265,14 +284,20 @@ impl Protocol {
         seen
     }
 
-    fn wrongly(&self, mut writes: Vec<Write>) -> Vec<Write> {
+    pub fn wrongly(&self, mut writes: Vec<Write>) -> Vec<Write> {
         if self.is(Mutant::UncountWithoutDelete) {
             writes.retain(|write| !matches!(write, Write::DeleteDead { .. }));
         }
         for write in &mut writes {
             match write {
-                Write::AddMember { bumps, .. } => *bumps = !self.is(Mutant::PlainStartKeepsRevision),
-                Write::SetMembers { guarded, .. } => *guarded = !self.is(Mutant::StartIgnoresRevision),
+                Write::AddMember { bumps, minds_limit, .. } => {
+                    *bumps = !self.is(Mutant::PlainStartKeepsRevision);
+                    *minds_limit = !self.is(Mutant::PlainStartIgnoresOwnLimit);
+                }
+                Write::SetMembers { minds_revision, minds_limit, .. } => {
+                    *minds_revision = !self.is(Mutant::StartIgnoresRevision);
+                    *minds_limit = !self.is(Mutant::StartIgnoresOwnLimit);
+                }
                 Write::DeleteDead { conditional, .. } => *conditional = !self.is(Mutant::DeleteDeadUnconditionally),
                 Write::MarkEnded { conditional, .. } => *conditional = !self.is(Mutant::MarkWithoutLease),
                 Write::PutLease { conditional, .. } => *conditional = !self.is(Mutant::PutWithoutCondition),

@@ -30,9 +30,7 @@ impl fmt::Display for Action {
 
 /// A step, and where it differs what the table holds and what readers see of it.
 pub fn step(action: Action, after: &State) -> String {
-    let seen =
-        Items { counter: after.visible_counter(), leases: std::array::from_fn(|id| after.visible_lease(id as Id)) };
-    let (held, seen) = (table(&after.items), table(&seen));
+    let (held, seen) = (table(&after.items), table(&after.visible()));
     let readers = if held == seen { String::new() } else { format!("; readers see {seen}") };
     format!("{action}  [{held}{readers}]")
 }

@@ -64,6 +64,11 @@ fn without_terms(mutant: Mutant, body: &mut Value) {
         Mutant::HeartbeatIgnoresEviction => " AND attribute_not_exists(#endReason)",
         Mutant::HeartbeatRevivesExpired => " AND #expiresAt > :now",
         Mutant::HeartbeatNotMonotone => " AND #expiresAt < :new",
+        Mutant::HeartbeatCreates => {
+            let condition = body["ConditionExpression"].as_str().unwrap_or_default();
+            body["ConditionExpression"] = json!(format!("attribute_not_exists(#record) OR ({condition})"));
+            return;
+        }
         _ => return,
     };
     strike(body, "ConditionExpression", term);
@@ -93,6 +98,14 @@ fn transaction(mutant: Mutant, act: &Act, body: &mut Value, shown: Option<&Vec<V
             for guard in ["#revision = :seen AND ", "attribute_not_exists(#revision) AND "] {
                 strike(&mut actions[0]["Update"], "ConditionExpression", guard);
             }
+        }
+        Mutant::StartIgnoresOwnLimit if decided => {
+            for guard in [" AND #streamLimit = :limit", " AND attribute_not_exists(#streamLimit)"] {
+                strike(&mut actions[0]["Update"], "ConditionExpression", guard);
+            }
+        }
+        Mutant::PlainStartIgnoresOwnLimit if plain => {
+            strike(&mut actions[0]["Update"], "ConditionExpression", "attribute_not_exists(#streamLimit) AND ");
         }
         Mutant::DeleteDeadUnconditionally if decided => {
             actions.iter_mut().filter(|action| deletes_dead(action)).for_each(|action| {
