@@ -1,4 +1,5 @@
 //! Wrong versions of the protocol, by name. Each is a switch of the model or of the simulation; the product has none.
+//! The simulation makes them in `mutations.rs` (requests) and `wrong.rs` (a store around the right one).
 
 /// What is done wrong. Most of them are mistakes that a reader would find plausible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,15 +44,19 @@ pub enum Mutant {
     PlainStartIgnoresOwnLimit,
     /// A heartbeat for a lease that is not stored makes one.
     HeartbeatCreates,
+    /// A heartbeat that meets a conflict is told that its stream is gone.
+    ConflictIsEnding,
+    /// A list shows every live lease, whether it is a member or not.
+    ListWithoutCounter,
 }
 
 impl Mutant {
-    /// The others are in decisions, which the simulation takes as the product makes them.
-    pub fn is_of_the_simulation(self) -> bool {
-        !matches!(self, Self::DeadHoldTheirSlots | Self::DeviceIgnored)
+    /// The model judges starts and items; answers to heartbeats and lists it does not give.
+    pub fn is_of_the_model(self) -> bool {
+        !matches!(self, Self::ConflictIsEnding | Self::ListWithoutCounter)
     }
 
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::RecountFromQuery,
         Self::UncountWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -72,5 +77,7 @@ impl Mutant {
         Self::StartIgnoresOwnLimit,
         Self::PlainStartIgnoresOwnLimit,
         Self::HeartbeatCreates,
+        Self::ConflictIsEnding,
+        Self::ListWithoutCounter,
     ];
 }

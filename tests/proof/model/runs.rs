@@ -84,7 +84,8 @@ fn no_promise_is_broken_in_any_reachable_state() {
 
 #[test]
 fn every_wrong_version_breaks_a_promise_in_the_model() {
-    let (mutants, found) = (Mutex::new(Mutant::ALL.iter()), Mutex::new(Vec::new()));
+    let (mutants, found) =
+        (Mutex::new(Mutant::ALL.iter().filter(|mutant| mutant.is_of_the_model())), Mutex::new(Vec::new()));
     let next = || mutants.lock().expect("no panic").next();
     std::thread::scope(|scope| {
         for _ in 0..2 {

@@ -23,7 +23,7 @@ use super::requests::TABLE;
 use super::table::Table;
 use super::watched::Watched;
 use super::world::{CALL, World};
-use super::wrong::Wrong;
+use super::wrong::WrongStore;
 use crate::mutants::Mutant;
 
 pub const INSTANCES: usize = 3;
@@ -143,7 +143,7 @@ impl Instances {
         };
         if let Some(mutant) = self.mutant {
             let random = Mutex::new(StdRng::seed_from_u64(random.next_u64()));
-            store = Arc::new(Wrong { store, mutant, random, world: Arc::clone(&self.world) });
+            store = Arc::new(WrongStore { store, mutant, random, world: Arc::clone(&self.world) });
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
         let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.world.policy);

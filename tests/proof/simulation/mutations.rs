@@ -1,6 +1,7 @@
 //! Wrong versions of the protocol, made by rewriting the right one's requests on their way to the table.
+//! `mutants.rs` names them all; those of what an answer means are made in `wrong.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
@@ -24,14 +25,36 @@ impl Mutations {
         Self { mutant, shown: Mutex::default(), world }
     }
 
-    pub fn saw(&self, call: Option<usize>, answer: &[u8]) {
+    /// The limit that the user of a transaction has.
+    fn limit(&self, body: &Value) -> usize {
+        let state = requests::user("TransactWriteItems", body).map(|user| self.world.state(&user));
+        state.unwrap_or_default().limit(self.world.policy.default_limit).get() as usize
+    }
+
+    pub fn saw(&self, call: Option<usize>, answer: &mut Vec<u8>) {
+        if self.mutant == Some(Mutant::ListWithoutCounter) && self.world.lists(call) {
+            return self.count_all(answer);
+        }
         if self.mutant != Some(Mutant::RecountFromQuery) {
             return;
         }
-        if let (Some(call), Ok(Value::Object(mut answer))) = (call, serde_json::from_slice(answer))
+        if let (Some(call), Ok(Value::Object(mut answer))) = (call, serde_json::from_slice(answer.as_slice()))
             && let Some(Value::Array(items)) = answer.remove("Items")
         {
             self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(call, items);
+        }
+    }
+
+    /// The counter names every lease that the query showed, so that a list leaves none out.
+    fn count_all(&self, answer: &mut Vec<u8>) {
+        let Ok(mut shown) = serde_json::from_slice::<Value>(answer) else { return };
+        let Some(items) = shown["Items"].as_array_mut() else { return };
+        let ids: BTreeSet<String> = items.iter().filter_map(requests::stream_id).map(|id| id.to_string()).collect();
+        let counter = items.iter_mut().find(|item| item["record"]["S"] == "counter");
+        if let Some(counter) = counter.filter(|_| !ids.is_empty()) {
+            counter["streams"] = json!({ "SS": ids });
+            self.world.count("done wrong");
+            *answer = shown.to_string().into_bytes();
         }
     }
 
@@ -44,7 +67,9 @@ impl Mutations {
             ("TransactWriteItems", act) => {
                 let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
                 let shown = call.and_then(|call| shown.get(&call));
-                if let Some(first) = transaction(mutant, act, &mut bodies[0], shown) {
+                if mutant == Mutant::DeviceIgnored {
+                    leave_alone(&mut bodies[0], self.limit(body));
+                } else if let Some(first) = transaction(mutant, act, &mut bodies[0], shown) {
                     bodies.insert(0, first);
                 }
             }
@@ -55,6 +80,22 @@ impl Mutations {
             self.world.count("done wrong");
         }
         bodies
+    }
+}
+
+/// What a start was to replace stays a member, where there is room for both.
+fn leave_alone(body: &mut Value, limit: usize) {
+    let Some(actions) = body["TransactItems"].as_array_mut() else { return };
+    let replaced = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == "replaced";
+    let marks = actions.iter().filter(|action| replaced(action));
+    let ids: Vec<Value> = marks
+        .filter_map(|mark| requests::stream_id(&mark["Update"]["Key"]))
+        .map(|id| json!(id.to_string()))
+        .collect();
+    let members = actions[0]["Update"]["ExpressionAttributeValues"][":members"]["SS"].as_array_mut();
+    if let Some(members) = members.filter(|members| members.len() + ids.len() <= limit) {
+        members.extend(ids);
+        actions.retain(|action| !replaced(action));
     }
 }
 
@@ -84,6 +125,14 @@ fn transaction(mutant: Mutant, act: &Act, body: &mut Value, shown: Option<&Vec<V
         Mutant::PlainStartKeepsRevision if plain => {
             strike(&mut actions[0]["Update"], "UpdateExpression", ", #revision :one");
         }
+        Mutant::PlainStartIgnoresOwnLimit if plain => {
+            strike(&mut actions[0]["Update"], "ConditionExpression", "attribute_not_exists(#streamLimit) AND ");
+        }
+        Mutant::StartIgnoresOwnLimit if decided => {
+            for guard in [" AND attribute_not_exists(#streamLimit)", " AND #streamLimit = :limit"] {
+                strike(&mut actions[0]["Update"], "ConditionExpression", guard);
+            }
+        }
         Mutant::PutWithoutCondition => {
             for put in actions.iter_mut().filter_map(|action| action.get_mut("Put")) {
                 unconditional(put);
@@ -98,14 +147,6 @@ fn transaction(mutant: Mutant, act: &Act, body: &mut Value, shown: Option<&Vec<V
             for guard in ["#revision = :seen AND ", "attribute_not_exists(#revision) AND "] {
                 strike(&mut actions[0]["Update"], "ConditionExpression", guard);
             }
-        }
-        Mutant::StartIgnoresOwnLimit if decided => {
-            for guard in [" AND #streamLimit = :limit", " AND attribute_not_exists(#streamLimit)"] {
-                strike(&mut actions[0]["Update"], "ConditionExpression", guard);
-            }
-        }
-        Mutant::PlainStartIgnoresOwnLimit if plain => {
-            strike(&mut actions[0]["Update"], "ConditionExpression", "attribute_not_exists(#streamLimit) AND ");
         }
         Mutant::DeleteDeadUnconditionally if decided => {
             actions.iter_mut().filter(|action| deletes_dead(action)).for_each(|action| {

@@ -59,8 +59,8 @@ impl Player {
     fn wish(&mut self, reload: bool) -> (StartOptions, Option<String>) {
         let mut options = StartOptions::default();
         if reload || self.chance(30) {
-            // Two players may share a device: the later one replaces the earlier.
-            options.device_id = DeviceId::parse(&format!("tv-{}", self.number / 2)).ok();
+            // Four in a row, so that two players of one user share a device: the later one replaces the earlier.
+            options.device_id = DeviceId::parse(&format!("tv-{}", self.number / 4)).ok();
         }
         if self.chance(20) {
             options.at_limit = Some(AtLimit::EvictOldest);

@@ -86,7 +86,7 @@ impl Table {
         let after =
             requests::user(&request.operation, &request.body).map(|user| self.shown(&user)).unwrap_or_default();
         let items = if Arc::ptr_eq(before, &after) { None } else { self.torn(before, &after) };
-        let answer = match items {
+        let mut answer = match items {
             None => self.engine.answer(&request.operation, request.body.to_string().as_bytes()),
             Some(items) => {
                 let items: Vec<&Value> = items.values().collect();
@@ -94,7 +94,7 @@ impl Table {
                 Answer { status: 200, body: body.to_string().into_bytes() }
             }
         };
-        self.mutations.saw(request.call, &answer.body);
+        self.mutations.saw(request.call, &mut answer.body);
         answer
     }
 

@@ -126,6 +126,11 @@ impl World {
         self.inner().calls.iter().filter(|call| call.ask.user == *user).filter_map(|call| call.made).collect()
     }
 
+    pub fn lists(&self, call: Option<usize>) -> bool {
+        let inner = self.inner();
+        call.and_then(|call| inner.calls.get(call)).is_some_and(|call| matches!(call.ask.verb, Verb::List))
+    }
+
     /// One write was applied on behalf of `call` and left the user's items as `after`.
     pub fn step(&self, user: &UserName, act: &Act, call: Option<usize>, after: Result<State, StoreError>) {
         let after = match after {

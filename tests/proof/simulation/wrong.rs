@@ -1,12 +1,13 @@
 //! Wrong versions of the store's verbs, made by a store around the right one: mistakes of what an answer means.
+//! `mutants.rs` names all wrong versions; those that a request betrays are made in `mutations.rs`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rand::Rng;
 use rand::rngs::StdRng;
-use stream_manager::admission::{Denial, Start, StartRequest};
-use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::admission::{AtLimit, Denial, Start, StartRequest};
+use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::{
     LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
@@ -15,19 +16,41 @@ use stream_manager::store::{
 use super::world::World;
 use crate::mutants::Mutant;
 
-pub struct Wrong {
+/// Before every lease's expiry, so that a read shows all that nobody ended.
+const BEGINNING: Timestamp = Timestamp::from_epoch_ms(0);
+
+pub struct WrongStore {
     pub store: Arc<dyn LeaseStore>,
     pub mutant: Mutant,
     pub random: Mutex<StdRng>,
     pub world: Arc<World>,
 }
 
-impl Wrong {
+impl WrongStore {
     fn other_id(&self, request: &StartRequest) -> StartRequest {
         self.world.count("done wrong");
         let mut bytes = [0; 16];
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
         StartRequest { stream_id: StreamId::random(bytes), ..request.clone() }
+    }
+
+    /// A denial when those who once started hold all slots, although some of them have expired.
+    async fn denied_by_the_dead(
+        &self,
+        user: &UserName,
+        request: &StartRequest,
+        now: Timestamp,
+    ) -> Result<Option<Denial>> {
+        let UserStreams { own_limit, live: held } = self.store.streams(user, BEGINNING).await?;
+        let limit = own_limit.unwrap_or(request.default_limit);
+        let replaced = |lease: &Lease| {
+            let device = request.device_id.is_some() && request.device_id == lease.device_id;
+            device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
+        };
+        let kept = held.iter().filter(|lease| !replaced(lease)).count();
+        let some_dead = held.iter().any(|lease| !lease.is_live_at(now));
+        let denied = request.at_limit == AtLimit::Reject && some_dead && kept >= limit.get() as usize;
+        Ok(denied.then_some(Denial { limit, streams: held }))
     }
 
     /// As somebody would write it who takes "it did not work" for "there was no room".
@@ -39,10 +62,16 @@ impl Wrong {
 }
 
 #[async_trait]
-impl LeaseStore for Wrong {
+impl LeaseStore for WrongStore {
     async fn start(&self, user: &UserName, request: &StartRequest, room: Room, now: Timestamp) -> Result<Start> {
         if self.mutant == Mutant::KeyedRetryMakesSecondLease && request.fingerprint.is_some() {
             return self.store.start(user, &self.other_id(request), room, now).await;
+        }
+        if self.mutant == Mutant::DeadHoldTheirSlots
+            && let Some(denial) = self.denied_by_the_dead(user, request, now).await?
+        {
+            self.world.count("done wrong");
+            return Ok(Start::Denied(denial));
         }
         let start = self.store.start(user, request, room, now).await;
         match (self.mutant, &start) {
@@ -62,7 +91,13 @@ impl LeaseStore for Wrong {
         terms: LeaseTerms,
         now: Timestamp,
     ) -> Result<StreamState> {
-        self.store.heartbeat(user, id, terms, now).await
+        match (self.mutant, self.store.heartbeat(user, id, terms, now).await) {
+            (Mutant::ConflictIsEnding, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. })) => {
+                self.world.count("done wrong");
+                Ok(StreamState::NotFound)
+            }
+            (_, state) => state,
+        }
     }
 
     async fn stop(
