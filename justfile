@@ -29,7 +29,7 @@ prove:
 
 # Thousands of seeds, or some: just simulate 2000..2800
 simulate seeds:
-    PROOF_SEEDS={{seeds}} cargo test --release --test proof seeds_
+    PROOF_SEEDS={{seeds}} cargo test --release --test proof keep_every_rule
 
 # Search for inputs that break a parser: just fuzz 600 starts
 fuzz *arguments:

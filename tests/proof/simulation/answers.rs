@@ -1,5 +1,6 @@
 //! The oracle of answers: whether what a call answered was so at some instant between its beginning and its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stream_manager::admission::{AtLimit, Denial, Start, Started};
@@ -84,6 +85,12 @@ impl Window<'_> {
         }
         let limit = |state: &State| state.limit(self.default_limit) == started.limit;
         self.at_some_instant(limit, Rule::SuccessUnfounded, || format!("the limit was never {}", started.limit))?;
+        if anew {
+            let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
+            let by_it = |state: &State| state.lease(id) == Some(lease) && state.ended_by(id) == ended;
+            let what = || format!("{} did not end just{}", Short(id), shorts(&started.ended));
+            self.at_some_instant(by_it, Rule::SuccessUnfounded, what)?;
+        }
         for ended in &started.ended {
             let by_it = |state: &State| {
                 let ending = state.lease(*ended).and_then(|lease| lease.ending.as_ref());
@@ -184,3 +191,6 @@ impl Window<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

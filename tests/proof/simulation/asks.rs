@@ -3,7 +3,7 @@
 use std::fmt;
 
 use stream_manager::admission::{AtLimit, Start};
-use stream_manager::lease::StreamLimit;
+use stream_manager::lease::{StreamLimit, Timestamp};
 use stream_manager::limiter::{At, Limiter, StartOptions, Usage, UserLimit};
 use stream_manager::names::{DeviceId, StreamId, UserName};
 use stream_manager::store::{Result, Stop, StoppedBy, StreamState};
@@ -65,6 +65,15 @@ impl Ask {
 }
 
 impl Answer {
+    /// The instant at which it was decided, where the answer says so.
+    pub fn now(&self) -> Option<Timestamp> {
+        match self {
+            Self::Start(At { now, .. }) | Self::Beat(At { now, .. }) => Some(*now),
+            Self::Look(At { now, .. }) | Self::List(At { now, .. }) => Some(*now),
+            Self::Stop(_) | Self::Limit(_) | Self::LimitSet => None,
+        }
+    }
+
     /// What sort of answer it is, for the count of them.
     pub fn sort(&self) -> &'static str {
         match self {

@@ -70,6 +70,17 @@ impl Fate {
     }
 }
 
+impl Fate {
+    /// What to count when a write that this happens to is applied.
+    pub fn bites(self) -> Option<&'static str> {
+        match self {
+            Self::Late => Some("late, applied"),
+            Self::AnswerLost(_) => Some("answer lost, applied"),
+            _ => None,
+        }
+    }
+}
+
 impl Plan {
     pub fn of(weather: Weather, writes: bool, random: &mut StdRng) -> Self {
         let fate =

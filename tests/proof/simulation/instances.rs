@@ -75,14 +75,14 @@ impl Instances {
 
     /// One call of a client that waits no longer than `patience`.
     pub async fn call(&self, index: usize, ask: &Ask, patience: Duration) -> Result<Answer, NoAnswer> {
-        let (limiter, crashed) = {
+        let (limiter, crashed, clock) = {
             let instance = lock(&self.running[index]);
-            (Arc::clone(&instance.limiter), instance.crashed.clone())
+            (Arc::clone(&instance.limiter), instance.crashed.clone(), instance.clock)
         };
         if crashed.is_cancelled() {
             return Err(NoAnswer::Down);
         }
-        let call = self.world.begin(ask, index);
+        let call = self.world.begin(ask, index, clock);
         let gone = tokio::select! {
             biased;
             () = self.world.over.cancelled() => return Err(NoAnswer::Down),

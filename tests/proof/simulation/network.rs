@@ -85,7 +85,11 @@ async fn travel(table: Arc<Table>, request: Request, plan: Plan, sender: oneshot
                 sleep(plan.reading).await;
                 table.query(&request, &before)
             } else {
-                table.deliver(&request)
+                let (answer, applied) = table.applied(&request);
+                if applied && let Some(what) = plan.fate.bites() {
+                    table.world.count(what);
+                }
+                answer
             }
         }
     };
@@ -102,7 +106,9 @@ async fn travel(table: Arc<Table>, request: Request, plan: Plan, sender: oneshot
     _ = sender.send(Some(answer));
     if plan.fate == Fate::Twice {
         sleep(plan.again).await;
-        table.deliver(&request);
+        if table.applied(&request).1 {
+            table.world.count("twice, applied again");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The oracle of writes: whether the difference between two states of a user is explained by the one write between
 //! them. Written from the promises, not from the code that keeps them.
 
-use stream_manager::admission::AtLimit;
+use stream_manager::admission::{AtLimit, MAX_REMEMBERED};
 use stream_manager::lease::{EndReason, Ending, Lease, StreamLimit, Timestamp};
 use stream_manager::limiter::StartOptions;
 use stream_manager::names::StreamId;
@@ -59,12 +59,18 @@ impl Step<'_> {
         let explained = match self.act {
             Act::Stop { stream_id } => *stream_id == lease.stream_id && lease.ending.is_none(),
             // A start clears away what has expired, and forgets what was ended long before.
-            Act::Start { now, .. } => lease.ending.is_some() || lease.expires_at <= *now,
+            Act::Start { .. } if lease.ending.is_some() => self.remembers_enough(),
+            Act::Start { now, .. } => lease.expires_at <= *now,
             Act::Sweep { now } => lease.ttl_s * 1000 <= now.epoch_ms(),
             Act::Beat { .. } | Act::Evict { .. } | Act::Limit { .. } => false,
         };
         let what = || format!("{} was deleted by {}", Short(lease.stream_id), self.act);
         if explained { Ok(()) } else { Err(Rule::TakenEarly.broken(what())) }
+    }
+
+    /// Whether ended leases were only forgotten because there are many: players must learn of the others.
+    fn remembers_enough(&self) -> bool {
+        self.after.leases.values().filter(|lease| lease.ending.is_some()).count() >= MAX_REMEMBERED
     }
 
     fn changed(&self, old: &Lease, new: &Lease) -> Verdict {

@@ -26,6 +26,16 @@ pub enum Act {
     Sweep { now: Timestamp },
 }
 
+impl Act {
+    /// The instant that the request claims.
+    pub fn now(&self) -> Option<Timestamp> {
+        match self {
+            Self::Start { now, .. } | Self::Beat { now, .. } => Some(*now),
+            Self::Stop { .. } | Self::Evict { .. } | Self::Limit { .. } | Self::Sweep { .. } => None,
+        }
+    }
+}
+
 /// An id short enough for a line of a trace.
 pub struct Short(pub StreamId);
 
@@ -42,6 +52,15 @@ impl State {
     /// How many stored leases nobody ended: each of them some clock may still take for live.
     pub fn renewable(&self) -> usize {
         self.leases.values().filter(|lease| lease.ending.is_none()).count()
+    }
+
+    /// The streams that a start replaced or evicted.
+    pub fn ended_by(&self, start: StreamId) -> BTreeSet<StreamId> {
+        let by = |lease: &&Lease| {
+            let ended_by = lease.ending.as_ref().and_then(|ending| ending.ended_by.as_ref());
+            ended_by.is_some_and(|by| by.stream_id == start)
+        };
+        self.leases.values().filter(by).map(|lease| lease.stream_id).collect()
     }
 
     pub fn lease(&self, stream_id: StreamId) -> Option<&Lease> {

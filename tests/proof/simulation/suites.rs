@@ -60,7 +60,8 @@ const MET: [&str; 36] = [
     "twice",
 ];
 /// What the memory store cannot meet: its reads are one step, and it knows no tokens.
-const MET_ON_THE_TABLE: [&str; 2] = ["tokens known", "torn reads"];
+const MET_ON_THE_TABLE: [&str; 5] =
+    ["answer lost, applied", "late, applied", "twice, applied again", "tokens known", "torn reads"];
 
 /// What a search came to.
 pub struct Search {

@@ -51,8 +51,17 @@ impl Table {
         lock(&self.items).get(user).cloned().unwrap_or_default()
     }
 
+    /// Answers a request, and tells whether it changed what is stored.
+    pub fn applied(&self, request: &Request) -> (Answer, bool) {
+        let user = requests::user(&request.operation, &request.body);
+        let stored = || user.as_ref().map(|user| self.shown(user));
+        let before = stored();
+        let answer = self.deliver(request);
+        (answer, stored() != before)
+    }
+
     /// Answers a request, as one step unless a wrong version makes two of it.
-    pub fn deliver(&self, request: &Request) -> Answer {
+    fn deliver(&self, request: &Request) -> Answer {
         let token = request.body["ClientRequestToken"].as_str();
         if let (Some(tokens), Some(token)) = (&self.tokens, token)
             && lock(tokens).contains(token)

@@ -29,6 +29,7 @@ pub enum Rule {
     SuccessUnfounded,
     ListUnfounded,
     Stuck,
+    ClockIgnored,
     /// The store was asked for something that it cannot do: a mistake of the simulation itself.
     Misasked,
 }
@@ -58,6 +59,7 @@ impl Rule {
             Self::SuccessUnfounded => "a success was answered, and at no instant of the call was it so",
             Self::ListUnfounded => "a list showed what was stored at no instant of the call",
             Self::Stuck => "with all expired and no fault left, a user could not start exactly as many as the limit",
+            Self::ClockIgnored => "an instant was claimed that the instance's clock did not show during the call",
             Self::Misasked => "the store was asked for something that it cannot do",
         }
     }

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
+use stream_manager::clock::Clock;
+use stream_manager::lease::Timestamp;
 use stream_manager::limiter::Policy;
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::StoreError;
@@ -13,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::Window;
 use super::asks::{Answer, Ask, Verb};
+use super::clock::SkewedClock;
 use super::faults::{Plan, Weather};
 use super::oracle::Step;
-use super::state::{Act, Short, State};
+use super::state::{Act, Short, State, Until};
 use super::violation::{Rule, Violation};
 
 tokio::task_local! {
@@ -48,6 +51,9 @@ struct Call {
     ask: Ask,
     /// How many states the user had when it began.
     began: usize,
+    /// Of the instance that was asked, and what it showed then.
+    clock: SkewedClock,
+    began_at: Timestamp,
     made: Option<StreamId>,
 }
 
@@ -145,7 +151,7 @@ impl World {
         let asked = call.and_then(|call| self.inner().calls.get(call).map(|call| call.ask.clone()));
         let asked = asked.as_ref().and_then(Ask::start_options);
         let step = Step { before: &before, after: &after, act, asked, default_limit: self.policy.default_limit };
-        let verdict = step.check();
+        let verdict = self.by_the_clock(call, act.now()).and_then(|()| step.check());
         self.tally_step(&before, &after, act);
         if let Act::Start { stream_id, .. } = act
             && !before.leases.contains_key(stream_id)
@@ -195,11 +201,11 @@ impl World {
     }
 
     /// Remembers a call that begins now, and gives it its number.
-    pub fn begin(&self, ask: &Ask, instance: usize) -> usize {
+    pub fn begin(&self, ask: &Ask, instance: usize, clock: SkewedClock) -> usize {
         let mut inner = self.inner();
         let states = inner.users.entry(ask.user.clone()).or_insert_with(|| vec![Arc::default()]);
         let began = states.len();
-        inner.calls.push(Call { ask: ask.clone(), began, made: None });
+        inner.calls.push(Call { ask: ask.clone(), began, clock, began_at: clock.now(), made: None });
         let call = inner.calls.len() - 1;
         drop(inner);
         self.count("calls");
@@ -221,7 +227,7 @@ impl World {
         let verdict = match answer {
             Ok(answer) => {
                 self.count(answer.sort());
-                window.check(&ask, answer)
+                self.by_the_clock(Some(call), answer.now()).and_then(|()| window.check(&ask, answer))
             }
             Err(StoreError::Corrupt { key, problem }) => Err(Rule::NotAnItem.broken(format!("{key}: {problem}"))),
             Err(StoreError::NotApplied { refusal: stream_manager::store::Refusal::Rejected, detail }) => {
@@ -235,6 +241,16 @@ impl World {
         if let Err(Violation { rule, what }) = verdict {
             self.broken(rule.broken(format!("#{call} {ask}: {what}")));
         }
+    }
+
+    /// What a call says of the time was shown by its instance's clock since it began.
+    fn by_the_clock(&self, call: Option<usize>, claimed: Option<Timestamp>) -> Result<(), Violation> {
+        let inner = self.inner();
+        let (Some(call), Some(now)) = (call.and_then(|call| inner.calls.get(call)), claimed) else { return Ok(()) };
+        if (call.began_at..=call.clock.now()).contains(&now) {
+            return Ok(());
+        }
+        Err(Rule::ClockIgnored.broken(format!("{} was not between {} and now", Until(now), Until(call.began_at))))
     }
 
     pub fn broken(&self, violation: Violation) {
