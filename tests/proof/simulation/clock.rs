@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// When every run begins, by a clock that is right: traces show its last digits.
 const EPOCH_MS: i64 = 1_800_000_100_000;
 
+/// Before every lease's expiry, so that a read shows all that nobody ended.
+pub const BEGINNING: Timestamp = Timestamp::from_epoch_ms(0);
+
 #[derive(Clone, Copy, Debug)]
 pub struct SkewedClock {
     pub started: Instant,

@@ -13,6 +13,7 @@ use stream_manager::names::UserName;
 use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
+// Virtual time: it costs none, and is what the seed says.
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 

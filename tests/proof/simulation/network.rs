@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::json;
 use stream_manager::store::embedded::engine::Answer;
 use tokio::sync::oneshot;
+// Virtual time: it costs none, and is what the seed says.
 use tokio::time::sleep;
 
 use super::faults::{Fate, Plan};

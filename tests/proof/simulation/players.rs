@@ -9,6 +9,7 @@ use stream_manager::admission::{AtLimit, Start};
 use stream_manager::limiter::{At, StartOptions};
 use stream_manager::names::{DeviceId, IdempotencyKey, StreamId, UserName};
 use stream_manager::store::{StoppedBy, StreamState};
+// Virtual time: it costs none, and is what the seed says.
 use tokio::time::sleep;
 
 use super::asks::{Answer, Ask, Verb};

@@ -11,6 +11,7 @@ use stream_manager::lease::StreamLimit;
 use stream_manager::limiter::{At, StartOptions};
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::StoppedBy;
+// Virtual time: it costs none, and is what the seed says.
 use tokio::time::sleep;
 
 use super::asks::{Answer, Ask, Verb};

@@ -13,8 +13,10 @@ use stream_manager::store::{
     LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 use tokio::sync::oneshot;
+// Virtual time: it costs none, and is what the seed says.
 use tokio::time::{sleep, timeout};
 
+use super::clock::BEGINNING;
 use super::faults::Fate;
 use super::state::{Act, State};
 use super::world::{CALL, World};
@@ -27,8 +29,6 @@ pub struct Watched {
 
 /// How long a caller waits: as long as the SDK would.
 const PATIENCE: Duration = Duration::from_millis(1800);
-/// Before every lease's expiry, so that a read shows all that nobody ended.
-const BEGINNING: Timestamp = Timestamp::from_epoch_ms(0);
 
 impl Watched {
     /// Forgets what the store's own sweep lets go at `now`.

@@ -13,11 +13,9 @@ use stream_manager::store::{
     LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 
+use super::clock::BEGINNING;
 use super::world::World;
 use crate::mutants::Mutant;
-
-/// Before every lease's expiry, so that a read shows all that nobody ended.
-const BEGINNING: Timestamp = Timestamp::from_epoch_ms(0);
 
 pub struct WrongStore {
     pub store: Arc<dyn LeaseStore>,

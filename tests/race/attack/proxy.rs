@@ -59,6 +59,7 @@ impl Proxy {
     /// Cuts every connection and refuses new ones for a while.
     pub async fn refuse(self: &Arc<Self>, duration: Duration) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        // How long the fault lasts: real processes have no other clock.
         tokio::time::sleep(duration).await;
         self.listen().await;
     }
@@ -72,6 +73,7 @@ impl Proxy {
                 Ok(listener) => break listener,
                 Err(error) => assert!(Instant::now() < patience, "cannot listen again: {error}"),
             }
+            // Connections that were cut hold the port for a moment.
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = open.clone();
@@ -102,6 +104,7 @@ impl Proxy {
             let exchanged = tokio::spawn(async move {
                 let _under_way = under_way;
                 if matches!(fault, Some(Fault::LateRequest | Fault::Zombie)) {
+                    // The fault itself.
                     tokio::time::sleep(after).await;
                 }
                 proxy.exchange(number, request, store, fault).await
@@ -112,6 +115,7 @@ impl Proxy {
             }
             let Ok(Some((answer, kept))) = exchanged.await else { return };
             if fault == Some(Fault::LateAnswer) {
+                // The fault itself.
                 tokio::time::sleep(after).await;
             }
             let whole = if fault == Some(Fault::CutAnswer) { answer.len() / 2 } else { answer.len() };
