@@ -1,12 +1,17 @@
 //! Time: the only file that reads a clock. Everything below the limiter gets `now` as a parameter.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::lease::Timestamp;
 
 pub trait Clock: Send + Sync {
+    /// By the calendar; may jump either way when somebody sets it.
     fn now(&self) -> Timestamp;
+
+    /// Since some moment in the past; never goes back.
+    fn monotonic(&self) -> Duration;
 }
 
 /// The host's clock.
@@ -27,6 +32,11 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_epoch_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Stopwatch> = LazyLock::new(Stopwatch::start);
+        START.0.elapsed()
+    }
 }
 
 impl ManualClock {
@@ -42,6 +52,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_epoch_ms(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.now().epoch_ms()).unwrap_or(0))
     }
 }
 

@@ -2,10 +2,14 @@
 
 mod answers;
 mod app;
+pub mod auth;
+pub mod cors;
 mod health;
 mod input;
 mod limits;
+mod places;
 pub mod problems;
+pub mod rate;
 mod routes;
 pub mod server;
 mod streams;
@@ -22,9 +26,12 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 
 pub use self::app::{App, Bounds};
+use self::auth::Tokens;
+use self::cors::Origins;
 use self::health::HealthApi;
 pub use self::health::Readiness;
 use self::limits::LimitsApi;
+use self::rate::Rates;
 use self::routes::Routes;
 use self::streams::StreamsApi;
 use crate::clock::ManualClock;
@@ -32,9 +39,22 @@ use crate::limiter::{Limiter, Policy};
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 
+/// What the public routes are made of.
+pub struct Parts {
+    pub limiter: Arc<Limiter>,
+    pub readiness: Arc<Readiness>,
+    pub metrics: Arc<Metrics>,
+    /// None: no tokens are asked for.
+    pub tokens: Option<Arc<Tokens>>,
+    pub rates: Rates,
+    pub origins: Origins,
+    pub bounds: Bounds,
+}
+
 /// The public routes: the API, its document, and Swagger UI.
-pub fn app(limiter: Arc<Limiter>, readiness: Arc<Readiness>, metrics: Arc<Metrics>, bounds: Bounds) -> App {
-    let service = api(limiter, readiness);
+pub fn app(parts: Parts) -> App {
+    let Parts { limiter, readiness, metrics, tokens: _, rates, origins, bounds } = parts;
+    let service = api(limiter, readiness, rates);
     let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
@@ -50,7 +70,7 @@ pub fn app(limiter: Arc<Limiter>, readiness: Arc<Readiness>, metrics: Arc<Metric
         .at("/v1/*path", Arc::clone(&operations))
         .at("/health", Arc::clone(&operations))
         .at("/health/*path", operations);
-    App::new(endpoint, routes, metrics, bounds)
+    App::new(endpoint, routes, origins, metrics, bounds)
 }
 
 /// The OpenAPI document, as it is served at `/openapi.json`.
@@ -59,7 +79,7 @@ pub fn openapi_document() -> String {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    closed(&api(Arc::new(limiter), Arc::default()).spec())
+    closed(&api(Arc::new(limiter), Arc::default(), Rates::unbounded()).spec())
 }
 
 /// Says of both request bodies that they take no unknown fields: poem-openapi has no word for it. In the text, because
@@ -73,8 +93,12 @@ fn closed(document: &str) -> String {
     })
 }
 
-fn api(limiter: Arc<Limiter>, readiness: Arc<Readiness>) -> OpenApiService<(StreamsApi, LimitsApi, HealthApi), ()> {
-    let streams = StreamsApi { limiter: Arc::clone(&limiter) };
+fn api(
+    limiter: Arc<Limiter>,
+    readiness: Arc<Readiness>,
+    rates: Rates,
+) -> OpenApiService<(StreamsApi, LimitsApi, HealthApi), ()> {
+    let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
     let apis = (streams, LimitsApi { limiter }, HealthApi { readiness });
     OpenApiService::new(apis, "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
 }
@@ -88,7 +112,8 @@ pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
         Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
     });
     // Counts its own requests apart: a scrape must not see itself.
-    App::new(Route::new().at("/metrics", get(exposition)), Routes::management(), Arc::default(), bounds)
+    let endpoint = Route::new().at("/metrics", get(exposition));
+    App::new(endpoint, Routes::management(), Origins::default(), Arc::default(), bounds)
 }
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\

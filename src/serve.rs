@@ -9,7 +9,9 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use stream_manager::clock::{Clock, SystemClock};
 use stream_manager::config::{Config, StoreKind};
-use stream_manager::http::{self, Readiness, server};
+use stream_manager::http::cors::Origins;
+use stream_manager::http::rate::Rates;
+use stream_manager::http::{self, Parts, Readiness, server};
 use stream_manager::limiter::Limiter;
 use stream_manager::metrics::Metrics;
 use stream_manager::migrate;
@@ -36,19 +38,27 @@ pub async fn serve(config: &Config) -> Result<()> {
     let mut stop = StopSignal::new()?;
     let service = tokio::select! {
         service = Service::start(config) => service?,
-        () = stop.received() => return Ok(()),
+        _ = stop.received() => return Ok(()),
     };
     let Service { mut players, operators, readiness, stopping, engine } = service;
-    tokio::select! {
-        () = stop.received() => {}
+    let signal = tokio::select! {
+        signal = stop.received() => signal,
         ended = &mut players => anyhow::bail!("the server ended by itself: {ended:?}"),
+    };
+    readiness.drain();
+    // Nobody balances load to a terminal.
+    if signal == SignalKind::terminate() && config.server.deregistration_s > 0 {
+        info!(deregistration_s = config.server.deregistration_s, "not ready any more: still accepting for a moment");
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(config.server.deregistration_s)) => {}
+            _ = stop.received() => {}
+        }
     }
     info!("stopping: finishing what is in flight");
-    readiness.drain();
     stopping.cancel();
     let finished = tokio::select! {
         finished = players => finished?,
-        () = stop.received() => false,
+        _ = stop.received() => false,
     };
     operators.abort();
     _ = operators.await;
@@ -77,6 +87,7 @@ type CloseEngine = Box<dyn FnOnce(Duration) -> bool + Send>;
 
 impl Service {
     async fn start(config: &Config) -> Result<Self> {
+        allow_connections(config.server.max_connections);
         let public = listen(config.server.bind, "server.bind").await?;
         let management = listen(config.server.management_bind, "server.management_bind").await?;
         let readiness = Arc::new(Readiness::default());
@@ -84,8 +95,17 @@ impl Service {
         let clock = Arc::new(SystemClock);
         let (store, engine) = open_store(config, &readiness, clock.clone()).await?;
         let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
+        let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
         let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
-        let app = Arc::new(http::app(limiter, Arc::clone(&readiness), Arc::clone(&metrics), config.bounds()));
+        let app = Arc::new(http::app(Parts {
+            limiter,
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            tokens: None,
+            rates,
+            origins: Origins::new(&config.cors.allowed_origins),
+            bounds: config.bounds(),
+        }));
         let operators = Arc::new(http::management(Arc::clone(&metrics), config.bounds()));
 
         let address = public.local_addr()?;
@@ -98,6 +118,21 @@ impl Service {
         let operators = tokio::spawn(server::serve(management, operators, apart, settings, stopping.clone()));
         let players = tokio::spawn(server::serve(public, app, metrics, settings, stopping.clone()));
         Ok(Self { players, operators, readiness, stopping, engine })
+    }
+}
+
+/// Each connection takes a file descriptor, and many systems allow a process a thousand unless it asks for more.
+fn allow_connections(max_connections: u64) {
+    // For the store, its own connections, and the log.
+    const OTHERS: u64 = 256;
+    let needed = max_connections + OTHERS;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(allowed) if allowed >= needed => {}
+        Ok(allowed) => warn!(
+            allowed,
+            "fewer file descriptors than server.max_connections needs: raise the limit (ulimit -Hn), or lower the setting"
+        ),
+        Err(error) => warn!(%error, "cannot tell how many file descriptors are allowed"),
     }
 }
 
@@ -119,10 +154,10 @@ impl StopSignal {
         Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
     }
 
-    async fn received(&mut self) {
+    async fn received(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
         }
     }
 }

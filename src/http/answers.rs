@@ -96,13 +96,18 @@ macro_rules! problems {
 }
 
 problems! {
-    StartProblems: InvalidRequest, StreamLimitReached, StreamEnded, PayloadTooLarge, UnsupportedMediaType,
-        IdempotencyKeyReused, Internal, StoreUnavailable, Overloaded;
-    StreamProblems: InvalidRequest, StreamNotFound, StreamEnded, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
-    UserProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable, Overloaded;
-    SetLimitProblems: InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Internal, StoreUnavailable, Overloaded;
+    StartProblems: InvalidRequest, Unauthorized, Forbidden, StreamLimitReached, StreamEnded, PayloadTooLarge,
+        UnsupportedMediaType, IdempotencyKeyReused, TooManyRequests, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
+    HeartbeatProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge,
+        TooManyRequests, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
+    StreamProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge, Internal,
+        StoreUnavailable, KeysUnavailable, Overloaded;
+    UserProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, Internal, StoreUnavailable, KeysUnavailable,
+        Overloaded;
+    SetLimitProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, UnsupportedMediaType, Internal,
+        StoreUnavailable, KeysUnavailable, Overloaded;
     LiveProblems: InvalidRequest, PayloadTooLarge, Internal;
-    ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable;
+    ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable, KeysUnavailable;
 }
 
 impl<P: Problems> From<Problem> for Failure<P> {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use poem::endpoint::BoxEndpoint;
 use poem::error::{MethodNotAllowedError, NotFoundError};
-use poem::http::{HeaderName, HeaderValue, StatusCode, header};
+use poem::http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use poem::{Body, Endpoint, EndpointExt, Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
+use super::cors::Origins;
+use super::places::{Place, Places, Priority};
 use super::problems::{Problem, ProblemCode};
 use super::routes::Routes;
 use crate::clock::Stopwatch;
@@ -24,8 +25,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct App {
     endpoint: Arc<BoxEndpoint<'static>>,
     routes: Routes,
+    origins: Origins,
     metrics: Arc<Metrics>,
-    in_flight: Arc<Semaphore>,
+    places: Arc<Places>,
     bounds: Bounds,
     /// Answers and operations that go on though nobody may wait for them any more.
     pub tasks: TaskTracker,
@@ -38,26 +40,21 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
-/// A request's place, until its operation has ended, whether or not anybody still waits for it.
-struct InFlight {
-    metrics: Arc<Metrics>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.metrics.in_flight.dec();
-    }
-}
-
 impl App {
-    pub fn new(endpoint: impl Endpoint + 'static, routes: Routes, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+    pub fn new(
+        endpoint: impl Endpoint + 'static,
+        routes: Routes,
+        origins: Origins,
+        metrics: Arc<Metrics>,
+        bounds: Bounds,
+    ) -> Self {
         let endpoint = Arc::new(endpoint.map_to_response().boxed());
         Self {
             endpoint,
             routes,
+            origins,
+            places: Places::new(bounds.max_in_flight, Arc::clone(&metrics)),
             metrics,
-            in_flight: Arc::new(Semaphore::new(bounds.max_in_flight)),
             bounds,
             tasks: TaskTracker::new(),
         }
@@ -75,7 +72,11 @@ impl App {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.operation(method.as_str(), &path);
         let span = info_span!("request", request_id, route);
-        let answered = self.operate(request).instrument(span.clone()).await;
+        let cross_origin = self.origins.headers(request.headers());
+        let answered = match self.origins.preflight(&method, request.headers()) {
+            Some(preflight) => Ok(preflight),
+            None => self.operate(request, Priority::of(route)).instrument(span.clone()).await,
+        };
 
         let mut response = span.in_scope(|| match answered {
             Ok(response) => response,
@@ -86,17 +87,19 @@ impl App {
             headers.insert(REQUEST_ID, value);
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(cross_origin);
         let (status, seconds) = (response.status().as_u16(), watch.seconds());
         self.metrics.request(route, status, seconds);
         span.in_scope(|| debug!(%method, path, status, ms = seconds * 1000.0, "answered"));
         response
     }
 
-    async fn operate<B>(&self, request: poem::http::Request<B>) -> Result<Response, Problem>
+    async fn operate<B>(&self, request: poem::http::Request<B>, priority: Priority) -> Result<Response, Problem>
     where
         B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        check_host(&request)?;
         check_escapes(request.uri().path())?;
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
@@ -105,11 +108,11 @@ impl App {
             .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
 
         // After the body, so that a slow one takes nobody's place.
-        let in_flight = self.enter(&path)?;
+        let place = self.enter(priority)?;
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
             let answered = endpoint.call(request).await;
-            drop(in_flight);
+            drop(place);
             answered
         };
         let operation = self.tasks.spawn(operation.in_current_span());
@@ -126,17 +129,9 @@ impl App {
         }
     }
 
-    /// A place among the requests in flight, if there is one.
-    fn enter(&self, path: &str) -> Result<InFlight, Problem> {
-        // Health is asked most when there is most to do, and costs nothing.
-        let permit = if path == "/health" || path.starts_with("/health/") {
-            None
-        } else {
-            let overloaded = |_| Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");
-            Some(Arc::clone(&self.in_flight).try_acquire_owned().map_err(overloaded)?)
-        };
-        self.metrics.in_flight.inc();
-        Ok(InFlight { metrics: Arc::clone(&self.metrics), _permit: permit })
+    fn enter(&self, priority: Priority) -> Result<Place, Problem> {
+        let overloaded = || Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");
+        self.places.enter(priority).ok_or_else(overloaded)
     }
 
     /// The request with its body in memory.
@@ -197,4 +192,15 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
         return Err(Problem::new(ProblemCode::InvalidRequest, "the path has a broken percent escape"));
     }
     Ok(())
+}
+
+/// Whoever routes by `Host` must find the one that the client meant (RFC 9112, section 3.2).
+fn check_host<B>(request: &poem::http::Request<B>) -> Result<(), Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let reason = match (request.version(), hosts.next(), hosts.next()) {
+        (_, Some(_), Some(_)) => "must be sent once",
+        (Version::HTTP_11, None, _) if request.uri().authority().is_none() => "must be sent",
+        _ => return Ok(()),
+    };
+    Err(Problem::field("Host", reason))
 }

@@ -10,6 +10,8 @@ use super::wire::{EndedByObject, FieldError, ProblemObject, Restart, StreamObjec
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemCode {
     InvalidRequest,
+    Unauthorized,
+    Forbidden,
     StreamNotFound,
     RouteNotFound,
     MethodNotAllowed,
@@ -18,8 +20,10 @@ pub enum ProblemCode {
     PayloadTooLarge,
     UnsupportedMediaType,
     IdempotencyKeyReused,
+    TooManyRequests,
     Internal,
     StoreUnavailable,
+    KeysUnavailable,
     Overloaded,
 }
 
@@ -46,11 +50,17 @@ pub struct Extra {
     pub ended_by: Option<EndedByObject>,
     /// The `Allow` header.
     pub allow: Option<String>,
+    /// The `Retry-After` header, where it is known better than by the code.
+    pub retry_after_s: Option<u32>,
+    /// The `WWW-Authenticate` header (RFC 6750, section 3).
+    pub www_authenticate: Option<String>,
 }
 
 impl ProblemCode {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
         Self::StreamNotFound,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
@@ -59,8 +69,10 @@ impl ProblemCode {
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::IdempotencyKeyReused,
+        Self::TooManyRequests,
         Self::Internal,
         Self::StoreUnavailable,
+        Self::KeysUnavailable,
         Self::Overloaded,
     ];
 
@@ -68,6 +80,8 @@ impl ProblemCode {
     const fn entry(self) -> (&'static str, u16, &'static str) {
         match self {
             Self::InvalidRequest => ("invalid-request", 400, "The request is not valid"),
+            Self::Unauthorized => ("unauthorized", 401, "A valid token is needed"),
+            Self::Forbidden => ("forbidden", 403, "The token does not allow this"),
             Self::StreamNotFound => ("stream-not-found", 404, "No such stream"),
             Self::RouteNotFound => ("route-not-found", 404, "No such route"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "The route has no such method"),
@@ -78,8 +92,12 @@ impl ProblemCode {
             Self::IdempotencyKeyReused => {
                 ("idempotency-key-reused", 422, "The idempotency key came with another request")
             }
+            Self::TooManyRequests => ("too-many-requests", 429, "The user asks too often"),
             Self::Internal => ("internal", 500, "The service failed"),
             Self::StoreUnavailable => ("store-unavailable", 503, "The store did not answer in time"),
+            Self::KeysUnavailable => {
+                ("keys-unavailable", 503, "The keys that tokens are checked with are not there yet")
+            }
             Self::Overloaded => ("overloaded", 503, "The service has too much to do"),
         }
     }
@@ -99,7 +117,7 @@ impl ProblemCode {
     /// Seconds after which to try again, for problems that pass.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            Self::StoreUnavailable | Self::Overloaded => Some(1),
+            Self::TooManyRequests | Self::StoreUnavailable | Self::KeysUnavailable | Self::Overloaded => Some(1),
             _ => None,
         }
     }
@@ -162,7 +180,7 @@ impl Problem {
     }
 
     fn object(self, request_id: &str) -> ProblemObject {
-        let Extra { errors, restart, limit, count, streams, slot_frees_in_seconds, reason, ended_by, allow: _ } =
+        let Extra { errors, restart, limit, count, streams, slot_frees_in_seconds, reason, ended_by, .. } =
             *self.extra;
         ProblemObject {
             r#type: format!("urn:stream-manager:problem:{}", self.code.code()),
@@ -192,8 +210,10 @@ impl Problem {
                 _ => tracing::warn!(code = self.code.code(), cause, "request failed"),
             }
         }
-        let retry_after_s = self.extra.slot_frees_in_seconds.or(self.code.retry_after_s());
-        let allow = self.extra.allow.clone();
+        let extra = &self.extra;
+        let retry_after_s = extra.retry_after_s.or(extra.slot_frees_in_seconds).or(self.code.retry_after_s());
+        let texts =
+            [(header::ALLOW, extra.allow.clone()), (header::WWW_AUTHENTICATE, extra.www_authenticate.clone())];
         let mut response = poem_openapi::payload::Json(self.object(request_id)).into_response();
         response.set_status(status);
         let headers = response.headers_mut();
@@ -201,8 +221,10 @@ impl Problem {
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
-            headers.insert(header::ALLOW, allow);
+        for (name, text) in texts {
+            if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+                headers.insert(name, value);
+            }
         }
         response
     }

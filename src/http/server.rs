@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -20,10 +21,17 @@ use crate::metrics::Metrics;
 pub struct ServerSettings {
     /// Also bounds how long a kept-alive connection may be idle.
     pub header_read_timeout: Duration,
+    /// How long a client may leave an answer unread.
+    pub write_timeout: Duration,
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
     pub max_connections: usize,
     /// How long requests in flight may go on after the stop.
     pub drain: Duration,
 }
+
+/// How long the last answers may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` is cancelled, then lets the requests in flight finish. Returns whether all did in time.
 pub async fn serve(
@@ -39,8 +47,8 @@ pub async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout)
         .half_close(true)
-        .max_headers(64)
-        .max_buf_size(32 * 1024);
+        .max_headers(settings.max_headers)
+        .max_buf_size(settings.max_head_bytes);
 
     loop {
         let (stream, permit) = tokio::select! {
@@ -55,6 +63,9 @@ pub async fn serve(
             let answer = app.tasks.clone().spawn(async move { app.answer(request).await });
             async move { answer.await.map(poem::http::Response::from) }
         });
+        // hyper waits for ever for a client that does not read.
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        stream.as_mut().set_write_timeout_pinned(Some(settings.write_timeout));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
@@ -68,11 +79,11 @@ pub async fn serve(
     }
     drop(listener);
     app.tasks.close();
-    let drained = async {
-        graceful.shutdown().await;
-        app.tasks.wait().await;
-    };
-    tokio::time::timeout(settings.drain, drained).await.is_ok()
+    let closing = tokio::spawn(graceful.shutdown());
+    let answered = tokio::time::timeout(settings.drain, app.tasks.wait()).await.is_ok();
+    // Whoever is still connected now has sent half a head, or does not read: there is nothing to wait for.
+    _ = tokio::time::timeout(LAST_WORDS, closing).await;
+    answered
 }
 
 /// The next connection, once there is room for one.

@@ -7,11 +7,12 @@ use poem_openapi::payload::Json;
 use poem_openapi::{OpenApi, Tags};
 
 use super::answers::{
-    CountAnswer, DoneAnswer, Failure, StartAnswer, StartProblems, StreamAnswer, StreamProblems, StreamsAnswer,
-    UserProblems,
+    CountAnswer, DoneAnswer, Failure, HeartbeatProblems, StartAnswer, StartProblems, StreamAnswer, StreamProblems,
+    StreamsAnswer, UserProblems,
 };
 use super::input::{EvictInput, KeyInput, Path, StartInput};
 use super::problems::{Problem, ProblemCode};
+use super::rate::Rates;
 use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};
 use crate::admission::{Denial, Start, Started};
 use crate::lease::{EndReason, Lease, Timestamp};
@@ -21,6 +22,7 @@ use crate::store::{StoppedBy, StoreError, StreamState};
 
 pub struct StreamsApi {
     pub limiter: Arc<Limiter>,
+    pub rates: Rates,
 }
 
 #[derive(Tags)]
@@ -54,6 +56,7 @@ impl StreamsApi {
         body: StartInput,
     ) -> Result<StartAnswer, Failure<StartProblems>> {
         let user = user.0;
+        self.rates.start(&user)?;
         let keyed = key.0.is_some();
         let options = body.into_options(key)?;
         let At { now, answer } = self.limiter.start(&user, options).await.map_err(store_problem)?;
@@ -116,7 +119,7 @@ impl StreamsApi {
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
         let user = user.0;
         let at = self.limiter.stream(&user, stream.0).await.map_err(store_problem)?;
-        self.state(&user, at)
+        Ok(self.state(&user, at)?)
     }
 
     /// Renew a stream
@@ -134,10 +137,11 @@ impl StreamsApi {
         &self,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
-    ) -> Result<StreamAnswer, Failure<StreamProblems>> {
+    ) -> Result<StreamAnswer, Failure<HeartbeatProblems>> {
         let user = user.0;
+        self.rates.heartbeat(&user)?;
         let at = self.limiter.heartbeat(&user, stream.0).await.map_err(store_problem)?;
-        self.state(&user, at)
+        Ok(self.state(&user, at)?)
     }
 
     /// Stop a stream, or evict it
@@ -194,14 +198,14 @@ impl StreamsApi {
         }
     }
 
-    fn state(&self, user: &UserName, at: At<StreamState>) -> Result<StreamAnswer, Failure<StreamProblems>> {
+    fn state(&self, user: &UserName, at: At<StreamState>) -> Result<StreamAnswer, Problem> {
         match at.answer {
             StreamState::Live(lease) => Ok(StreamAnswer::Live(Json(self.stream_object(user, &lease, at.now)))),
-            StreamState::Over(lease) => Err(ended(&lease).into()),
+            StreamState::Over(lease) => Err(ended(&lease)),
             StreamState::NotFound => {
                 let mut problem = Problem::new(ProblemCode::StreamNotFound, "the user has no such stream");
                 problem.extra.restart = Some(Restart::Auto);
-                Err(problem.into())
+                Err(problem)
             }
         }
     }

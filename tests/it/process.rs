@@ -23,6 +23,7 @@ pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(BINARY);
     command.current_dir(folder).env_clear().kill_on_drop(true).stderr(Stdio::piped()).stdout(Stdio::piped());
     command.env("STREAM_MANAGER__SERVER__BIND", "127.0.0.1:0");
+    command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", "0");
     command.env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", "127.0.0.1:0");
     command
 }

@@ -9,8 +9,10 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
+use stream_manager::http::cors::Origins;
+use stream_manager::http::rate::Rates;
 use stream_manager::http::server::{self, ServerSettings};
-use stream_manager::http::{self, Bounds, Readiness};
+use stream_manager::http::{self, Bounds, Parts, Readiness};
 use stream_manager::lease::Timestamp;
 use stream_manager::limiter::{Limiter, Policy};
 use stream_manager::metrics::Metrics;
@@ -57,12 +59,23 @@ impl TestServer {
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
         let readiness = Arc::new(Readiness::default());
-        let app = http::app(Arc::new(limiter), Arc::clone(&readiness), Arc::clone(&metrics), bounds);
+        let app = http::app(Parts {
+            limiter: Arc::new(limiter),
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            tokens: None,
+            rates: Rates::unbounded(),
+            origins: Origins::default(),
+            bounds,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let settings = ServerSettings {
             header_read_timeout: Duration::from_millis(500),
+            write_timeout: Duration::from_millis(500),
+            max_head_bytes: 32 * 1024,
+            max_headers: 64,
             max_connections: 100,
             drain: Duration::from_secs(2),
         };

@@ -1,5 +1,7 @@
 //! Clocks that are wrong: off by a constant, and running a little too fast or too slow, on tokio's virtual time.
 
+use std::time::Duration;
+
 use stream_manager::clock::Clock;
 use stream_manager::lease::Timestamp;
 use tokio::time::Instant;
@@ -27,5 +29,9 @@ impl Clock for SkewedClock {
     fn now(&self) -> Timestamp {
         let elapsed = self.started.elapsed().as_millis() as i64;
         Timestamp::from_epoch_ms(EPOCH_MS + elapsed + self.offset_ms + elapsed * self.drift_ppm / 1_000_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
     }
 }
