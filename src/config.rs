@@ -115,6 +115,7 @@ impl Config {
 
     pub fn bounds(&self) -> Bounds {
         Bounds {
+            max_uri_bytes: size(self.server.max_uri_bytes),
             max_body_bytes: size(self.server.max_body_bytes),
             max_in_flight: size(self.server.max_in_flight),
             request_timeout: Duration::from_secs(self.server.request_timeout_s),

@@ -21,6 +21,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     within("server.write_timeout_s", server.write_timeout_s, 1, 3600)?;
     within("server.max_head_bytes", server.max_head_bytes, 8192, 1_048_576)?;
     within("server.max_headers", server.max_headers, 16, 1000)?;
+    within("server.max_uri_bytes", server.max_uri_bytes, 1024, 65_534)?;
     within("server.max_body_bytes", server.max_body_bytes, 1024, 1_048_576)?;
     within("server.max_connections", server.max_connections, 1, 1_000_000)?;
     within("server.max_in_flight", server.max_in_flight, 1, 100_000)?;

@@ -41,6 +41,8 @@ pub struct Server {
     #[serde(deserialize_with = "whole")]
     pub max_headers: u64,
     #[serde(deserialize_with = "whole")]
+    pub max_uri_bytes: u64,
+    #[serde(deserialize_with = "whole")]
     pub max_body_bytes: u64,
     #[serde(deserialize_with = "whole")]
     pub max_connections: u64,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use poem::endpoint::BoxEndpoint;
 use poem::error::{MethodNotAllowedError, NotFoundError};
-use poem::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use poem::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use poem::{Body, Endpoint, EndpointExt, Request, Response};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span};
@@ -35,6 +35,7 @@ pub struct App {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    pub max_uri_bytes: usize,
     pub max_body_bytes: usize,
     pub max_in_flight: usize,
     pub request_timeout: Duration,
@@ -100,6 +101,7 @@ impl App {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         check_host(&request)?;
+        self.check_length(request.uri())?;
         check_escapes(request.uri().path())?;
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
@@ -127,6 +129,17 @@ impl App {
                 Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
             }
         }
+    }
+
+    fn check_length(&self, uri: &Uri) -> Result<(), Problem> {
+        let (length, max) = (uri.path_and_query().map_or(0, |path| path.as_str().len()), self.bounds.max_uri_bytes);
+        if length <= max {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemCode::InvalidRequest,
+            format!("path and query must have at most {max} bytes together"),
+        ))
     }
 
     fn enter(&self, priority: Priority) -> Result<Place, Problem> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
 use stream_manager::http::cors::Origins;
-use stream_manager::http::rate::Rates;
+use stream_manager::http::rate::{RateSettings, Rates};
 use stream_manager::http::server::{self, ServerSettings};
 use stream_manager::http::{self, Bounds, Parts, Readiness};
 use stream_manager::lease::Timestamp;
@@ -27,10 +27,34 @@ pub struct TestServer {
     pub address: std::net::SocketAddr,
     pub clock: Arc<ManualClock>,
     pub readiness: Arc<Readiness>,
+    pub metrics: Arc<Metrics>,
     client: reqwest::Client,
     document: Value,
     pub stop: CancellationToken,
     pub serving: JoinHandle<bool>,
+}
+
+/// What a server is started with.
+pub struct Setup {
+    pub store: Arc<dyn LeaseStore>,
+    pub clock: Arc<ManualClock>,
+    pub rates: RateSettings,
+    pub origins: Vec<String>,
+    pub bounds: Bounds,
+    pub settings: ServerSettings,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            store: Arc::new(MemoryStore::new()),
+            clock: Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000))),
+            rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
+            origins: Vec::new(),
+            bounds: BOUNDS,
+            settings: SETTINGS,
+        }
+    }
 }
 
 /// An answer as tests compare it: without what differs each time.
@@ -41,20 +65,37 @@ pub struct Answer {
     pub body: Value,
 }
 
-pub const BOUNDS: Bounds =
-    Bounds { max_body_bytes: 16384, max_in_flight: 64, request_timeout: Duration::from_millis(900) };
+pub const BOUNDS: Bounds = Bounds {
+    max_uri_bytes: 4096,
+    max_body_bytes: 16384,
+    max_in_flight: 64,
+    request_timeout: Duration::from_millis(900),
+};
+
+pub const SETTINGS: ServerSettings = ServerSettings {
+    header_read_timeout: Duration::from_millis(500),
+    write_timeout: Duration::from_millis(500),
+    max_head_bytes: 32 * 1024,
+    max_headers: 64,
+    max_connections: 100,
+    drain: Duration::from_secs(2),
+};
 
 impl TestServer {
     pub async fn start() -> Self {
-        Self::on(Arc::new(MemoryStore::new()), BOUNDS).await
+        Self::set_up(Setup::default()).await
     }
 
     pub async fn on(store: Arc<dyn LeaseStore>, bounds: Bounds) -> Self {
-        let clock = Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000)));
-        Self::with_clock(store, clock, bounds).await
+        Self::set_up(Setup { store, bounds, ..Setup::default() }).await
     }
 
     pub async fn with_clock(store: Arc<dyn LeaseStore>, clock: Arc<ManualClock>, bounds: Bounds) -> Self {
+        Self::set_up(Setup { store, clock, bounds, ..Setup::default() }).await
+    }
+
+    pub async fn set_up(setup: Setup) -> Self {
+        let Setup { store, clock, rates, origins, bounds, settings } = setup;
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
@@ -64,26 +105,19 @@ impl TestServer {
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             tokens: None,
-            rates: Rates::unbounded(),
-            origins: Origins::default(),
+            rates: Rates::new(rates, &(Arc::clone(&clock) as _)),
+            origins: Origins::new(&origins),
             bounds,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        let settings = ServerSettings {
-            header_read_timeout: Duration::from_millis(500),
-            write_timeout: Duration::from_millis(500),
-            max_head_bytes: 32 * 1024,
-            max_headers: 64,
-            max_connections: 100,
-            drain: Duration::from_secs(2),
-        };
-        let serving = tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, stop.clone()));
+        let counted = Arc::clone(&metrics);
+        let serving = tokio::spawn(server::serve(listener, Arc::new(app), counted, settings, stop.clone()));
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let document = serde_json::from_str(&http::openapi_document()).expect("a document");
-        Self { address, clock, readiness, client, document, stop, serving }
+        Self { address, clock, readiness, metrics, client, document, stop, serving }
     }
 
     pub async fn call(&self, method: &str, path: &str) -> Answer {
@@ -107,8 +141,9 @@ impl TestServer {
         let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         assert_eq!(text("cache-control").as_deref(), Some("no-store"), "on every answer");
         let request_id = text("x-request-id").expect("on every answer");
-        let shown = ["allow", "content-type", "idempotency-replayed", "location", "retry-after"];
-        let headers = shown.into_iter().filter_map(|name| Some((name.to_owned(), text(name)?))).collect();
+        let hidden = ["cache-control", "content-length", "date", "x-request-id"];
+        let shown = response.headers().keys().map(|name| name.as_str()).filter(|name| !hidden.contains(name));
+        let headers = shown.filter_map(|name| Some((name.to_owned(), text(name)?))).collect();
         let body = response.bytes().await.expect("a body");
         let mut body = match serde_json::from_slice(&body) {
             Ok(json) => json,

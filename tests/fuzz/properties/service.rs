@@ -78,8 +78,12 @@ impl Service {
         let random = StdRng::seed_from_u64(7);
         let store = Arc::new(MemoryStore::new());
         let limiter = Limiter::new(store, clock, random, Arc::clone(&metrics), Policy::default());
-        let bounds =
-            Bounds { max_body_bytes: MAX_BODY_BYTES, max_in_flight: 8, request_timeout: Duration::from_secs(60) };
+        let bounds = Bounds {
+            max_uri_bytes: 65_536,
+            max_body_bytes: MAX_BODY_BYTES,
+            max_in_flight: 8,
+            request_timeout: Duration::from_secs(60),
+        };
         let readiness = Arc::new(Readiness::default());
         readiness.store_seen();
         Self {
