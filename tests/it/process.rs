@@ -16,11 +16,16 @@ pub struct Service {
     pub child: Child,
     pub address: SocketAddr,
     pub first_lines: Vec<String>,
-    log: tokio::io::Lines<BufReader<ChildStderr>>,
+    pub log: tokio::io::Lines<BufReader<ChildStderr>>,
 }
 
 pub fn command(folder: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    command_of(BINARY, folder)
+}
+
+/// Another program in the same surroundings.
+pub fn command_of(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).env_clear().kill_on_drop(true).stderr(Stdio::piped()).stdout(Stdio::piped());
     command.env("STREAM_MANAGER__SERVER__BIND", "127.0.0.1:0");
     command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", "0");
@@ -52,11 +57,11 @@ impl Service {
     }
 
     pub async fn terminate(&mut self) -> ExitStatus {
-        send_sigterm(&self.child).await;
+        send("-TERM", &self.child).await;
         tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.expect("an end").expect("an end")
     }
 
-    async fn rest_of_the_log(&mut self) -> Vec<String> {
+    pub async fn rest_of_the_log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Ok(Some(line)) = self.log.next_line().await {
             lines.push(line);
@@ -65,12 +70,12 @@ impl Service {
     }
 }
 
-async fn send_sigterm(child: &Child) {
+pub async fn send(signal: &str, child: &Child) {
     let id = child.id().expect("it runs").to_string();
-    Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+    Command::new("kill").args([signal, &id]).status().await.expect("kill");
 }
 
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
@@ -79,7 +84,7 @@ async fn run(command: &mut Command) -> Output {
 }
 
 /// The one line that a failing start leaves.
-async fn refusal(command: &mut Command) -> String {
+pub async fn refusal(command: &mut Command) -> String {
     let output = run(command).await;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{log}");
@@ -123,7 +128,7 @@ async fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     reader.read_line(&mut line).await.expect("the server is reading the body");
     assert!(line.starts_with("HTTP/1.1 100 "), "{line}");
 
-    send_sigterm(&service.child).await;
+    send("-TERM", &service.child).await;
     while !service.log.next_line().await.expect("a line").expect("a line").contains("stopping") {}
     while tokio::net::TcpStream::connect(service.address).await.is_ok() {
         tokio::task::yield_now().await;
@@ -164,7 +169,7 @@ async fn sigterm_during_the_start_ends_it_in_order() {
     let mut child = command.spawn().expect("the binary");
     let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
     while !log.next_line().await.expect("a line").expect("a line").contains("store: DynamoDB") {}
-    send_sigterm(&child).await;
+    send("-TERM", &child).await;
     let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("an end").expect("an end");
     assert_eq!(status.code(), Some(0));
 }
