@@ -39,9 +39,13 @@ fuzz *arguments:
 schemathesis url *seconds:
     scripts/schemathesis {{url}} {{seconds}}
 
-# Requests a second and bytes a lease
+# Requests a second, bytes a lease, and what hostile connections cost the others
 bench:
-    cargo bench --bench memory --bench requests
+    cargo bench --bench memory --bench requests --bench hostile
+
+# What the binary is built from, as CycloneDX
+sbom:
+    scripts/sbom
 
 # Format, lints and documentation
 check:
