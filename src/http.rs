@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use poem::endpoint::make_sync;
 use poem::http::StatusCode;
-use poem::{IntoEndpoint, Response, Route, get};
+use poem::middleware::SetHeader;
+use poem::{EndpointExt, IntoEndpoint, Response, Route, get};
 use poem_openapi::OpenApiService;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -64,7 +65,10 @@ pub fn app(parts: Parts) -> App {
     let endpoint = Route::new()
         .at("/openapi.json", get(text("application/json", json)))
         .at("/openapi.yaml", get(text("application/yaml", yaml)))
-        .at("/swagger", get(text("text/html; charset=utf-8", html)))
+        .at(
+            "/swagger",
+            get(text("text/html; charset=utf-8", html).with(SetHeader::new().overriding(POLICY.0, POLICY.1))),
+        )
         .at("/", get(swagger))
         // Not `nest("/", …)`, which would take the root as well.
         .at("/v1/*path", Arc::clone(&operations))
@@ -115,6 +119,14 @@ pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
     let endpoint = Route::new().at("/metrics", get(exposition));
     App::new(endpoint, Routes::management(), Origins::default(), Arc::default(), bounds)
 }
+
+/// Swagger UI's page is one file with its scripts in it. It talks to nobody else, and nobody may put it into a frame: people
+/// enter tokens there.
+const POLICY: (&str, &str) = (
+    "content-security-policy",
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\
 A player **starts** a stream and gets a slot, renews it by a **heartbeat** every `heartbeatIntervalSeconds`, and \

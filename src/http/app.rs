@@ -88,6 +88,7 @@ impl App {
             headers.insert(REQUEST_ID, value);
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.extend(cross_origin);
         let (status, seconds) = (response.status().as_u16(), watch.seconds());
         self.metrics.request(route, status, seconds);

@@ -140,8 +140,9 @@ impl TestServer {
         assert!(self.documents(&name, path, status), "{name} {path} must not answer {status}");
         let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         assert_eq!(text("cache-control").as_deref(), Some("no-store"), "on every answer");
+        assert_eq!(text("x-content-type-options").as_deref(), Some("nosniff"), "on every answer");
         let request_id = text("x-request-id").expect("on every answer");
-        let hidden = ["cache-control", "content-length", "date", "x-request-id"];
+        let hidden = ["cache-control", "content-length", "date", "x-content-type-options", "x-request-id"];
         let shown = response.headers().keys().map(|name| name.as_str()).filter(|name| !hidden.contains(name));
         let headers = shown.filter_map(|name| Some((name.to_owned(), text(name)?))).collect();
         let body = response.bytes().await.expect("a body");
