@@ -3,11 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Empty;
+use hyper::body::Bytes;
 use insta::assert_json_snapshot;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
 use stream_manager::clock::Clock;
-use stream_manager::http::Bounds;
+use stream_manager::http::cors::Origins;
+use stream_manager::http::rate::Rates;
+use stream_manager::http::{self, Bounds, Parts};
+use stream_manager::lease::Timestamp;
+use stream_manager::limiter::{Limiter, Policy};
+use stream_manager::metrics::Metrics;
 use stream_manager::store::Room;
+use stream_manager::store::memory::MemoryStore;
 use tokio::io::AsyncWriteExt;
 
 use crate::server::{BOUNDS, TestServer};
@@ -101,6 +111,44 @@ async fn more_requests_than_the_bound_are_answered_503_at_once_and_health_is_not
     codes.sort();
     assert_eq!(codes, [Some("overloaded"), Some("store-unavailable")]);
     assert_eq!(server.call("GET", "/health/live").await.status, 200);
+}
+
+/// Breaks the operation in the middle.
+struct BrokenClock;
+
+impl Clock for BrokenClock {
+    fn now(&self) -> Timestamp {
+        panic!("broken, with a secret inside");
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_500_for_its_request_and_nothing_more() {
+    let metrics = Arc::new(Metrics::new());
+    let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(7));
+    let limiter = Limiter::new(store, Arc::new(BrokenClock), random, Arc::clone(&metrics), Policy::default());
+    let app = http::app(Parts {
+        limiter: Arc::new(limiter),
+        readiness: Arc::default(),
+        metrics: Arc::clone(&metrics),
+        tokens: None,
+        rates: Rates::unbounded(),
+        origins: Origins::default(),
+        bounds: BOUNDS,
+    });
+    let asked = |path| hyper::Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
+    for path in [STREAMS, STREAMS] {
+        let mut answer = app.answer(asked(path)).await;
+        assert_eq!(answer.status(), 500);
+        let body = answer.take_body().into_string().await.expect("a body");
+        assert!(body.contains("\"code\":\"internal\"") && !body.contains("secret"), "{body}");
+    }
+    assert_eq!(app.answer(asked("/health/live")).await.status(), 200);
+    assert_eq!(metrics.in_flight.get(), 0, "its place is free again");
 }
 
 #[tokio::test]

@@ -71,6 +71,17 @@ async fn the_document_in_yaml_says_the_same() {
     }
 }
 
+#[tokio::test]
+async fn swagger_ui_talks_to_nobody_else_and_stands_in_no_frame() {
+    let server = crate::server::TestServer::start().await;
+    let page = server.call("GET", "/swagger").await;
+    let policy = &page.headers["content-security-policy"];
+    for rule in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    assert!(!policy.contains("http") && !policy.contains('*'), "{policy}");
+}
+
 #[test]
 fn every_problem_has_its_section_and_every_section_its_problem() {
     let text = read("docs/errors.md");
