@@ -90,7 +90,7 @@ async fn hostile(address: SocketAddr, kind: usize) {
             0 => "",
             1 => "GET /health HTTP/1.1\r\n",
             2 => "POST /v1/users/mallory/streams HTTP/1.1\r\nHost: x\r\nContent-Length: 16000\r\n\r\n{",
-            _ => "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n",
+            _ => "GET /swagger HTTP/1.1\r\nHost: x\r\n\r\n",
         };
         let more: &[u8] = match kind {
             1 => b"X-A: b\r\n",

@@ -60,9 +60,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     match arguments.command {
         None | Some(Command::Serve) => {
             telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-            runtime()?.block_on(serve::serve(&config))
+            run_to_end(serve::serve(&config))
         }
-        Some(Command::Migrate) => runtime()?.block_on(run_migrate(&config)),
+        Some(Command::Migrate) => run_to_end(run_migrate(&config)),
         Some(Command::CheckConfig) => print(&config.to_toml()),
         Some(Command::Healthcheck) => healthcheck(config.server.bind),
         Some(Command::Openapi) => Ok(()),
@@ -90,8 +90,13 @@ fn environment() -> Result<HashMap<String, String>> {
     text.collect()
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+fn run_to_end(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(command);
+    // Dropping it would wait for a look-up of a host name that may take as long as it likes.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run_migrate(config: &Config) -> Result<()> {

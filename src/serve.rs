@@ -11,6 +11,7 @@ use stream_manager::clock::{Clock, SystemClock};
 use stream_manager::config::{Config, StoreKind};
 use stream_manager::http::cors::Origins;
 use stream_manager::http::rate::Rates;
+use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, Parts, Readiness, server};
 use stream_manager::limiter::Limiter;
 use stream_manager::metrics::Metrics;
@@ -29,10 +30,13 @@ use tracing::{error, info, warn};
 const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
+/// Scrapers, and somebody who looks.
+const MANAGEMENT_CONNECTIONS: usize = 32;
+
 /// How long the embedded store may take to write everything into its file at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM or ctrl-C, then finishes what is in flight. A second signal ends it at once.
+/// Serves until SIGTERM or ctrl-C, then finishes what is in flight. Each further signal skips what is being waited for.
 pub async fn serve(config: &Config) -> Result<()> {
     // First of all: without a handler, the first process of a container would ignore SIGTERM while it starts.
     let mut stop = StopSignal::new()?;
@@ -64,7 +68,11 @@ pub async fn serve(config: &Config) -> Result<()> {
     _ = operators.await;
     // What is still at work keeps the file open; the next start finds everything in its log.
     let within = if finished { CLOSE_WITHIN } else { Duration::ZERO };
-    let closed = tokio::task::spawn_blocking(move || engine.is_none_or(|close| close(within))).await?;
+    let closing = tokio::task::spawn_blocking(move || engine.is_none_or(|close| close(within)));
+    let closed = tokio::select! {
+        closed = closing => closed?,
+        _ = stop.received() => false,
+    };
     if finished && closed {
         info!("stopped");
     } else {
@@ -87,13 +95,13 @@ type CloseEngine = Box<dyn FnOnce(Duration) -> bool + Send>;
 
 impl Service {
     async fn start(config: &Config) -> Result<Self> {
-        allow_connections(config.server.max_connections);
         let public = listen(config.server.bind, "server.bind").await?;
         let management = listen(config.server.management_bind, "server.management_bind").await?;
         let readiness = Arc::new(Readiness::default());
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::new(SystemClock);
         let (store, engine) = open_store(config, &readiness, clock.clone()).await?;
+        allow_connections(config.server.max_connections);
         let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
         let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
         let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
@@ -115,7 +123,8 @@ impl Service {
 
         let stopping = CancellationToken::new();
         let (settings, apart) = (config.server(), Arc::new(Metrics::new()));
-        let operators = tokio::spawn(server::serve(management, operators, apart, settings, stopping.clone()));
+        let few = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
+        let operators = tokio::spawn(server::serve(management, operators, apart, few, stopping.clone()));
         let players = tokio::spawn(server::serve(public, app, metrics, settings, stopping.clone()));
         Ok(Self { players, operators, readiness, stopping, engine })
     }

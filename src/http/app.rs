@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
 use super::cors::Origins;
-use super::places::{Place, Places, Priority};
+use super::places::{Places, Priority};
 use super::problems::{Problem, ProblemCode};
 use super::routes::Routes;
 use crate::clock::Stopwatch;
@@ -104,6 +104,10 @@ impl App {
         check_host(&request)?;
         self.check_length(request.uri())?;
         check_escapes(request.uri().path())?;
+        // Before the body, so that what will be refused need not arrive; a place is taken only when it is there.
+        if !self.places.has_room(priority) {
+            return Err(overloaded());
+        }
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
         let request = tokio::time::timeout_at(deadline, self.read(request)).await;
@@ -111,7 +115,7 @@ impl App {
             .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
 
         // After the body, so that a slow one takes nobody's place.
-        let place = self.enter(priority)?;
+        let place = self.places.enter(priority).ok_or_else(overloaded)?;
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
             let answered = endpoint.call(request).await;
@@ -143,11 +147,6 @@ impl App {
         ))
     }
 
-    fn enter(&self, priority: Priority) -> Result<Place, Problem> {
-        let overloaded = || Problem::new(ProblemCode::Overloaded, "too many requests at once: try again");
-        self.places.enter(priority).ok_or_else(overloaded)
-    }
-
     /// The request with its body in memory.
     async fn read<B>(&self, request: poem::http::Request<B>) -> Result<Request, Problem>
     where
@@ -161,13 +160,18 @@ impl App {
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        let body = match Limited::new(body, max).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body broke off")),
-        };
+        let mut body = std::pin::pin!(Limited::new(body, max));
+        let mut whole = Vec::new();
+        // Copied out of each frame, not `collect`ed: a frame of one byte holds on to eight kilobytes of hyper's buffers.
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => whole.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+                Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body broke off")),
+            }
+        }
         let request = Request::builder().method(parts.method).uri(parts.uri).version(parts.version);
-        let mut request = request.body(Body::from_bytes(body));
+        let mut request = request.body(Body::from_vec(whole));
         *request.headers_mut() = parts.headers;
         Ok(request)
     }
@@ -206,6 +210,10 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
         return Err(Problem::new(ProblemCode::InvalidRequest, "the path has a broken percent escape"));
     }
     Ok(())
+}
+
+fn overloaded() -> Problem {
+    Problem::new(ProblemCode::Overloaded, "too many requests at once: try again")
 }
 
 /// Whoever routes by `Host` must find the one that the client meant (RFC 9112, section 3.2).

@@ -34,14 +34,14 @@ impl Places {
         Arc::new(Self { taken: AtomicUsize::new(0), most, metrics })
     }
 
+    /// Whether there would be a place now.
+    pub fn has_room(&self, priority: Priority) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.most_for(priority)
+    }
+
     /// None when there is none for this priority.
     pub fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
-        let most = match priority {
-            Priority::Health => usize::MAX,
-            Priority::Keeping => self.most,
-            Priority::Starting => self.most - self.most / 8,
-            Priority::Asking => self.most - self.most / 4,
-        };
+        let most = self.most_for(priority);
         let counted = priority != Priority::Health;
         let one_more = |taken: usize| (taken < most).then_some(taken + 1);
         if counted {
@@ -49,6 +49,15 @@ impl Places {
         }
         self.metrics.in_flight.inc();
         Some(Place { places: Arc::clone(self), counted })
+    }
+
+    fn most_for(&self, priority: Priority) -> usize {
+        match priority {
+            Priority::Health => usize::MAX,
+            Priority::Keeping => self.most,
+            Priority::Starting => self.most - self.most / 8,
+            Priority::Asking => self.most - self.most / 4,
+        }
     }
 }
 

@@ -71,19 +71,14 @@ type Bucket = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nan
 impl Buckets {
     fn take(&self, user: &UserName, what: &str) -> Result<(), Problem> {
         // Not governor's keyed limiter, whose map grows with the users that are seen.
-        let bucket = match self.of.get(user) {
-            Some(bucket) => bucket,
-            None => {
-                let new =
-                    || Ok::<_, Problem>(Arc::new(RateLimiter::direct_with_clock(self.quota, self.clock.clone())));
-                self.of.get_or_insert_with(user, new)?
-            }
-        };
+        let new = || Ok::<_, Problem>(Arc::new(RateLimiter::direct_with_clock(self.quota, self.clock.clone())));
+        let bucket = self.of.get_or_insert_with(user, new)?;
         bucket.check().map_err(|not_until| {
             let wait = not_until.wait_time_from(self.clock.now());
             let detail = format!("at most {} {what} a minute for one user", self.quota.burst_size());
             let mut problem = Problem::new(ProblemCode::TooManyRequests, detail);
-            problem.extra.retry_after_s = Some(seconds_rounded_up(wait));
+            // The clock has gone on since the check; 0 would read as "at once".
+            problem.extra.retry_after_s = Some(seconds_rounded_up(wait).max(1));
             problem
         })
     }

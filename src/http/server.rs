@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::app::App;
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 pub struct ServerSettings {
     /// Also bounds how long a kept-alive connection may be idle.
     pub header_read_timeout: Duration,
-    /// How long a client may leave an answer unread.
+    /// How long a client may leave an answer without reading any of it.
     pub write_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_headers: usize,
@@ -42,7 +43,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> bool {
     let connections = Arc::new(Semaphore::new(settings.max_connections));
-    let graceful = GracefulShutdown::new();
+    let (graceful, open, hang_up) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout)
@@ -67,11 +68,13 @@ pub async fn serve(
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
-        let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
+        let (metrics, hang_up) = (Arc::clone(&metrics), hang_up.clone());
+        open.spawn(async move {
             metrics.connections.inc();
-            if let Err(error) = connection.await {
-                debug!(%error, "connection broke off");
+            match hang_up.run_until_cancelled_owned(connection).await {
+                Some(Err(error)) => debug!(%error, "connection broke off"),
+                Some(Ok(())) => {}
+                None => debug!("connection given up at the end"),
             }
             metrics.connections.dec();
             drop(permit);
@@ -79,11 +82,16 @@ pub async fn serve(
     }
     drop(listener);
     app.tasks.close();
-    let closing = tokio::spawn(graceful.shutdown());
-    let answered = tokio::time::timeout(settings.drain, app.tasks.wait()).await.is_ok();
-    // Whoever is still connected now has sent half a head, or does not read: there is nothing to wait for.
-    _ = tokio::time::timeout(LAST_WORDS, closing).await;
-    answered
+    open.close();
+    let until = tokio::time::Instant::now() + settings.drain;
+    tokio::spawn(graceful.shutdown());
+    let answered = tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok();
+    // Whoever is still connected after this has sent half a head, or does not read: there is nothing to wait for.
+    _ = tokio::time::timeout(LAST_WORDS, open.wait()).await;
+    hang_up.cancel();
+    open.wait().await;
+    // The head of one more request may have come whole in between.
+    answered && tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok()
 }
 
 /// The next connection, once there is room for one.

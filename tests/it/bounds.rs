@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use insta::assert_json_snapshot;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
-use stream_manager::clock::Clock;
+use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::http::cors::Origins;
 use stream_manager::http::rate::Rates;
 use stream_manager::http::{self, Bounds, Parts};
@@ -149,6 +150,29 @@ async fn a_panic_is_500_for_its_request_and_nothing_more() {
     }
     assert_eq!(app.answer(asked("/health/live")).await.status(), 200);
     assert_eq!(metrics.in_flight.get(), 0, "its place is free again");
+}
+
+#[tokio::test]
+async fn an_operation_goes_on_when_its_caller_is_dropped() {
+    let (metrics, store) = (Arc::new(Metrics::new()), Arc::new(MemoryStore::new()));
+    let (clock, random) = (Arc::new(ManualClock::default()), StdRng::seed_from_u64(7));
+    let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), Policy::default()));
+    let app = http::app(Parts {
+        limiter: Arc::clone(&limiter),
+        readiness: Arc::default(),
+        metrics,
+        tokens: None,
+        rates: Rates::unbounded(),
+        origins: Origins::default(),
+        bounds: BOUNDS,
+    });
+    let start = hyper::Request::post(STREAMS).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
+    // Polled once: the operation has only been handed over.
+    assert!(app.answer(start).now_or_never().is_none());
+    app.tasks.close();
+    app.tasks.wait().await;
+    let usage = limiter.streams(&crate::support::user("ann")).await.expect("a list").answer;
+    assert_eq!(usage.streams.len(), 1);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, timeout};
 
+use crate::process::{Service, command, folder};
 use crate::server::{BOUNDS, SETTINGS, Setup, TestServer};
 
 const SHUT: Duration = Duration::from_secs(5);
@@ -217,4 +218,37 @@ async fn half_a_request_does_not_hold_up_the_end() {
     assert!(finished.expect("an end"));
     let answer = until_closed(&mut half_a_body).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "it is answered before: {answer}");
+}
+
+/// Kilobytes that the process has in memory.
+async fn resident_kb(service: &Service) -> u64 {
+    let id = service.child.id().expect("it runs");
+    let status = tokio::fs::read_to_string(format!("/proc/{id}/status")).await.expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn a_body_that_comes_byte_by_byte_takes_no_more_memory_than_one_that_comes_at_once() {
+    const BYTES: usize = 4000;
+    let folder = folder();
+    let service = Service::start(command(folder.path()).env("STREAM_MANAGER__STORE__KIND", "memory")).await;
+    let mut stream = TcpStream::connect(service.address).await.expect("a connection");
+    stream.set_nodelay(true).expect("no delay");
+    let head = format!(
+        "POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        BYTES + 2
+    );
+    stream.write_all(head.as_bytes()).await.expect("a write");
+    let before = resident_kb(&service).await;
+    for _ in 0..BYTES {
+        stream.write_all(b" ").await.expect("a write");
+        // Whoever is waiting gets to run, so that it reads this byte before the next one comes.
+        std::thread::yield_now();
+        tokio::task::yield_now().await;
+    }
+    let grown_kb = resident_kb(&service).await.saturating_sub(before);
+    stream.write_all(b"{}").await.expect("a write");
+    assert!(until_closed(&mut stream).await.starts_with("HTTP/1.1 201 "));
+    assert!(grown_kb < 4096, "{BYTES} bytes took {grown_kb} kB");
 }

@@ -20,7 +20,8 @@ async fn watched(setup: Setup) -> (TestServer, Tap, Fixture) {
     let fixture = Fixture::embedded().await.expect("an engine");
     let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
     let tap = Tap::before(engine.http_client());
-    let store = Arc::new(tap.store(1));
+    // Long enough for a slow machine to fill every place while the store hangs.
+    let store = Arc::new(tap.patient_store(Duration::from_secs(3)));
     (TestServer::set_up(Setup { store, ..setup }).await, tap, fixture)
 }
 
@@ -47,7 +48,7 @@ async fn hanging(server: &TestServer, method: &str, path: &str) {
 
 #[tokio::test]
 async fn when_places_run_out_reads_are_refused_first_then_starts_and_heartbeats_and_stops_last() {
-    let bounds = Bounds { max_in_flight: 8, ..BOUNDS };
+    let bounds = Bounds { max_in_flight: 8, request_timeout: Duration::from_secs(4), ..BOUNDS };
     let (server, tap, _fixture) = watched(Setup { bounds, ..Setup::default() }).await;
     tap.set(Fault::Hangs);
     let (heartbeat, stop) = (format!("{STREAMS}/{SOME_ID}/heartbeat"), format!("{STREAMS}/{SOME_ID}"));

@@ -222,6 +222,12 @@ impl Tap {
         DynamoStore::new(client::in_process(&settings, SharedHttpClient::new(self.clone())), TABLE)
     }
 
+    /// The same, which waits `attempt_timeout` for its only attempt.
+    pub fn patient_store(&self, attempt_timeout: Duration) -> DynamoStore {
+        let settings = ClientSettings { attempt_timeout, max_attempts: 1, ..client_settings() };
+        DynamoStore::new(client::in_process(&settings, SharedHttpClient::new(self.clone())), TABLE)
+    }
+
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().expect("a lock") = fault;
     }
