@@ -40,6 +40,7 @@ async fn fill(store: &MemoryStore, per_user: u64) {
                 content_id: Label::parse("movie-007").ok(),
                 replaces: Vec::new(),
                 at_limit: AtLimit::Reject,
+                token_limit: None,
                 default_limit: StreamLimit::new(50).expect("a limit"),
                 terms: LeaseTerms { duration_s: 90, retention_s: 3600 },
             };

@@ -18,6 +18,8 @@ pub struct StartRequest {
     /// Streams of the same user to end in the same step; unknown ones are ignored.
     pub replaces: Vec<StreamId>,
     pub at_limit: AtLimit,
+    /// What the caller's token says the user's limit is; it goes before a stored one.
+    pub token_limit: Option<StreamLimit>,
     /// The limit of a user who has none of their own.
     pub default_limit: StreamLimit,
     pub terms: LeaseTerms,
@@ -135,6 +137,11 @@ impl StartRequest {
         self.device_id.is_some() || !self.replaces.is_empty()
     }
 
+    /// The limit in force for a user whose stored limit is `own`.
+    pub fn limit(&self, own: Option<StreamLimit>) -> StreamLimit {
+        self.token_limit.or(own).unwrap_or(self.default_limit)
+    }
+
     /// The lease that an admission at `now` grants.
     pub fn lease(&self, now: Timestamp) -> Lease {
         let expires_at = self.terms.expires_at(now);
@@ -183,7 +190,7 @@ impl Commit {
 /// Decides a start on what was read at `now`. Takes the snapshot to be possibly torn (a member whose lease is just
 /// being written looks missing), so whatever it calls dead is to be deleted under the condition that it is.
 pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -> Decision {
-    let limit = snapshot.guard.own_limit.unwrap_or(request.default_limit);
+    let limit = request.limit(snapshot.guard.own_limit);
     if let Some(own) = snapshot.leases.iter().find(|lease| lease.stream_id == request.stream_id) {
         let answer = match request.own_lease(own, now) {
             OwnLease::Live => Some(Start::Existing(Started {

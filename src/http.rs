@@ -28,6 +28,7 @@ use serde_json::Value;
 
 pub use self::app::{App, Bounds};
 use self::auth::Tokens;
+use self::auth::caller::Access;
 use self::cors::Origins;
 use self::health::HealthApi;
 pub use self::health::Readiness;
@@ -54,8 +55,9 @@ pub struct Parts {
 
 /// The public routes: the API, its document, and Swagger UI.
 pub fn app(parts: Parts) -> App {
-    let Parts { limiter, readiness, metrics, tokens: _, rates, origins, bounds } = parts;
-    let service = api(limiter, readiness, rates);
+    let Parts { limiter, readiness, metrics, tokens, rates, origins, bounds } = parts;
+    let access = tokens.map_or(Access::Open, Access::Tokens);
+    let service = api(limiter, readiness, rates, access.clone());
     let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
@@ -73,7 +75,8 @@ pub fn app(parts: Parts) -> App {
         // Not `nest("/", …)`, which would take the root as well.
         .at("/v1/*path", Arc::clone(&operations))
         .at("/health", Arc::clone(&operations))
-        .at("/health/*path", operations);
+        .at("/health/*path", operations)
+        .data(access);
     App::new(endpoint, routes, origins, metrics, bounds)
 }
 
@@ -83,7 +86,7 @@ pub fn openapi_document() -> String {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    closed(&api(Arc::new(limiter), Arc::default(), Rates::unbounded()).spec())
+    closed(&api(Arc::new(limiter), Arc::default(), Rates::unbounded(), Access::Open).spec())
 }
 
 /// Says of both request bodies that they take no unknown fields: poem-openapi has no word for it. In the text, because
@@ -101,9 +104,10 @@ fn api(
     limiter: Arc<Limiter>,
     readiness: Arc<Readiness>,
     rates: Rates,
+    access: Access,
 ) -> OpenApiService<(StreamsApi, LimitsApi, HealthApi), ()> {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    let apis = (streams, LimitsApi { limiter }, HealthApi { readiness });
+    let apis = (streams, LimitsApi { limiter }, HealthApi { readiness, access });
     OpenApiService::new(apis, "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
 }
 

@@ -48,7 +48,7 @@ impl Default for Policy {
     }
 }
 
-/// What a player may say when it starts.
+/// What a player may say when it starts, and what its token says of it.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
     pub idempotency_key: Option<IdempotencyKey>,
@@ -57,6 +57,8 @@ pub struct StartOptions {
     pub content_id: Option<ContentId>,
     pub replaces: Vec<StreamId>,
     pub at_limit: Option<AtLimit>,
+    /// What the caller's token says the user's limit is. Not the player's to say, so no part of the fingerprint.
+    pub token_limit: Option<StreamLimit>,
 }
 
 /// An answer, and the instant at which it was decided.
@@ -76,8 +78,17 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserLimit {
     pub limit: StreamLimit,
-    /// Whether it is the user's own, not the default.
-    pub own: bool,
+    pub source: LimitSource,
+}
+
+/// Where a limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitSource {
+    Default,
+    /// The user's own, stored.
+    User,
+    /// The caller's token, which goes before both.
+    Token,
 }
 
 impl Limiter {
@@ -144,21 +155,30 @@ impl Limiter {
     }
 
     /// Count and list: the live streams, oldest first.
-    pub async fn streams(&self, user: &UserName) -> Result<At<Usage>> {
+    pub async fn streams(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<At<Usage>> {
         let At { now, answer } = self.retrying(|_, now| self.store.streams(user, now)).await?;
         let UserStreams { own_limit, live: streams } = answer;
-        Ok(At { now, answer: Usage { limit: own_limit.unwrap_or(self.policy.default_limit), streams } })
+        let limit = self.limit_in_force(token_limit, own_limit).limit;
+        Ok(At { now, answer: Usage { limit, streams } })
     }
 
-    pub async fn limit(&self, user: &UserName) -> Result<UserLimit> {
+    pub async fn limit(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<UserLimit> {
         let own = self.retrying(|_, _| self.store.limit(user)).await?.answer;
-        Ok(UserLimit { limit: own.unwrap_or(self.policy.default_limit), own: own.is_some() })
+        Ok(self.limit_in_force(token_limit, own))
     }
 
     /// Gives the user a limit of their own, or with `None` takes it away.
     pub async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
         self.retrying(|_, _| self.store.set_limit(user, limit)).await?;
         Ok(())
+    }
+
+    fn limit_in_force(&self, token: Option<StreamLimit>, own: Option<StreamLimit>) -> UserLimit {
+        match (token, own) {
+            (Some(limit), _) => UserLimit { limit, source: LimitSource::Token },
+            (None, Some(limit)) => UserLimit { limit, source: LimitSource::User },
+            (None, None) => UserLimit { limit: self.policy.default_limit, source: LimitSource::Default },
+        }
     }
 
     fn request(&self, user: &UserName, options: StartOptions) -> StartRequest {
@@ -179,6 +199,7 @@ impl Limiter {
             content_id: options.content_id,
             replaces: options.replaces,
             at_limit: options.at_limit.unwrap_or(self.policy.at_limit),
+            token_limit: options.token_limit,
             default_limit: self.policy.default_limit,
             terms: self.policy.terms,
         }

@@ -9,6 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use stream_manager::clock::{Clock, SystemClock};
 use stream_manager::config::{Config, StoreKind};
+use stream_manager::http::auth::Tokens;
 use stream_manager::http::cors::Origins;
 use stream_manager::http::rate::Rates;
 use stream_manager::http::server::ServerSettings;
@@ -100,6 +101,7 @@ impl Service {
         let readiness = Arc::new(Readiness::default());
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::new(SystemClock);
+        let tokens = open_tokens(config, clock.clone()).await?;
         let (store, engine) = open_store(config, &readiness, clock.clone()).await?;
         allow_connections(config.server.max_connections);
         let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
@@ -109,7 +111,7 @@ impl Service {
             limiter,
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
-            tokens: None,
+            tokens,
             rates,
             origins: Origins::new(&config.cors.allowed_origins),
             bounds: config.bounds(),
@@ -143,6 +145,21 @@ fn allow_connections(max_connections: u64) {
         ),
         Err(error) => warn!(%error, "cannot tell how many file descriptors are allowed"),
     }
+}
+
+/// The keys that tokens are checked with, kept fresh from here on. None when no tokens are asked for.
+async fn open_tokens(config: &Config, clock: Arc<SystemClock>) -> Result<Option<Arc<Tokens>>> {
+    let bind = config.server.bind;
+    let Some(settings) = config.tokens() else {
+        if !bind.ip().is_loopback() {
+            warn!(%bind, "whoever reaches this address can act for every user: set auth.mode = \"jwt\"");
+        }
+        return Ok(None);
+    };
+    let tokens = Arc::new(Tokens::open(settings, clock).await?);
+    let kept = Arc::clone(&tokens);
+    tokio::spawn(async move { kept.keep_fresh().await });
+    Ok(Some(tokens))
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

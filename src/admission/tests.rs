@@ -30,6 +30,7 @@ fn request(n: u8) -> StartRequest {
         content_id: None,
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
+        token_limit: None,
         default_limit: StreamLimit::DEFAULT,
         terms: TERMS,
     }
@@ -168,6 +169,22 @@ fn a_lowered_limit_ends_nobody_and_refuses_until_there_is_room() {
 }
 
 #[test]
+fn a_limit_that_a_token_says_goes_before_the_stored_one_and_the_default() {
+    let members = [id(1), id(2), id(3)];
+    let leases = [lease(1), lease(2), lease(3)];
+    for own_limit in [None, StreamLimit::new(1), StreamLimit::new(9)] {
+        let guard = Guard { revision: Some(7), own_limit };
+        let decide = |token: u64| {
+            let by_token = StartRequest { token_limit: StreamLimit::new(token), ..request(9) };
+            decide(&Snapshot { guard, members: &members, leases: &leases }, &by_token, NOW)
+        };
+        let commit = admitted(decide(4));
+        assert_eq!((commit.limit.get(), commit.guard), (4, guard), "what is stored is still guarded as it was read");
+        assert!(matches!(answered(decide(3)), Start::Denied(denial) if denial.limit.get() == 3));
+    }
+}
+
+#[test]
 fn a_repeated_start_finds_its_own_lease_before_anything_else() {
     let mut own = lease(1);
     own.fingerprint = Some(Fingerprint(uuid::Uuid::from_u128(1)));
@@ -258,11 +275,13 @@ prop_compose! {
         device in option::of(0u8..2),
         replaces in vec(0..IDS, 0..3),
         evict in any::<bool>(),
+        token_limit in option::of(1u64..5),
     ) -> StartRequest {
         StartRequest {
             device_id: device.map(device_id),
             replaces: replaces.into_iter().map(id).collect(),
             at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
+            token_limit: token_limit.and_then(StreamLimit::new),
             ..request(own)
         }
     }
@@ -274,6 +293,11 @@ fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u64)> {
     let members = proptest::sample::subsequence((0..IDS).map(id).collect::<Vec<_>>(), 0..=usize::from(IDS));
     (members, leases, 1u64..5)
         .prop_map(|(members, leases, limit)| (members, leases.into_iter().flatten().collect(), limit))
+}
+
+/// The rule once more: the token's limit goes before the stored one.
+fn in_force(stored: u64, request: &StartRequest) -> u64 {
+    request.token_limit.map_or(stored, |limit| limit.get().into())
 }
 
 fn decide_in(members: &[StreamId], leases: &[Lease], limit: u64, request: &StartRequest) -> Decision {
@@ -289,8 +313,10 @@ proptest! {
         (members, leases, limit) in any_state(), request in any_request(),
     ) {
         let live = |id: &StreamId| leases.iter().any(|lease| lease.stream_id == *id && lease.is_live_at(NOW));
+        let in_force = in_force(limit, &request);
         if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
-            prop_assert!(commit.members.len() as u64 <= limit);
+            prop_assert!(commit.members.len() as u64 <= in_force);
+            prop_assert_eq!(u64::from(commit.limit.get()), in_force);
             prop_assert!(commit.members.contains(&request.stream_id));
             prop_assert!(commit.dead.iter().all(|id| !live(id) && members.contains(id) && *id != request.stream_id));
             prop_assert!(commit.ended.iter().all(|ended| live(&ended.stream_id) && members.contains(&ended.stream_id)));
@@ -312,7 +338,8 @@ proptest! {
     ) {
         if let Decision::Answer(Start::Denied(denial)) = decide_in(&members, &leases, limit, &request) {
             prop_assert_eq!(request.at_limit, AtLimit::Reject);
-            prop_assert!(denial.streams.len() as u64 >= limit);
+            prop_assert!(denial.streams.len() as u64 >= in_force(limit, &request));
+            prop_assert_eq!(u64::from(denial.limit.get()), in_force(limit, &request));
             prop_assert!(denial.streams.iter().all(|lease| lease.is_live_at(NOW) && members.contains(&lease.stream_id)));
             prop_assert!(denial.streams.is_sorted_by_key(|lease| (lease.started_at, lease.stream_id)));
         }
@@ -328,7 +355,7 @@ proptest! {
             let evicted = commit.ended.iter().filter(|ended| ended.ending.reason == EndReason::Evicted);
             for ended in evicted {
                 prop_assert!(kept.is_none_or(|kept| age(ended.stream_id).unwrap() < kept));
-                prop_assert_eq!(commit.members.len() as u64, limit, "no more than necessary");
+                prop_assert_eq!(commit.members.len() as u64, in_force(limit, &request), "no more than necessary");
             }
         }
     }

@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
 use super::answers::{Failure, HealthAnswer, LiveProblems, ReadyProblems};
+use super::auth::caller::Access;
 use super::problems::{Problem, ProblemCode};
 use super::streams::Tag;
 use super::wire::HealthObject;
@@ -31,6 +32,7 @@ impl Readiness {
 
 pub struct HealthApi {
     pub readiness: Arc<Readiness>,
+    pub access: Access,
 }
 
 #[OpenApi]
@@ -43,7 +45,7 @@ impl HealthApi {
 
     /// Is it ready for requests?
     ///
-    /// Settings, credentials and table were seen, and it is not shutting down.
+    /// Settings, credentials and table were seen, so were the keys that tokens are checked with, and it is not shutting down.
     #[oai(path = "/health/ready", method = "get", operation_id = "ready", tag = "Tag::Health")]
     async fn ready(&self) -> Result<HealthAnswer, Failure<ReadyProblems>> {
         self.readiness()
@@ -65,7 +67,13 @@ impl HealthApi {
         } else if !self.readiness.store_seen.load(Ordering::Relaxed) {
             "the store has not answered yet since the start"
         } else {
-            return Ok(ok());
+            return match &self.access {
+                Access::Tokens(tokens) if !tokens.has_keys() => {
+                    let detail = "the keys that tokens are checked with have not been fetched yet";
+                    Err(Problem::new(ProblemCode::KeysUnavailable, detail).into())
+                }
+                _ => Ok(ok()),
+            };
         };
         Err(Problem::new(ProblemCode::StoreUnavailable, detail).into())
     }

@@ -69,6 +69,7 @@ impl StartInput {
             device_name: checked(&mut errors, "deviceName", device_name.as_deref().map(Label::parse)),
             content_id: checked(&mut errors, "contentId", content_id.as_deref().map(Label::parse)),
             at_limit: at_limit.map(Into::into),
+            token_limit: None,
         };
         if errors.is_empty() { Ok(options) } else { Err(Problem::fields(errors)) }
     }

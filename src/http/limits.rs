@@ -6,10 +6,11 @@ use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
 use super::answers::{DoneAnswer, Failure, LimitAnswer, SetLimitProblems, UserProblems};
+use super::auth::caller::{Administrator, Caller};
 use super::input::{LimitInput, Path};
 use super::streams::{Tag, store_problem};
 use super::wire::{LimitObject, LimitSource};
-use crate::limiter::Limiter;
+use crate::limiter::{Limiter, UserLimit};
 use crate::names::UserName;
 
 pub struct LimitsApi {
@@ -22,20 +23,27 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "get", operation_id = "getLimit", tag = "Tag::Limits")]
     async fn get_limit(
         &self,
+        caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<LimitAnswer, Failure<UserProblems>> {
         let user = user.0;
-        let limit = self.limiter.limit(&user).await.map_err(store_problem)?;
-        let source = if limit.own { LimitSource::User } else { LimitSource::Default };
-        Ok(LimitAnswer::Limit(Json(LimitObject { user_name: user.to_string(), limit: limit.limit.get(), source })))
+        let limit = self.limiter.limit(&user, caller.token_limit).await.map_err(store_problem)?;
+        let UserLimit { limit, source } = limit;
+        Ok(LimitAnswer::Limit(Json(LimitObject {
+            user_name: user.to_string(),
+            limit: limit.get(),
+            source: source.into(),
+        })))
     }
 
     /// Set a user's limit
     ///
-    /// 1 to 50. Lowering it ends nobody, and refuses starts until there is room.
+    /// 1 to 50. Lowering it ends nobody, and refuses starts until there is room. Where tokens are asked for, only an
+    /// administrator's may set it; a limit that a user's token says goes before it.
     #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
     async fn set_limit(
         &self,
+        _administrator: Administrator,
         #[oai(name = "userName")] user: Path<UserName>,
         body: LimitInput,
     ) -> Result<LimitAnswer, Failure<SetLimitProblems>> {
@@ -52,6 +60,7 @@ impl LimitsApi {
     #[oai(path = "/v1/users/:userName/limit", method = "delete", operation_id = "resetLimit", tag = "Tag::Limits")]
     async fn reset_limit(
         &self,
+        _administrator: Administrator,
         #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {
         self.limiter.set_limit(&user.0, None).await.map_err(store_problem)?;

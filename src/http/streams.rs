@@ -10,13 +10,14 @@ use super::answers::{
     CountAnswer, DoneAnswer, Failure, HeartbeatProblems, StartAnswer, StartProblems, StreamAnswer, StreamProblems,
     StreamsAnswer, UserProblems,
 };
+use super::auth::caller::Caller;
 use super::input::{EvictInput, KeyInput, Path, StartInput};
 use super::problems::{Problem, ProblemCode};
 use super::rate::Rates;
 use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};
 use crate::admission::{Denial, Start, Started};
 use crate::lease::{EndReason, Lease, Timestamp};
-use crate::limiter::{At, Limiter, Usage};
+use crate::limiter::{At, Limiter, StartOptions, Usage};
 use crate::names::{StreamId, UserName};
 use crate::store::{StoppedBy, StoreError, StreamState};
 
@@ -48,6 +49,7 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams", method = "post", operation_id = "start", tag = "Tag::Player")]
     async fn start(
         &self,
+        caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         /// Makes the start repeatable: the same key always means the same stream. 1 to 255 visible ASCII characters.
         /// A key names one playback and is not to be used again after its stop.
@@ -58,7 +60,7 @@ impl StreamsApi {
         let user = user.0;
         self.rates.start(&user)?;
         let keyed = key.0.is_some();
-        let options = body.into_options(key)?;
+        let options = StartOptions { token_limit: caller.token_limit, ..body.into_options(key)? };
         let At { now, answer } = self.limiter.start(&user, options).await.map_err(store_problem)?;
         match answer {
             Start::Existing(started) if keyed => {
@@ -84,11 +86,12 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
     async fn list(
         &self,
+        caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<StreamsAnswer, Failure<UserProblems>> {
         let user = user.0;
         let At { now, answer: Usage { limit, streams } } =
-            self.limiter.streams(&user).await.map_err(store_problem)?;
+            self.limiter.streams(&user, caller.token_limit).await.map_err(store_problem)?;
         Ok(StreamsAnswer::Streams(Json(StreamsObject {
             count: CountObject::new(&user, streams.len(), limit),
             streams: streams.iter().map(|lease| self.stream_object(&user, lease, now)).collect(),
@@ -101,10 +104,12 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams/count", method = "get", operation_id = "count", tag = "Tag::Streams")]
     async fn count(
         &self,
+        caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
     ) -> Result<CountAnswer, Failure<UserProblems>> {
         let user = user.0;
-        let Usage { limit, streams } = self.limiter.streams(&user).await.map_err(store_problem)?.answer;
+        let Usage { limit, streams } =
+            self.limiter.streams(&user, caller.token_limit).await.map_err(store_problem)?.answer;
         Ok(CountAnswer::Count(Json(CountObject::new(&user, streams.len(), limit))))
     }
 
@@ -114,6 +119,7 @@ impl StreamsApi {
     #[oai(path = "/v1/users/:userName/streams/:streamId", method = "get", operation_id = "get", tag = "Tag::Streams")]
     async fn get(
         &self,
+        _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<StreamAnswer, Failure<StreamProblems>> {
@@ -135,6 +141,7 @@ impl StreamsApi {
     )]
     async fn heartbeat(
         &self,
+        _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<StreamAnswer, Failure<HeartbeatProblems>> {
@@ -156,6 +163,7 @@ impl StreamsApi {
     )]
     async fn stop(
         &self,
+        _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
         /// Whether somebody other than the stream's own player ends it.
@@ -177,6 +185,7 @@ impl StreamsApi {
     )]
     async fn stop_by_post(
         &self,
+        _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<DoneAnswer, Failure<UserProblems>> {

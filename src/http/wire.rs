@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::admission::AtLimit;
 use crate::lease::{Lease, StreamLimit, Timestamp};
-use crate::limiter::Policy;
+use crate::limiter::{self, Policy};
 use crate::names::{Label, UserName};
 
 /// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
@@ -76,7 +76,7 @@ pub struct CountObject {
 pub struct LimitObject {
     pub user_name: String,
     pub limit: u8,
-    /// Whether the limit is the user's own or the default of the service.
+    /// Where the limit comes from: the caller's token, else the user's own, else the default of the service.
     pub source: LimitSource,
 }
 
@@ -85,6 +85,7 @@ pub struct LimitObject {
 pub enum LimitSource {
     Default,
     User,
+    Token,
 }
 
 /// The service is well.
@@ -267,6 +268,16 @@ impl From<AtLimitBody> for AtLimit {
         match at_limit {
             AtLimitBody::Reject => Self::Reject,
             AtLimitBody::EvictOldest => Self::EvictOldest,
+        }
+    }
+}
+
+impl From<limiter::LimitSource> for LimitSource {
+    fn from(source: limiter::LimitSource) -> Self {
+        match source {
+            limiter::LimitSource::Default => Self::Default,
+            limiter::LimitSource::User => Self::User,
+            limiter::LimitSource::Token => Self::Token,
         }
     }
 }

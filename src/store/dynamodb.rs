@@ -38,7 +38,7 @@ impl DynamoStore {
     async fn plain_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Option<Start>> {
         let reasons = match self.transact(writes::plain_start(&self.table, user, request, now)?).await {
             Ok(()) => {
-                let (lease, limit) = (request.lease(now), request.default_limit);
+                let (lease, limit) = (request.lease(now), request.limit(None));
                 return Ok(Some(Start::Started(Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0 })));
             }
             Err(Cancelled::Reasons(reasons)) => reasons,

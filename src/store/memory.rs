@@ -229,6 +229,7 @@ mod tests {
             content_id: None,
             replaces: Vec::new(),
             at_limit: AtLimit::EvictOldest,
+            token_limit: None,
             default_limit: StreamLimit::DEFAULT,
             terms: TERMS,
         }

@@ -28,13 +28,15 @@ fn any_start() -> impl Strategy<Value = Step> {
         any::<bool>(),
         proptest::option::of(0u128..2),
         any::<bool>(),
+        proptest::option::weighted(0.3, 1u64..5),
     );
-    options.prop_map(|(n, device, replaces, evict, fingerprint, expect_room)| {
+    options.prop_map(|(n, device, replaces, evict, fingerprint, expect_room, token_limit)| {
         let request = StartRequest {
             fingerprint: fingerprint.map(|body| Fingerprint(uuid::Uuid::from_u128(body))),
             device_id: device.and_then(|device| Label::parse(&format!("device-{device}")).ok()),
             replaces: replaces.into_iter().map(stream).collect(),
             at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
+            token_limit: token_limit.and_then(StreamLimit::new),
             ..start(n)
         };
         Step::Start { request, room: if expect_room { Room::Expected } else { Room::Uncertain } }

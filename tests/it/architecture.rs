@@ -8,11 +8,13 @@ const ORDER: [&str; 11] =
     ["names", "lease", "admission", "clock", "store", "metrics", "limiter", "http", "migrate", "config", "telemetry"];
 
 /// What is allowed only in some places.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 9] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded.rs", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
     ("poem", &["http", "http.rs"]),
+    ("jsonwebtoken", &["http/auth"]),
+    ("reqwest", &["http/auth/keyring.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     ("Instant::now", &["clock.rs", "http/app.rs", "http/server.rs"]),
     ("anyhow", &["main.rs", "serve.rs"]),

@@ -61,6 +61,7 @@ contract! {
     restarts_without_end_leave_no_more_than_the_latest_to_remember,
     a_users_own_limit_is_in_force_until_it_is_removed,
     a_lowered_limit_ends_nobody_and_refuses_until_there_is_room,
+    a_limit_that_a_token_says_goes_before_the_stored_one_and_the_default,
     users_are_apart_however_alike_their_names,
     deletion_by_ttl_frees_nothing_twice_and_blocks_nothing,
     an_eviction_of_a_stream_that_ttl_deleted_is_done_already,

@@ -126,7 +126,7 @@ async fn a_keyed_start_whose_answer_was_lost_holds_one_slot() {
         let again = limiter.start(&user, options()).await.expect("an answer").answer;
         assert!(matches!(again, Start::Existing(_)), "{again:?}");
     }
-    assert_eq!(limiter.streams(&user).await.expect("a list").answer.streams.len(), 1);
+    assert_eq!(limiter.streams(&user, None).await.expect("a list").answer.streams.len(), 1);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_device_whose_starts_answer_was_lost_holds_one_slot() {
     limiter.start(&user, options()).await.expect_err("no answer");
     tap.set(Fault::None);
     limiter.start(&user, options()).await.expect("a start");
-    assert_eq!(limiter.streams(&user).await.expect("a list").answer.streams.len(), 1);
+    assert_eq!(limiter.streams(&user, None).await.expect("a list").answer.streams.len(), 1);
 }
 
 #[tokio::test]

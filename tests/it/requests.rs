@@ -89,4 +89,7 @@ async fn limits_take_one_request_each() {
     store.start(&user, &start(1), Room::Expected, fixture.now()).await.expect("a start");
     let own_limit = costs(&tap);
     assert_eq!(own_limit[1..], ["Query 1", "TransactWriteItems 4"], "a user's own limit is only known from a read");
+    let by_token = StartRequest { token_limit: StreamLimit::new(7), ..start(2) };
+    store.start(&user, &by_token, Room::Expected, fixture.now()).await.expect("a start");
+    assert_eq!(costs(&tap), ["TransactWriteItems 4"], "one that a token says is known without, whatever is stored");
 }

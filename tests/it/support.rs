@@ -154,6 +154,7 @@ pub fn start(n: u8) -> StartRequest {
         content_id: None,
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
+        token_limit: None,
         default_limit: StreamLimit::DEFAULT,
         terms: TERMS,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
-use stream_manager::admission::{AtLimit, Commit, EndedLease, Guard};
+use stream_manager::admission::{AtLimit, Commit, EndedLease, Guard, StartRequest};
 use stream_manager::clock::ManualClock;
 use stream_manager::lease::{EndReason, EndedBy, Ending, LeaseTerms, StreamLimit};
 use stream_manager::migrate;
@@ -82,6 +82,11 @@ async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
             let (user, now) = (bench.plant(&items).await, instant(NOW));
             let rendered = writes::plain_start(TABLE, &user, &request, now).expect("it renders");
             bench.run(&user, &items, rendered, &protocol::plain_start(OWN, &request, NOW)).await;
+
+            let user = bench.plant(&items).await;
+            let by_token = StartRequest { token_limit: StreamLimit::new(3), ..request.clone() };
+            let rendered = writes::plain_start(TABLE, &user, &by_token, now).expect("it renders");
+            bench.run(&user, &items, rendered, &protocol::plain_start(OWN, &by_token, NOW)).await;
 
             let user = bench.plant(&items).await;
             let rendered = writes::stop(TABLE, &user, stream_id(OWN)).expect("it renders");

@@ -182,7 +182,12 @@ const NOTHING: LeaseItem = LeaseItem { started_at: 0, expires_at: 0, device: Non
 pub fn plain_start(id: Id, request: &StartRequest, now: Tick) -> Vec<Write> {
     let lease = lease_item(&request.lease(instant(now)));
     vec![
-        Write::AddMember { id, limit: request.default_limit.get(), bumps: true, minds_limit: true },
+        Write::AddMember {
+            id,
+            limit: request.limit(None).get(),
+            bumps: true,
+            minds_limit: request.token_limit.is_none(),
+        },
         Write::PutLease { id, lease, or_expired_at: None, conditional: true },
     ]
 }
@@ -280,6 +285,7 @@ pub fn request(
         content_id: None,
         replaces: replaces.iter().map(|id| stream_id(*id)).collect(),
         at_limit,
+        token_limit: None,
         default_limit: StreamLimit::new(limit.into()).expect("a limit"),
         terms: LeaseTerms { duration_s: duration.into(), retention_s: RETENTION_S },
     }

@@ -27,24 +27,27 @@ pub const HEARTBEAT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl";
 pub const HEARTBEAT_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#endReason) \
      AND #expiresAt > :now AND #expiresAt < :new";
 
-/// A start that has not read anything: for users with the default limit, without a device and without `replaces`.
+/// A start that has not read anything: for users whose limit is the default or their token's, without a device and
+/// without `replaces`.
 pub fn plain_start(
     table: &str,
     user: &UserName,
     request: &StartRequest,
     now: Timestamp,
 ) -> Result<Vec<TransactWriteItem>, BuildError> {
+    // The answer tells the limit, and a transaction returns no values: a user with a stored limit is decided on a read,
+    // unless a token says a limit that goes before it.
+    let condition = match request.token_limit {
+        None => "attribute_not_exists(#streamLimit) AND (attribute_not_exists(#streams) OR size(#streams) < :limit)",
+        Some(_) => "attribute_not_exists(#streams) OR size(#streams) < :limit",
+    };
     let counter = Action {
         update: Some("ADD #streams :id, #revision :one"),
-        // The answer tells the limit, and a transaction returns no values: a user with a limit of their own is
-        // decided on a read.
-        condition: Some(
-            "attribute_not_exists(#streamLimit) AND (attribute_not_exists(#streams) OR size(#streams) < :limit)",
-        ),
+        condition: Some(condition),
         values: values([
             (":id", items::ids([&request.stream_id])),
             (":one", number(1)),
-            (":limit", number(request.default_limit)),
+            (":limit", number(request.limit(None))),
         ]),
     };
     let lease = Action { update: None, condition: Some("attribute_not_exists(#record)"), values: None };

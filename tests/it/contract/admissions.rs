@@ -229,6 +229,34 @@ pub async fn a_lowered_limit_ends_nobody_and_refuses_until_there_is_room(user: U
     user.started(start(4)).await;
 }
 
+pub async fn a_limit_that_a_token_says_goes_before_the_stored_one_and_the_default(user: User) {
+    let by_token = |n, limit| StartRequest { token_limit: StreamLimit::new(limit), ..start(n) };
+    let mut n = 0;
+    for stored in [None, Some(1), Some(5)] {
+        user.limit(stored).await;
+        for room in [Room::Expected, Room::Uncertain] {
+            for _ in 0..2 {
+                n += 1;
+                match user.start_at(by_token(n, 2), room).await {
+                    Start::Started(started) => assert_eq!(started.limit.get(), 2),
+                    other => panic!("not started: {other:?}"),
+                }
+            }
+            match user.start_at(by_token(99, 2), room).await {
+                Start::Denied(denial) => assert_eq!((denial.limit.get(), denial.streams.len()), (2, 2)),
+                other => panic!("not denied: {other:?}"),
+            }
+            n += 1;
+            let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..by_token(n, 1) };
+            assert_eq!(user.started(evicting).await.ended, [stream(n - 2), stream(n - 1)]);
+            assert_eq!(user.live().await, [stream(n)]);
+            user.stop(n, StoppedBy::Player).await;
+        }
+    }
+    let stored = user.fixture.store.limit(&user.name).await.expect("a limit");
+    assert_eq!(stored, StreamLimit::new(5), "and changes nothing that is stored");
+}
+
 pub async fn users_are_apart_however_alike_their_names(first: User) {
     let base = someone().to_string();
     let names = [base.clone(), base.to_uppercase(), format!("{base}/"), format!("{base}#"), format!("{base}é")];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stream_manager::admission::{AtLimit, Denial, Start, Started};
 use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::limiter::{At, StartOptions, Usage, UserLimit};
+use stream_manager::limiter::{At, LimitSource, StartOptions, Usage, UserLimit};
 use stream_manager::names::StreamId;
 use stream_manager::store::{Stop, StoppedBy, StreamState};
 
@@ -50,10 +50,12 @@ impl Window<'_> {
             (Verb::Look(id), Answer::Look(At { now, answer })) => self.looked(*id, answer, *now),
             (Verb::Stop(id, by), Answer::Stop(stop)) => self.stopped(*id, *by, *stop),
             (Verb::List, Answer::List(At { now, answer })) => self.listed(answer, *now),
-            (Verb::Limit, Answer::Limit(UserLimit { limit, own })) => {
-                let so =
-                    |state: &State| state.own_limit.is_some() == *own && state.limit(self.default_limit) == *limit;
-                self.at_some_instant(so, Rule::ListUnfounded, || format!("limit {limit}, own: {own}"))
+            (Verb::Limit, Answer::Limit(UserLimit { limit, source })) => {
+                let so = |state: &State| {
+                    let from = state.own_limit.map_or(LimitSource::Default, |_| LimitSource::User);
+                    from == *source && state.limit(self.default_limit) == *limit
+                };
+                self.at_some_instant(so, Rule::ListUnfounded, || format!("limit {limit}, {source:?}"))
             }
             (Verb::SetLimit(limit), Answer::LimitSet) => self.at_some_instant(
                 |state| state.own_limit == *limit,

@@ -53,9 +53,9 @@ impl Ask {
             Verb::Start(options, _) => Answer::Start(limiter.start(user, options.clone()).await?),
             Verb::Beat(id) => Answer::Beat(limiter.heartbeat(user, *id).await?),
             Verb::Stop(id, by) => Answer::Stop(limiter.stop(user, *id, *by).await?.answer),
-            Verb::List => Answer::List(limiter.streams(user).await?),
+            Verb::List => Answer::List(limiter.streams(user, None).await?),
             Verb::Look(id) => Answer::Look(limiter.stream(user, *id).await?),
-            Verb::Limit => Answer::Limit(limiter.limit(user).await?),
+            Verb::Limit => Answer::Limit(limiter.limit(user, None).await?),
             Verb::SetLimit(limit) => {
                 limiter.set_limit(user, *limit).await?;
                 Answer::LimitSet
