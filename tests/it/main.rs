@@ -25,3 +25,4 @@ mod starts;
 mod startup;
 mod support;
 mod tables;
+mod tokens;

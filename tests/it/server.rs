@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
+use stream_manager::http::auth::Tokens;
 use stream_manager::http::cors::Origins;
 use stream_manager::http::rate::{RateSettings, Rates};
 use stream_manager::http::server::{self, ServerSettings};
@@ -38,6 +39,7 @@ pub struct TestServer {
 pub struct Setup {
     pub store: Arc<dyn LeaseStore>,
     pub clock: Arc<ManualClock>,
+    pub tokens: Option<Arc<Tokens>>,
     pub rates: RateSettings,
     pub origins: Vec<String>,
     pub bounds: Bounds,
@@ -49,6 +51,7 @@ impl Default for Setup {
         Self {
             store: Arc::new(MemoryStore::new()),
             clock: Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000))),
+            tokens: None,
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
             origins: Vec::new(),
             bounds: BOUNDS,
@@ -94,8 +97,13 @@ impl TestServer {
         Self::set_up(Setup { store, clock, bounds, ..Setup::default() }).await
     }
 
+    /// One that asks for tokens.
+    pub async fn with_tokens(tokens: Arc<Tokens>) -> Self {
+        Self::set_up(Setup { tokens: Some(tokens), ..Setup::default() }).await
+    }
+
     pub async fn set_up(setup: Setup) -> Self {
-        let Setup { store, clock, rates, origins, bounds, settings } = setup;
+        let Setup { store, clock, tokens, rates, origins, bounds, settings } = setup;
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
@@ -104,7 +112,7 @@ impl TestServer {
             limiter: Arc::new(limiter),
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
-            tokens: None,
+            tokens,
             rates: Rates::new(rates, &(Arc::clone(&clock) as _)),
             origins: Origins::new(&origins),
             bounds,
