@@ -60,13 +60,15 @@ impl Config {
             .add_source(environment)
             .build()
             .and_then(config::Config::try_deserialize)
-            .map_err(|error| ConfigError::Unreadable(error.to_string()))?;
+            .map_err(|error| ConfigError::Unreadable(without_quotes(&error.to_string())))?;
         let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| {
             let key = error.path().to_string();
-            let value = match key.as_str() {
-                "auth.hs256_secret" => "…".to_owned(),
-                key => key.split('.').fold(&values, |value, part| &value[part]).to_string(),
-            };
+            // serde's words would hold it, too.
+            if key == "auth.hs256_secret" {
+                let problem = "must be a text".to_owned();
+                return ConfigError::Invalid { key, value: "…".to_owned(), problem };
+            }
+            let value = key.split('.').fold(&values, |value, part| &value[part]).to_string();
             // A variable that ends with its prefix.
             let key = if key.is_empty() { "\"\"".to_owned() } else { key };
             // serde's word for one of several values is Rust's.
@@ -175,6 +177,12 @@ impl Config {
             admin_scope: self.auth.admin_scope.clone(),
         })
     }
+}
+
+/// Without the lines of the file that the parser quotes, since one may hold a secret; it says the place as well.
+fn without_quotes(error: &str) -> String {
+    let quotes = |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    error.lines().filter(|line| !quotes(line)).collect::<Vec<_>>().join(" ")
 }
 
 fn size(value: u64) -> usize {

@@ -148,10 +148,12 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
 /// An origin as browsers send it (RFC 6454, section 6.1): compared byte by byte, so it must be written so.
 fn check_origins(cors: &Cors) -> Result<(), ConfigError> {
     for origin in &cors.allowed_origins {
-        let written = plain_url(origin).is_some_and(|url| {
-            let authority = url.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
-            *origin == format!("{}://{}", url.scheme_str().unwrap_or_default(), authority.to_ascii_lowercase())
-        });
+        // A star is good in a host's name, but no browser has one, and patterns there are none.
+        let written = !origin.contains('*')
+            && plain_url(origin).is_some_and(|url| {
+                let authority = url.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
+                *origin == format!("{}://{}", url.scheme_str().unwrap_or_default(), authority.to_ascii_lowercase())
+            });
         if !written {
             let problem = "must be written as browsers send it: https://HOST or http://HOST:PORT, in lower case, without a path";
             return Err(invalid("cors.allowed_origins", format!("{origin:?}"), problem));

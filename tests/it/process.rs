@@ -61,6 +61,11 @@ impl Service {
         tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.expect("an end").expect("an end")
     }
 
+    /// Waits until the log says it.
+    pub async fn says(&mut self, text: &str) {
+        while !self.log.next_line().await.expect("a line").expect("more lines").contains(text) {}
+    }
+
     pub async fn rest_of_the_log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Ok(Some(line)) = self.log.next_line().await {
@@ -79,7 +84,7 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-async fn run(command: &mut Command) -> Output {
+pub async fn run(command: &mut Command) -> Output {
     tokio::time::timeout(Duration::from_secs(20), command.output()).await.expect("an end").expect("the binary")
 }
 

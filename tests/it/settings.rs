@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use stream_manager::config::{Config, DEFAULTS, StoreKind};
+use stream_manager::http::auth::KeySource;
 use stream_manager::limiter::Policy;
 
 fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -136,4 +137,102 @@ fn unknown_keys_are_refused_in_the_file_and_in_the_environment() {
 fn a_file_that_cannot_be_read_is_named() {
     let message = Config::load(Some("/no/such.toml".as_ref()), HashMap::new()).expect_err("no file").to_string();
     assert!(message.contains("/no/such.toml"), "{message}");
+}
+
+const SECRET: &str = "secret secret secret secret secret";
+
+/// What tokens need at least, and these instead or besides.
+fn load_auth(more: &[(&str, &str)]) -> Result<Config, String> {
+    let least = [("MODE", "jwt"), ("ISSUER", "https://login.example.com/"), ("AUDIENCE", "streams")];
+    let names: Vec<(String, &str)> =
+        least.iter().chain(more).map(|(key, value)| (format!("__AUTH__{key}"), *value)).collect();
+    load(&names.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())
+}
+
+#[test]
+fn tokens_are_asked_for_when_it_is_set_and_not_before() {
+    assert!(load(&[]).expect("valid").tokens().is_none());
+    let config = load_auth(&[("JWKS_URL", "https://login.example.com/keys"), ("ALGORITHMS", "RS256, ES256")]);
+    let tokens = config.expect("valid").tokens().expect("tokens");
+    assert!(matches!(&tokens.keys, KeySource::Url(url) if url == "https://login.example.com/keys"));
+    assert_eq!((tokens.algorithms, tokens.audience), (vec!["RS256".into(), "ES256".into()], vec!["streams".into()]));
+    assert_eq!((tokens.user_claim.as_str(), tokens.limit_claim.as_str()), ("sub", "max_streams"));
+    assert_eq!(tokens.admin_scope, "streams:admin");
+    let file = load_auth(&[("JWKS_FILE", "keys.json")]).expect("valid").tokens().expect("tokens");
+    assert!(matches!(&file.keys, KeySource::File(path) if path.as_os_str() == "keys.json"));
+    let secret = load_auth(&[("HS256_SECRET", SECRET), ("ALGORITHMS", "")]).expect("valid");
+    assert!(matches!(secret.tokens().expect("tokens").keys, KeySource::Secret(_)));
+}
+
+#[test]
+fn a_secret_is_shown_nowhere() {
+    let config = load_auth(&[("HS256_SECRET", SECRET)]).expect("valid");
+    let tokens = config.tokens().expect("tokens");
+    let printed = config.to_toml();
+    assert!(printed.contains("# hs256_secret is set, and not shown"), "{printed}");
+    for text in [printed, format!("{config:?}"), format!("{tokens:?}")] {
+        assert!(!text.contains("secret secret"), "{text}");
+    }
+    let file = load_file("[auth]\nhs256_secret = [\"secret secret\"]\n").expect_err("a list");
+    assert!(file.contains("auth.hs256_secret = …") && !file.contains("secret secret"), "{file}");
+    let number = load_file("[auth]\nhs256_secret = 12345678\n").expect_err("a number");
+    assert!(number.contains("must be a text") && !number.contains("12345678"), "{number}");
+    let unended = load_file("[auth]\nhs256_secret = \"secret secret\nmode = \"jwt\"\n").expect_err("no end");
+    assert!(!unended.contains("secret secret"), "{unended}");
+}
+
+#[test]
+fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret() {
+    let url = ("JWKS_URL", "https://x.example/keys");
+    for (settings, parts) in [
+        (&[][..], ["auth.mode = \"jwt\"", "needs one of auth.jwks_url, auth.jwks_file and auth.hs256_secret"]),
+        (&[url, ("JWKS_FILE", "keys")], ["auth.jwks_url = …", "must be the only one"]),
+        (&[("JWKS_FILE", "keys"), ("HS256_SECRET", SECRET)], ["auth.jwks_file = …", "must be the only one"]),
+        (&[("MODE", "none"), ("HS256_SECRET", SECRET)], ["auth.hs256_secret = …", "is for auth.mode = \"jwt\""]),
+        (&[("MODE", "none"), url], ["auth.jwks_url = …", "is for auth.mode = \"jwt\""]),
+        (&[("MODE", "basic")], ["auth.mode = \"basic\"", "`none` or `jwt`"]),
+        (&[url, ("ISSUER", "")], ["auth.issuer = \"\"", "must be set"]),
+        (&[url, ("AUDIENCE", "")], ["auth.audience = []", "must be set"]),
+        (&[url, ("AUDIENCE", "a,,b")], ["auth.audience", "must not contain an empty text"]),
+        (&[url, ("ALGORITHMS", "none")], ["auth.algorithms = [\"none\"]", "must be one or more of RS256"]),
+        (&[url, ("ALGORITHMS", "RS256,HS256")], ["auth.algorithms = [\"RS256\", \"HS256\"]", "must be one or more"]),
+        (&[url, ("ALGORITHMS", "rs256")], ["auth.algorithms = [\"rs256\"]", "must be one or more"]),
+        (&[("HS256_SECRET", "secret secret")], ["auth.hs256_secret = …", "must have at least 32 bytes"]),
+        (&[("JWKS_URL", "http://x.example/keys")], ["auth.jwks_url = …", "must be https://HOST/PATH"]),
+        (&[("JWKS_URL", "https://me:secret secret@x/keys")], ["auth.jwks_url = …", "without user and password"]),
+        (&[("JWKS_URL", "file:///etc/keys")], ["auth.jwks_url = …", "must be https://HOST/PATH"]),
+        (&[("JWKS_URL", "http://127.0.0.1.example.com/keys")], ["auth.jwks_url = …", "on loopback"]),
+        (&[url, ("USER_CLAIM", "a b")], ["auth.user_claim = \"a b\"", "without white space"]),
+        (&[url, ("LIMIT_CLAIM", " x")], ["auth.limit_claim = \" x\"", "without white space"]),
+        (&[url, ("ADMIN_SCOPE", "a b")], ["auth.admin_scope = \"a b\"", "without white space"]),
+    ] {
+        let message = load_auth(settings).expect_err("not valid");
+        let whole = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
+        assert!(whole && !message.contains("secret secret"), "{settings:?}: {message}");
+    }
+    for loopback in ["http://127.0.0.1:8081/keys", "http://localhost/keys", "http://[::1]:8081/keys"] {
+        assert!(load_auth(&[("JWKS_URL", loopback)]).is_ok(), "{loopback}");
+    }
+}
+
+#[test]
+fn an_origin_is_written_as_browsers_send_it() {
+    let load = |origins: &str| load(&[("__CORS__ALLOWED_ORIGINS", origins)]);
+    for good in ["https://tv.example.com", "http://localhost:5173", "http://[::1]:8080", "https://a, https://b"] {
+        assert!(load(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "*",
+        "null",
+        "tv.example.com",
+        "https://TV.example.com",
+        "https://tv.example.com/",
+        "https://*.example.com",
+        "ftp://x",
+        "https://a:b@x",
+    ] {
+        let message = load(bad).expect_err(bad);
+        let named = message.contains(&format!("cors.allowed_origins = {bad:?}"));
+        assert!(named && message.contains("must be written as browsers send it"), "{message}");
+    }
 }

@@ -4,6 +4,7 @@ mod attacks;
 mod issuer;
 mod keys;
 mod permissions;
+mod process;
 mod providers;
 
 use std::collections::HashMap;

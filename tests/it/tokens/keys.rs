@@ -17,7 +17,7 @@ use crate::server::TestServer;
 
 /// What the issuer's address answers.
 #[derive(Clone, Debug)]
-enum Says {
+pub enum Says {
     Keys(Value),
     Text(String),
     Status(u16),
@@ -35,7 +35,7 @@ pub struct Published {
 }
 
 impl Published {
-    async fn saying(says: Says) -> Self {
+    pub async fn saying(says: Says) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().expect("an address"));
         let (says, asked) = (Arc::new(Mutex::new(says)), Arc::new(AtomicUsize::new(0)));
@@ -50,7 +50,7 @@ impl Published {
         Self { url, says, asked }
     }
 
-    fn say(&self, says: Says) {
+    pub fn say(&self, says: Says) {
         *self.says.lock().expect("a lock") = says;
     }
 
@@ -93,7 +93,7 @@ async fn fetching(published: &Published) -> (TestServer, Arc<Tokens>, Arc<Manual
     (server, tokens, clock)
 }
 
-fn keys(keys: &[Key]) -> Says {
+pub fn keys(keys: &[Key]) -> Says {
     Says::Keys(keys.iter().map(Key::jwk).collect())
 }
 
