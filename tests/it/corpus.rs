@@ -42,3 +42,8 @@ fn starts_hold() {
 fn settings_hold() {
     replay("settings", properties::settings::check);
 }
+
+#[test]
+fn tokens_hold() {
+    replay("tokens", properties::tokens::check);
+}

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
+use secrecy::ExposeSecret;
 use stream_manager::config::{Config, ConfigError};
 use stream_manager::lease::StreamLimit;
 use tempfile::NamedTempFile;
@@ -34,7 +35,13 @@ pub fn check(input: &[u8]) {
                 limit <= StreamLimit::MAX.into() && config.lease.heartbeat_interval_s * 2 <= config.lease.duration_s
             );
             let printed = config.to_toml();
-            let again = load(printed.as_bytes(), HashMap::new()).expect("what is printed can be read");
+            // A secret is not printed: whoever reads the rest again must bring it along.
+            let secret =
+                config.auth.hs256_secret.as_ref().map(|secret| {
+                    ("STREAM_MANAGER__AUTH__HS256_SECRET".to_owned(), secret.expose_secret().to_owned())
+                });
+            assert_eq!(secret.is_some(), printed.contains("\n# hs256_secret is set, and not shown\n"));
+            let again = load(printed.as_bytes(), secret.into_iter().collect()).expect("what is printed can be read");
             assert_eq!(again.to_toml(), printed);
         }
         Err(ConfigError::Invalid { key, problem, .. }) => {
