@@ -147,13 +147,20 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
         example: codes.first().map(|code| code.example()),
         ..MetaSchema::ANY
     };
-    let retry_after = MetaHeader {
-        name: "Retry-After".to_owned(),
-        description: Some("Seconds after which trying again can help.".to_owned()),
+    let header = |name: &str, description: &str, schema| MetaHeader {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
         required: true,
         deprecated: false,
-        schema: u32::schema_ref(),
+        schema,
     };
+    let mut headers = Vec::new();
+    if codes.iter().all(|code| code.has_retry_after()) {
+        headers.push(header("Retry-After", "Seconds after which trying again can help.", u32::schema_ref()));
+    }
+    if matches!(status, 401 | 403) {
+        headers.push(header("WWW-Authenticate", "What is asked of a token (RFC 6750).", String::schema_ref()));
+    }
     MetaResponse {
         // poem-openapi wants a static text; the document is made once in the life of the process.
         description: String::leak(lines.join(" ")),
@@ -163,6 +170,6 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
             content_type: "application/problem+json",
             schema: MetaSchemaRef::Inline(Box::new(schema)),
         }],
-        headers: if codes.iter().all(|code| code.has_retry_after()) { vec![retry_after] } else { Vec::new() },
+        headers,
     }
 }
