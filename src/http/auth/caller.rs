@@ -170,3 +170,19 @@ fn describe(registry: &mut Registry) {
 const DESCRIPTION: &str = "A token (JWT) of the issuer that the service trusts. Needed for everything below `/v1` where \
 the service is set so (`auth.mode = \"jwt\"`), else not looked at. It speaks for the user that it names, or with the \
 administrator's scope for every user; only the latter may set limits.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_operation_that_is_not_told_whether_tokens_are_asked_for_refuses() {
+        let request = || Request::builder().uri_str("/v1/users/ann/limit").finish().split();
+        let problem = |error: poem::Error| error.downcast::<Problem>().unwrap().code;
+        let ((request, mut body), (other, mut none)) = (request(), request());
+        let caller = Caller::from_request(&request, &mut body, ExtractParamOptions::default()).await;
+        assert_eq!(problem(caller.err().unwrap()), ProblemCode::Internal);
+        let administrator = Administrator::from_request(&other, &mut none, ExtractParamOptions::default()).await;
+        assert_eq!(problem(administrator.err().unwrap()), ProblemCode::Internal);
+    }
+}
