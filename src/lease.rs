@@ -127,6 +127,14 @@ impl LeaseTerms {
         now.plus_s(self.duration_s)
     }
 
+    /// Which share of a lease that runs out at `expiry` has passed at `now`: 0 as it was granted, 1 as it runs out.
+    pub fn share_passed(&self, expiry: Timestamp, now: Timestamp) -> f64 {
+        let left_ms = expiry.0.saturating_sub(now.0) as f64;
+        let duration_ms = f64::from(self.duration_s) * 1000.0;
+        // Below 0 only by another clock, or by a lease that was longer before the setting changed.
+        (1.0 - left_ms / duration_ms).clamp(0.0, 1.0)
+    }
+
     /// The epoch second after which storage may delete what matters until `until`. Rounded up: DynamoDB's TTL
     /// works in seconds, and a lease must never look deletable before it has run out.
     pub const fn ttl_s(&self, until: Timestamp) -> i64 {
@@ -163,6 +171,15 @@ mod tests {
         let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_000)), 11);
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_001)), 12);
+    }
+
+    #[test]
+    fn the_share_of_a_lease_that_has_passed_is_0_as_it_was_granted_and_1_as_it_runs_out() {
+        let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
+        let expiry = Timestamp::from_epoch_ms(90_000);
+        for (now_ms, share) in [(0, 0.0), (45_000, 0.5), (90_000, 1.0), (-5_000, 0.0)] {
+            assert_eq!(terms.share_passed(expiry, Timestamp::from_epoch_ms(now_ms)), share, "{now_ms}");
+        }
     }
 
     #[test]

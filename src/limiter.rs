@@ -13,7 +13,9 @@ use crate::clock::Clock;
 use crate::lease::{Fingerprint, LeaseTerms, StreamLimit, Timestamp};
 use crate::metrics::Metrics;
 use crate::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, StreamId, UserName};
-use crate::store::{LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams};
+use crate::store::{
+    Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+};
 
 /// How often a verb is tried when others keep changing the same user's streams.
 const MAX_ATTEMPTS: u32 = 5;
@@ -135,8 +137,12 @@ impl Limiter {
     pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<At<StreamState>> {
         let terms = self.policy.terms;
         let beat = self.retrying(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
-        self.metrics.heartbeat(beat.as_ref().map(|at| &at.answer));
-        beat
+        self.metrics.heartbeat(beat.as_ref().map(|at| &at.answer.state));
+        let At { now, answer: Heartbeat { state, previous_expiry } } = beat?;
+        if let Some(previous) = previous_expiry {
+            self.metrics.heartbeat_lateness(terms.share_passed(previous, now));
+        }
+        Ok(At { now, answer: state })
     }
 
     /// Frees a slot; one that is free already stays free.

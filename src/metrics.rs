@@ -1,4 +1,5 @@
 //! What an operator counts, in Prometheus' names and units. No label ever holds a user's name or an id.
+//! What the numbers mean: docs/OPERATIONS.md, "Metrics".
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::admission::Start;
+use crate::store::dynamodb::observed::StoreMetrics;
 use crate::store::{Stop, StoppedBy, StoreError, StreamState};
 
 pub struct Metrics {
@@ -16,19 +18,30 @@ pub struct Metrics {
     starts: Family<Outcome, Counter>,
     heartbeats: Family<Outcome, Counter>,
     stops: Family<Outcome, Counter>,
-    streams_ended: Counter,
+    heartbeat_lateness: Histogram,
+    streams_ended: Family<Reason, Counter>,
     leases_reaped: Counter,
     /// Attempts that were repeated because others changed the same user's streams.
     pub contention: Counter,
     requests: Family<Request, Counter>,
     request_seconds: Family<Route, Histogram>,
     pub in_flight: Gauge,
+    pub in_flight_limit: Gauge,
+    /// Requests refused because too many were in flight.
+    pub overloaded: Counter,
     pub connections: Gauge,
+    pub connections_limit: Gauge,
+    pub store: StoreMetrics,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -49,19 +62,29 @@ impl Metrics {
             starts: Family::default(),
             heartbeats: Family::default(),
             stops: Family::default(),
-            streams_ended: Counter::default(),
+            heartbeat_lateness: Histogram::new(BUCKETS_LATENESS),
+            streams_ended: Family::default(),
             leases_reaped: Counter::default(),
             contention: Counter::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
             in_flight: Gauge::default(),
+            in_flight_limit: Gauge::default(),
+            overloaded: Counter::default(),
             connections: Gauge::default(),
+            connections_limit: Gauge::default(),
+            store: StoreMetrics::new(),
         };
         let registry = &mut metrics.registry;
         registry.register("starts", "Starts by outcome", metrics.starts.clone());
         registry.register("heartbeats", "Heartbeats by outcome", metrics.heartbeats.clone());
         registry.register("stops", "Stops and evictions by outcome", metrics.stops.clone());
-        registry.register("streams_ended", "Streams replaced or evicted by a start", metrics.streams_ended.clone());
+        registry.register(
+            "heartbeat_lateness_ratio",
+            "Share of the lease that had passed when a heartbeat renewed it",
+            metrics.heartbeat_lateness.clone(),
+        );
+        registry.register("streams_ended", "Streams ended by others, by reason", metrics.streams_ended.clone());
         registry.register("leases_reaped", "Dead leases cleared away by a start", metrics.leases_reaped.clone());
         registry.register("contention_retries", "Attempts repeated after contention", metrics.contention.clone());
         registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
@@ -71,13 +94,32 @@ impl Metrics {
             metrics.request_seconds.clone(),
         );
         registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        registry.register(
+            "http_requests_in_flight_limit",
+            "How many requests may be in flight",
+            metrics.in_flight_limit.clone(),
+        );
+        registry.register(
+            "http_requests_overloaded",
+            "Requests refused because too many were in flight",
+            metrics.overloaded.clone(),
+        );
         registry.register("http_connections", "Open connections", metrics.connections.clone());
+        registry.register(
+            "http_connections_limit",
+            "How many connections may be open",
+            metrics.connections_limit.clone(),
+        );
+        metrics.store.register(registry);
+        metrics.begin_at_zero();
         metrics
     }
 
     pub fn started(&self, start: Result<&Start, &StoreError>) {
         if let Ok(Start::Started(started)) = start {
-            self.streams_ended.inc_by(started.ended.len() as u64);
+            let (ended, evicted) = (started.ended.len() as u64, started.evicted as u64);
+            self.ended("evicted", evicted);
+            self.ended("replaced", ended.saturating_sub(evicted));
             self.leases_reaped.inc_by(started.reaped as u64);
         }
         count(
@@ -106,7 +148,15 @@ impl Metrics {
         );
     }
 
+    /// How late a heartbeat came that renewed its lease: 0 at once, 1 as the lease ran out.
+    pub fn heartbeat_lateness(&self, ratio: f64) {
+        self.heartbeat_lateness.observe(ratio);
+    }
+
     pub fn stopped(&self, by: StoppedBy, stop: Result<&Stop, &StoreError>) {
+        if let (StoppedBy::Evictor, Ok(Stop::Freed)) = (by, stop) {
+            self.ended("evicted", 1);
+        }
         count(
             &self.stops,
             match (by, stop) {
@@ -130,6 +180,23 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+
+    /// A rate sees the first of its kind only if there was a 0 before.
+    fn begin_at_zero(&self) {
+        for (family, outcomes) in
+            [(&self.starts, &STARTS[..]), (&self.heartbeats, &HEARTBEATS), (&self.stops, &STOPS)]
+        {
+            for outcome in outcomes {
+                family.get_or_create(&Outcome { outcome }).inc_by(0);
+            }
+        }
+        self.ended("evicted", 0);
+        self.ended("replaced", 0);
+    }
+
+    fn ended(&self, reason: &'static str, streams: u64) {
+        self.streams_ended.get_or_create(&Reason { reason }).inc_by(streams);
+    }
 }
 
 impl Default for Metrics {
@@ -138,8 +205,16 @@ impl Default for Metrics {
     }
 }
 
+const STARTS: [&str; 6] = ["started", "replayed", "ended", "key_reused", "denied", "failed"];
+const HEARTBEATS: [&str; 5] = ["renewed", "ended", "expired", "not_found", "failed"];
+const STOPS: [&str; 4] = ["stopped", "evicted", "already_gone", "failed"];
+
 /// From a fast answer out of memory to the request timeout.
 const BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// Around a third, the heartbeat interval of the default settings: beyond two thirds, a heartbeat was missed; towards 1, the
+/// stream was nearly lost.
+const BUCKETS_LATENESS: [f64; 9] = [0.1, 0.25, 0.35, 0.5, 0.66, 0.8, 0.9, 0.95, 1.0];
 
 fn count(family: &Family<Outcome, Counter>, outcome: &'static str) {
     family.get_or_create(&Outcome { outcome }).inc();

@@ -20,6 +20,7 @@ use stream_manager::migrate;
 use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, Client};
+use stream_manager::store::dynamodb::observed::Observer;
 use stream_manager::store::memory::MemoryStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -98,11 +99,12 @@ impl Service {
     async fn start(config: &Config) -> Result<Self> {
         let public = listen(config.server.bind, "server.bind").await?;
         let management = listen(config.server.management_bind, "server.management_bind").await?;
-        let readiness = Arc::new(Readiness::default());
         let metrics = Arc::new(Metrics::new());
+        let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_difference)));
         let clock = Arc::new(SystemClock);
         let tokens = open_tokens(config, clock.clone()).await?;
-        let (store, engine) = open_store(config, &readiness, clock.clone()).await?;
+        let observer = Observer::new(metrics.store.clone(), clock.clone());
+        let (store, engine) = open_store(config, &readiness, clock.clone(), observer).await?;
         allow_connections(config.server.max_connections);
         let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
         let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
@@ -192,6 +194,7 @@ async fn open_store(
     config: &Config,
     readiness: &Arc<Readiness>,
     clock: Arc<SystemClock>,
+    observer: Observer,
 ) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     match config.store.kind {
         StoreKind::Memory => {
@@ -201,9 +204,9 @@ async fn open_store(
             readiness.store_seen();
             Ok((store, None))
         }
-        StoreKind::Embedded => open_embedded(config, readiness).await,
+        StoreKind::Embedded => open_embedded(config, readiness, observer).await,
         StoreKind::DynamoDb => {
-            let client = client::connect(&config.client()).await?;
+            let client = client::observed(&client::connect(&config.client()).await?, observer);
             let table = config.dynamodb.table.clone();
             info!("store: DynamoDB table {table:?}");
             match migrate::check(&client, &table).await {
@@ -220,7 +223,11 @@ async fn open_store(
 }
 
 #[cfg(feature = "embedded")]
-async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
+async fn open_embedded(
+    config: &Config,
+    readiness: &Readiness,
+    observer: Observer,
+) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     use stream_manager::config::Sync;
     use stream_manager::store::embedded::{self, Embedded};
 
@@ -230,7 +237,7 @@ async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<(Arc<dy
         Sync::Full => embedded::Sync::Full,
     };
     let engine = Embedded::open(path, sync)?;
-    let client = client::in_process(&config.client(), engine.http_client());
+    let client = client::observed(&client::in_process(&config.client(), engine.http_client()), observer);
     migrate::migrate(&client, &config.dynamodb.table).await?;
     let shown = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!("store: embedded; the state is in {}", shown.display());
@@ -240,7 +247,7 @@ async fn open_embedded(config: &Config, readiness: &Readiness) -> Result<(Arc<dy
 }
 
 #[cfg(not(feature = "embedded"))]
-async fn open_embedded(_: &Config, _: &Readiness) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
+async fn open_embedded(_: &Config, _: &Readiness, _: Observer) -> Result<(Arc<dyn LeaseStore>, Option<CloseEngine>)> {
     anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
 }
 

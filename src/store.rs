@@ -5,6 +5,7 @@
 //! repetition never takes or frees a second slot. Dropping a returned future leaves the step done or not done, never
 //! half done. Refusals are answers; an error means that storage failed.
 
+pub mod clock_difference;
 pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -49,7 +50,7 @@ pub trait LeaseStore: Send + Sync {
         stream_id: StreamId,
         terms: LeaseTerms,
         now: Timestamp,
-    ) -> Result<StreamState>;
+    ) -> Result<Heartbeat>;
 
     /// Frees the slot of a stream. Its own stop forgets the lease; an eviction keeps it, marked, until
     /// `terms.retention_s` has passed, so that its player can learn what happened.
@@ -113,6 +114,14 @@ pub enum Stop {
     AlreadyGone,
 }
 
+/// What a heartbeat found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub state: StreamState,
+    /// When the lease would have run out, if this heartbeat renewed it: how late it came.
+    pub previous_expiry: Option<Timestamp>,
+}
+
 /// What became of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamState {
@@ -149,6 +158,13 @@ pub enum Refusal {
     Throttled,
     /// The store understood the request and will not do it (no such table, no permission).
     Rejected,
+}
+
+impl Heartbeat {
+    /// One that renewed nothing: the lease is gone, or runs as long already.
+    pub fn without_renewal(state: StreamState) -> Self {
+        Self { state, previous_expiry: None }
+    }
 }
 
 impl StreamState {

@@ -11,6 +11,7 @@ use super::auth::caller::Access;
 use super::problems::{Problem, ProblemCode};
 use super::streams::Tag;
 use super::wire::HealthObject;
+use crate::store::clock_difference::ClockDifference;
 
 /// Ready once the store was seen, until the process drains. A store that is slow or away later does not change it:
 /// a load balancer would take every instance out at once, and they could not even say 503.
@@ -18,9 +19,16 @@ use super::wire::HealthObject;
 pub struct Readiness {
     store_seen: AtomicBool,
     draining: AtomicBool,
+    clock: Arc<ClockDifference>,
 }
 
 impl Readiness {
+    /// Reports how far the host's clock is off, by what `clock` has seen. It changes no answer to be or not to be ready: the
+    /// limit holds under any clock, and an instance less would help nobody.
+    pub fn watching(clock: Arc<ClockDifference>) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     pub fn store_seen(&self) {
         self.store_seen.store(true, Ordering::Relaxed);
     }
@@ -40,12 +48,13 @@ impl HealthApi {
     /// Does the process live?
     #[oai(path = "/health/live", method = "get", operation_id = "live", tag = "Tag::Health")]
     async fn live(&self) -> Result<HealthAnswer, Failure<LiveProblems>> {
-        Ok(ok())
+        Ok(HealthAnswer::Ok(Json(ok())))
     }
 
     /// Is it ready for requests?
     ///
-    /// Settings, credentials and table were seen, so were the keys that tokens are checked with, and it is not shutting down.
+    /// Settings, credentials and table were seen, so were the keys that tokens are checked with, and it is not shutting
+    /// down. A clock that is off is told, and does not make the service unready.
     #[oai(path = "/health/ready", method = "get", operation_id = "ready", tag = "Tag::Health")]
     async fn ready(&self) -> Result<HealthAnswer, Failure<ReadyProblems>> {
         self.readiness()
@@ -72,13 +81,33 @@ impl HealthApi {
                     let detail = "the keys that tokens are checked with have not been fetched yet";
                     Err(Problem::new(ProblemCode::KeysUnavailable, detail).into())
                 }
-                _ => Ok(ok()),
+                _ => Ok(HealthAnswer::Ok(Json(ready(&self.readiness.clock)))),
             };
         };
         Err(Problem::new(ProblemCode::StoreUnavailable, detail).into())
     }
 }
 
-fn ok() -> HealthAnswer {
-    HealthAnswer::Ok(Json(HealthObject { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }))
+fn ok() -> HealthObject {
+    HealthObject {
+        status: "ok".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        clock_difference_seconds: None,
+        warnings: None,
+    }
+}
+
+/// With what an operator should know, though the service can serve.
+fn ready(clock: &ClockDifference) -> HealthObject {
+    // More digits than one would pretend to know more than the answers' whole seconds tell.
+    let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
+    let warning = clock.seconds_off().map(tenths).map(|seconds| {
+        let side = if seconds > 0.0 { "ahead of" } else { "behind" };
+        format!("this host's clock is {} s {side} the store's: set the time (NTP)", seconds.abs())
+    });
+    HealthObject {
+        clock_difference_seconds: clock.seconds().map(tenths),
+        warnings: warning.map(|warning| vec![warning]),
+        ..ok()
+    }
 }

@@ -31,6 +31,7 @@ pub struct Place {
 
 impl Places {
     pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.in_flight_limit.set(i64::try_from(most).unwrap_or(i64::MAX));
         Arc::new(Self { taken: AtomicUsize::new(0), most, metrics })
     }
 
@@ -45,7 +46,11 @@ impl Places {
         let counted = priority != Priority::Health;
         let one_more = |taken: usize| (taken < most).then_some(taken + 1);
         if counted {
-            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+            let entered = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+            if entered.is_err() {
+                self.metrics.overloaded.inc();
+                return None;
+            }
         }
         self.metrics.in_flight.inc();
         Some(Place { places: Arc::clone(self), counted })

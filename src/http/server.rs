@@ -44,6 +44,7 @@ pub async fn serve(
 ) -> bool {
     let connections = Arc::new(Semaphore::new(settings.max_connections));
     let (graceful, open, hang_up) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+    metrics.connections_limit.set(i64::try_from(settings.max_connections).unwrap_or(i64::MAX));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout)

@@ -90,12 +90,16 @@ pub enum LimitSource {
 
 /// The service is well.
 #[derive(Clone, Debug, Object)]
-#[oai(example, rename = "Health")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "Health")]
 pub struct HealthObject {
     /// Always `ok`.
     pub status: String,
     /// The version of the service.
     pub version: String,
+    /// This host's clock minus the store's, in seconds; absent while not known. Only in the answers of readiness.
+    pub clock_difference_seconds: Option<f64>,
+    /// What an operator should see to, in a sentence each; absent when there is nothing.
+    pub warnings: Option<Vec<String>>,
 }
 
 /// What a player may say when it starts a stream. Everything is optional; `null` means absent.
@@ -302,7 +306,12 @@ impl poem_openapi::types::Example for StreamsObject {
 
 impl poem_openapi::types::Example for HealthObject {
     fn example() -> Self {
-        Self { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+        Self {
+            status: "ok".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_difference_seconds: None,
+            warnings: None,
+        }
     }
 }
 

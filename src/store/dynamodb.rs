@@ -4,6 +4,7 @@
 pub mod client;
 pub mod errors;
 pub mod items;
+pub mod observed;
 pub mod writes;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use aws_sdk_dynamodb::types::{
 
 use self::errors::{Cancelled, cancellation_error, cancelled, condition_failed, store_error};
 use self::items::{Counter, Partition, instant, number};
-use super::{LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams};
+use super::{Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams};
 use crate::admission::{Decision, Guard, OwnLease, Snapshot, Start, StartRequest, Started, decide};
 use crate::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::names::{StreamId, UserName};
@@ -144,7 +145,7 @@ impl LeaseStore for DynamoStore {
         stream_id: StreamId,
         terms: LeaseTerms,
         now: Timestamp,
-    ) -> Result<StreamState> {
+    ) -> Result<Heartbeat> {
         let expires_at = terms.expires_at(now);
         let request = self
             .client
@@ -159,15 +160,17 @@ impl LeaseStore for DynamoStore {
                 (":new", instant(expires_at)),
                 (":ttl", number(terms.ttl_s(expires_at))),
             ]))
-            .return_values(ReturnValue::AllNew)
+            .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let error = match request.send().await {
             Ok(renewed) => {
-                // ALL_NEW was asked for: without it the store is at fault, and the stream is not gone.
-                let lease = lease(renewed.attributes)?;
-                let lease = lease.ok_or_else(|| StoreError::Unknown("a renewal without attributes".to_owned()))?;
-                return Ok(StreamState::of(Some(lease), now));
+                // ALL_OLD was asked for: without it the store is at fault, and the stream is not gone. The old lease tells
+                // how late the heartbeat came, and what was written over it is known.
+                let old = renewed.attributes;
+                let old = old.ok_or_else(|| StoreError::Unknown("a renewal without attributes".to_owned()))?;
+                let (lease, previous) = items::decode_renewed(old, expires_at, terms.ttl_s(expires_at))?;
+                return Ok(Heartbeat { state: StreamState::of(Some(lease), now), previous_expiry: Some(previous) });
             }
             Err(error) => error,
         };
@@ -179,7 +182,7 @@ impl LeaseStore for DynamoStore {
             StreamState::Live(lease) if lease.expires_at < expires_at => {
                 Err(StoreError::contention("a live lease was refused its renewal"))
             }
-            state => Ok(state),
+            state => Ok(Heartbeat::without_renewal(state)),
         }
     }
 

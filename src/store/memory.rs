@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{LeaseStore, Result, Room, Stop, StoppedBy, StreamState, UserStreams};
+use super::{Heartbeat, LeaseStore, Result, Room, Stop, StoppedBy, StreamState, UserStreams};
 use crate::admission::{Commit, Decision, Guard, Snapshot, Start, StartRequest, decide};
 use crate::lease::{EndReason, Ending, Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::names::{StreamId, UserName};
@@ -106,17 +106,19 @@ impl LeaseStore for MemoryStore {
         stream_id: StreamId,
         terms: LeaseTerms,
         now: Timestamp,
-    ) -> Result<StreamState> {
+    ) -> Result<Heartbeat> {
         let mut users = self.shard(user);
         let Some(lease) = users.get_mut(user).and_then(|user| user.lease_mut(stream_id)) else {
-            return Ok(StreamState::NotFound);
+            return Ok(Heartbeat::without_renewal(StreamState::NotFound));
         };
         let expires_at = terms.expires_at(now);
+        let mut previous_expiry = None;
         if lease.is_live_at(now) && lease.expires_at < expires_at {
+            previous_expiry = Some(lease.expires_at);
             lease.expires_at = expires_at;
             lease.ttl_s = terms.ttl_s(expires_at);
         }
-        Ok(StreamState::of(Some(lease.clone()), now))
+        Ok(Heartbeat { state: StreamState::of(Some(lease.clone()), now), previous_expiry })
     }
 
     async fn stop(

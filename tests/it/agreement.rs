@@ -71,8 +71,8 @@ async fn answers(fixture: &Fixture, user: &UserName, steps: &[Step]) -> Vec<Stri
                 other => format!("{other:?}"),
             },
             Step::Heartbeat(n) => {
-                let state = persistently(|| store.heartbeat(user, stream(*n), TERMS, now)).await;
-                format!("{:?}", unless_expired(state))
+                let beat = persistently(|| store.heartbeat(user, stream(*n), TERMS, now)).await;
+                format!("{:?} {:?}", unless_expired(beat.state), beat.previous_expiry)
             }
             Step::Stop(n, StoppedBy::Evictor) if !is_live(store.stream(user, stream(*n), now).await) => {
                 // The mark of an eviction goes on an expired lease too, if it is still there.

@@ -99,7 +99,7 @@ impl User {
 
     async fn beat(&self, n: u8) -> StreamState {
         let store = &self.fixture.store;
-        persistently(|| store.heartbeat(&self.name, stream(n), TERMS, self.fixture.now())).await
+        persistently(|| store.heartbeat(&self.name, stream(n), TERMS, self.fixture.now())).await.state
     }
 
     async fn stop(&self, n: u8, by: StoppedBy) -> Stop {

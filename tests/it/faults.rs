@@ -103,7 +103,7 @@ async fn a_verb_whose_answer_was_lost_is_found_done_by_the_sdks_own_retry() {
         assert!(store.heartbeat(&user, stream(1), TERMS, later).await.is_err());
         tap.set(Fault::None);
         let again = store.heartbeat(&user, stream(1), TERMS, later).await.expect("an answer");
-        assert!(matches!(again, StreamState::Live(lease) if lease.expires_at == TERMS.expires_at(later)));
+        assert!(matches!(again.state, StreamState::Live(lease) if lease.expires_at == TERMS.expires_at(later)));
 
         tap.set(fault);
         assert!(store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.is_err());

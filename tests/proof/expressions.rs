@@ -115,7 +115,7 @@ async fn a_heartbeat_does_to_every_lease_what_the_model_says() {
 
         let user = bench.plant(&items).await;
         let answer = bench.store.heartbeat(&user, stream_id(OWN), TERMS, instant(NOW)).await.expect("an answer");
-        let right = match (&answer, stored) {
+        let right = match (&answer.state, stored) {
             (StreamState::NotFound, stored) => stored.is_none(),
             (StreamState::Over(_), stored) => {
                 stored.is_some_and(|lease| lease.ended.is_some() || lease.expires_at <= NOW)
@@ -124,6 +124,8 @@ async fn a_heartbeat_does_to_every_lease_what_the_model_says() {
             (StreamState::Live(_), None) => false,
         };
         assert!(right, "{answer:?} for {stored:?}");
+        let previous_expiry = stored.filter(|_| renewed).map(|lease| instant(lease.expires_at));
+        assert_eq!(answer.previous_expiry, previous_expiry, "of what was renewed, and of nothing else");
         bench.holds(&user, &items, renewed, &[write]).await;
     }
     bench.must_have_applied_and_refused();

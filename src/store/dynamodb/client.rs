@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedH
 use thiserror::Error;
 
 use super::errors::with_causes;
+use super::observed::Observer;
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -65,6 +66,11 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         // There is no connection to give up after a failure, and the SDK would log an error for not finding one.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
     Client::from_conf(config.build())
+}
+
+/// The same client, and `observer` sees every request of it.
+pub fn observed(client: &Client, observer: Observer) -> Client {
+    Client::from_conf(client.config().to_builder().interceptor(observer).build())
 }
 
 /// Pinned: a newer one may change defaults, such as how retries wait.

@@ -4,8 +4,14 @@
 //! that is why every verb can be repeated, and why no refusal or ending is ever concluded from an error.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
+use aws_sdk_dynamodb::operation::describe_time_to_live::DescribeTimeToLiveError;
+use aws_sdk_dynamodb::operation::get_item::GetItemError;
+use aws_sdk_dynamodb::operation::query::QueryError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::CancellationReason;
+use aws_smithy_runtime_api::client::interceptors::context::Error;
 
 use crate::store::{Refusal, StoreError};
 
@@ -28,32 +34,75 @@ pub fn store_error<E>(error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).map(str::to_owned);
-    let built = matches!(error, SdkError::ConstructionFailure(_));
-    let detail = with_causes(&error);
-    let refusal = match code.as_deref() {
-        _ if built => Refusal::Rejected,
-        Some("TransactionConflictException") => Refusal::Contention,
-        Some(
-            "ProvisionedThroughputExceededException"
-            | "RequestLimitExceeded"
-            | "ThrottlingException"
-            | "ThrottlingError"
-            | "LimitExceededException",
-        ) => Refusal::Throttled,
-        Some(
-            "AccessDeniedException"
-            | "ExpiredTokenException"
-            | "IncompleteSignatureException"
-            | "InvalidSignatureException"
-            | "MissingAuthenticationTokenException"
-            | "ResourceNotFoundException"
-            | "UnrecognizedClientException"
-            | "ValidationException",
-        ) => Refusal::Rejected,
-        _ => return StoreError::Unknown(detail),
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    let refusal = match error {
+        SdkError::ConstructionFailure(_) => Some(Refusal::Rejected),
+        _ => code.and_then(refusal),
     };
-    StoreError::NotApplied { refusal, detail }
+    let detail = with_causes(&error);
+    match refusal {
+        Some(refusal) => StoreError::NotApplied { refusal, detail },
+        None => StoreError::Unknown(detail),
+    }
+}
+
+/// The table of error codes.
+fn refusal(code: &str) -> Option<Refusal> {
+    Some(match code {
+        "TransactionConflictException" => Refusal::Contention,
+        "ProvisionedThroughputExceededException"
+        | "RequestLimitExceeded"
+        | "ThrottlingException"
+        | "ThrottlingError"
+        | "LimitExceededException" => Refusal::Throttled,
+        "AccessDeniedException"
+        | "ExpiredTokenException"
+        | "IncompleteSignatureException"
+        | "InvalidSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "ResourceNotFoundException"
+        | "UnrecognizedClientException"
+        | "ValidationException" => Refusal::Rejected,
+        _ => return None,
+    })
+}
+
+/// In one word for the metrics. `error` is what the service answered; nothing when it did not answer.
+pub fn outcome(error: Option<&Error>) -> &'static str {
+    let Some(error) = error else { return "unknown" };
+    if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.downcast_ref() {
+        let reasons = cancelled.cancellation_reasons();
+        let has = |code| reasons.iter().any(|reason| reason.code() == Some(code));
+        return match cancellation_refusal(reasons) {
+            Refusal::Throttled => "throttled",
+            Refusal::Rejected => "rejected",
+            Refusal::Contention if has("TransactionConflict") => "conflict",
+            Refusal::Contention => "condition_failed",
+        };
+    }
+    match code(error) {
+        Some("ConditionalCheckFailedException") => "condition_failed",
+        Some(code) => match refusal(code) {
+            Some(Refusal::Contention) => "conflict",
+            Some(Refusal::Throttled) => "throttled",
+            Some(Refusal::Rejected) => "rejected",
+            None => "unknown",
+        },
+        None => "unknown",
+    }
+}
+
+/// The SDK hands interceptors an error without its type.
+fn code(error: &Error) -> Option<&str> {
+    fn of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(error: &Error) -> Option<&str> {
+        error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
+    }
+    of::<UpdateItemError>(error)
+        .or_else(|| of::<TransactWriteItemsError>(error))
+        .or_else(|| of::<QueryError>(error))
+        .or_else(|| of::<GetItemError>(error))
+        .or_else(|| of::<DescribeTableError>(error))
+        .or_else(|| of::<DescribeTimeToLiveError>(error))
 }
 
 pub fn cancelled(error: SdkError<TransactWriteItemsError>) -> Cancelled {
@@ -73,14 +122,19 @@ pub fn condition_failed(reasons: &[CancellationReason], index: usize) -> bool {
 /// What a cancelled transaction means when none of its conditions decides the answer.
 pub fn cancellation_error(reasons: &[CancellationReason]) -> StoreError {
     let codes: Vec<&str> = reasons.iter().filter_map(CancellationReason::code).collect();
-    let refusal = if codes.iter().any(|code| matches!(*code, "ThrottlingError" | "ProvisionedThroughputExceeded")) {
+    let detail = format!("transaction cancelled: {}", codes.join(", "));
+    StoreError::NotApplied { refusal: cancellation_refusal(reasons), detail }
+}
+
+fn cancellation_refusal(reasons: &[CancellationReason]) -> Refusal {
+    let mut codes = reasons.iter().filter_map(CancellationReason::code);
+    if codes.clone().any(|code| matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded")) {
         Refusal::Throttled
-    } else if codes.iter().all(|code| matches!(*code, "None" | "ConditionalCheckFailed" | "TransactionConflict")) {
+    } else if codes.all(|code| matches!(code, "None" | "ConditionalCheckFailed" | "TransactionConflict")) {
         Refusal::Contention
     } else {
         Refusal::Rejected
-    };
-    StoreError::NotApplied { refusal, detail: format!("transaction cancelled: {}", codes.join(", ")) }
+    }
 }
 
 impl From<BuildError> for StoreError {

@@ -169,6 +169,14 @@ pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
     })
 }
 
+/// A lease as a heartbeat has left it, from the item before it, and when that would have run out.
+pub fn decode_renewed(mut old: Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
+    let previous = Timestamp::from_epoch_ms(Reader::new(&old).number(EXPIRES_AT)?);
+    old.insert(EXPIRES_AT.to_owned(), instant(expires_at));
+    old.insert(TTL.to_owned(), number(ttl_s));
+    Ok((decode_lease(&old)?, previous))
+}
+
 fn decode_ending(reader: &Reader<'_>) -> Result<Option<Ending>, StoreError> {
     let reason = match reader.optional_text(END_REASON)? {
         None => return Ok(None),

@@ -4,7 +4,7 @@ use stream_manager::lease::EndReason;
 use stream_manager::store::{Stop, StoppedBy, StreamState};
 
 use super::{User, live, over};
-use crate::support::{TERMS, on_device, start, stream};
+use crate::support::{TERMS, on_device, persistently, start, stream};
 
 pub async fn a_heartbeat_renews_for_the_duration_from_now(user: User) {
     let started = user.started(on_device(1, "tv")).await.lease;
@@ -18,14 +18,17 @@ pub async fn a_heartbeat_renews_for_the_duration_from_now(user: User) {
 }
 
 pub async fn a_late_duplicate_of_a_heartbeat_never_shortens_a_lease(user: User) {
-    user.started(start(1)).await;
+    let started = user.started(start(1)).await.lease;
     user.fixture.advance_s(20);
     let sent_first = user.fixture.now();
     user.fixture.advance_s(10);
-    let newer = live(user.beat(1).await);
     let store = &user.fixture.store;
+    let beat = || store.heartbeat(&user.name, stream(1), TERMS, user.fixture.now());
+    let newer = persistently(beat).await;
+    assert_eq!(newer.previous_expiry, Some(started.expires_at), "when it would have run out");
+    let newer = live(newer.state);
     let late = store.heartbeat(&user.name, stream(1), TERMS, sent_first).await.expect("a heartbeat");
-    assert_eq!(live(late), newer);
+    assert_eq!((live(late.state), late.previous_expiry), (newer.clone(), None), "it renewed nothing");
     assert_eq!(live(user.state(1).await), newer);
 }
 

@@ -10,7 +10,7 @@ use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{
-    LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 use tokio::sync::oneshot;
 // Virtual time: it costs none, and is what the seed says.
@@ -119,13 +119,7 @@ impl LeaseStore for Watched {
         self.write(user, act, move |store| at_once(store.start(&whose, &request, room, now))).await
     }
 
-    async fn heartbeat(
-        &self,
-        user: &UserName,
-        id: StreamId,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<StreamState> {
+    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<Heartbeat> {
         let (act, whose) = (Act::Beat { stream_id: id, now }, user.clone());
         self.write(user, act, move |store| at_once(store.heartbeat(&whose, id, terms, now))).await
     }

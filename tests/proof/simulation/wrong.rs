@@ -10,7 +10,7 @@ use stream_manager::admission::{AtLimit, Denial, Start, StartRequest};
 use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::{
-    LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 
 use super::clock::BEGINNING;
@@ -82,19 +82,13 @@ impl LeaseStore for WrongStore {
         }
     }
 
-    async fn heartbeat(
-        &self,
-        user: &UserName,
-        id: StreamId,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<StreamState> {
+    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<Heartbeat> {
         match (self.mutant, self.store.heartbeat(user, id, terms, now).await) {
             (Mutant::ConflictIsEnding, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. })) => {
                 self.world.count("done wrong");
-                Ok(StreamState::NotFound)
+                Ok(Heartbeat::without_renewal(StreamState::NotFound))
             }
-            (_, state) => state,
+            (_, beat) => beat,
         }
     }
 
