@@ -13,6 +13,7 @@ pub mod rate;
 mod routes;
 pub mod server;
 mod streams;
+mod traces;
 mod wire;
 
 use std::sync::Arc;

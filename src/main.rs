@@ -59,8 +59,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     let config = Config::load(arguments.config.as_deref(), environment()?)?;
     match arguments.command {
         None | Some(Command::Serve) => {
-            telemetry::start(&config.log).map_err(anyhow::Error::msg)?;
-            run_to_end(serve::serve(&config))
+            let variable = |name: &str| std::env::var(name).ok();
+            let traces = telemetry::start(&config.log, variable).map_err(anyhow::Error::msg)?;
+            let served = run_to_end(serve::serve(&config));
+            if let Some(traces) = traces {
+                traces.end();
+            }
+            served
         }
         Some(Command::Migrate) => run_to_end(run_migrate(&config)),
         Some(Command::CheckConfig) => print(&config.to_toml()),

@@ -1,16 +1,38 @@
-//! The log: lines for people or JSON for machines, on standard error.
+//! The log: lines for people or JSON for machines, on standard error. And traces, when they are wanted.
+
+mod traces;
 
 use std::io::{self, IsTerminal};
 
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
+
+pub use self::traces::Traces;
 use crate::config::{Log, LogFormat};
 
-/// Starts logging for the rest of the process.
-pub fn start(log: &Log) -> Result<(), String> {
+/// Starts logging for the rest of the process, and traces if `environment` wants them. Not to be called inside the runtime.
+pub fn start(log: &Log, environment: impl Fn(&str) -> Option<String>) -> Result<Option<Traces>, String> {
     let filter = log.filter()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(io::stderr);
-    let started = match log.format {
-        LogFormat::Pretty => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+    let traces = Traces::wanted(environment)?;
+    let started = match &traces {
+        // One filter for all costs less than one for each.
+        None => registry().with(filter).with(lines(log.format)).try_init(),
+        Some(traces) => registry().with(lines(log.format).with_filter(filter)).with(traces.layer()).try_init(),
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    Ok(traces)
+}
+
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let lines = fmt::layer().with_target(false).with_writer(io::stderr);
+    match format {
+        LogFormat::Pretty => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+    }
 }

@@ -17,6 +17,7 @@ use super::cors::Origins;
 use super::places::{Places, Priority};
 use super::problems::{Problem, ProblemCode};
 use super::routes::Routes;
+use super::traces::RequestTrace;
 use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
 
@@ -73,6 +74,7 @@ impl App {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.operation(method.as_str(), &path);
         let span = info_span!("request", request_id, route);
+        let trace = RequestTrace::begin(&span, route, || self.routes.template(&path), &method, request.headers());
         let cross_origin = self.origins.headers(request.headers());
         let answered = match self.origins.preflight(&method, request.headers()) {
             Some(preflight) => Ok(preflight),
@@ -92,6 +94,7 @@ impl App {
         headers.extend(cross_origin);
         let (status, seconds) = (response.status().as_u16(), watch.seconds());
         self.metrics.request(route, status, seconds);
+        trace.end(response.status());
         span.in_scope(|| debug!(%method, path, status, ms = seconds * 1000.0, "answered"));
         response
     }

@@ -9,6 +9,7 @@ const DOCUMENTATION: [&str; 4] = ["/", "/openapi.json", "/openapi.yaml", "/swagg
 pub struct Routes(Vec<Route>);
 
 struct Route {
+    template: &'static str,
     segments: Vec<Segment>,
     /// Method in upper case, and the operation's name.
     operations: Vec<(String, &'static str)>,
@@ -29,10 +30,12 @@ impl Routes {
                 // A metric's label is a static text; the document is read once in the life of the process.
                 (method.to_uppercase(), &*String::leak(name.to_owned()))
             });
-            routes.push(Route { segments: segments(path), operations: operations.collect() });
+            let template = String::leak(path.clone());
+            routes.push(Route { template, segments: segments(path), operations: operations.collect() });
         }
         for path in DOCUMENTATION {
-            routes.push(Route { segments: segments(path), operations: vec![("GET".to_owned(), "documentation")] });
+            let operations = vec![("GET".to_owned(), "documentation")];
+            routes.push(Route { template: path, segments: segments(path), operations });
         }
         // A literal goes before a parameter in the same place, as it does in poem's router.
         routes.sort_by_key(|route| route.segments.iter().filter(|part| matches!(part, Segment::Parameter)).count());
@@ -41,7 +44,8 @@ impl Routes {
 
     /// The routes of the management port.
     pub fn management() -> Self {
-        Self(vec![Route { segments: segments("/metrics"), operations: vec![("GET".to_owned(), "metrics")] }])
+        let operations = vec![("GET".to_owned(), "metrics")];
+        Self(vec![Route { template: "/metrics", segments: segments("/metrics"), operations }])
     }
 
     /// The operation that a request asks for; `other` when there is none.
@@ -49,6 +53,11 @@ impl Routes {
         let method = if method == "HEAD" { "GET" } else { method };
         let operations = self.find(path).map(|route| &route.operations).into_iter().flatten();
         operations.into_iter().find(|(known, _)| known == method).map_or("other", |(_, name)| name)
+    }
+
+    /// The path with names for its parameters.
+    pub fn template(&self, path: &str) -> Option<&'static str> {
+        self.find(path).map(|route| route.template)
     }
 
     /// The methods of a path, as the `Allow` header lists them.

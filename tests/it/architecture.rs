@@ -8,7 +8,7 @@ const ORDER: [&str; 11] =
     ["names", "lease", "admission", "clock", "store", "metrics", "limiter", "http", "migrate", "config", "telemetry"];
 
 /// What is allowed only in some places.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 14] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded.rs", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
@@ -18,6 +18,11 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("SystemTime::now", &["clock.rs"]),
     ("Instant::now", &["clock.rs", "http/app.rs", "http/server.rs"]),
     ("anyhow", &["main.rs", "serve.rs"]),
+    ("opentelemetry", &["telemetry/traces.rs", "http/traces.rs"]),
+    ("opentelemetry_sdk", &["telemetry/traces.rs", "http/traces.rs"]),
+    ("opentelemetry_otlp", &["telemetry/traces.rs"]),
+    ("tracing_opentelemetry", &["telemetry/traces.rs", "http/traces.rs"]),
+    ("prometheus_client", &["metrics.rs", "store/dynamodb/observed.rs"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -1,0 +1,69 @@
+//! What a request's span tells a collector beyond the log's fields: OpenTelemetry's attributes for HTTP, and the caller's
+//! trace. Set from outside the span's fields, so that they stand in no line of the log. Nothing when traces are off.
+
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{Status, TraceContextExt};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use poem::http::{HeaderMap, Method, StatusCode};
+use tracing::Span;
+use tracing_opentelemetry::{OpenTelemetrySpanExt, SetParentError};
+
+/// The trace of one request.
+pub struct RequestTrace {
+    span: Span,
+    on: bool,
+}
+
+impl RequestTrace {
+    /// `operation` names the span; `template` gives the path as the OpenAPI document has it.
+    pub fn begin(
+        span: &Span,
+        operation: &'static str,
+        template: impl FnOnce() -> Option<&'static str>,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Self {
+        let parent = if headers.contains_key("traceparent") { caller(headers) } else { Context::new() };
+        // Before the span is entered: then it has a trace already.
+        let on = !matches!(span.set_parent(parent), Err(SetParentError::LayerNotFound));
+        if on {
+            // Anybody can make up a method.
+            let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
+            let method = if known.contains(method) { method.as_str().to_owned() } else { "_OTHER".to_owned() };
+            span.set_attribute("http.request.method", method);
+            if let Some(template) = template() {
+                span.set_attribute("http.route", template);
+            }
+            span.context().span().update_name(operation);
+        }
+        Self { span: span.clone(), on }
+    }
+
+    pub fn end(self, status: StatusCode) {
+        if !self.on {
+            return;
+        }
+        self.span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            self.span.set_attribute("error.type", status.as_str().to_owned());
+            self.span.set_status(Status::error(""));
+        }
+    }
+}
+
+fn caller(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
+}
