@@ -17,6 +17,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::store::dynamodb::client::SPANS_OF_OPERATIONS;
+
 const SERVICE: &str = "stream-manager";
 /// How long the last spans may take at the end of the process.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -62,7 +64,7 @@ impl Traces {
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let of = |module: &str| metadata.target().starts_with(module);
     let request = of("stream_manager::") && *metadata.level() <= Level::INFO;
-    metadata.is_span() && (request || of("aws_sdk_dynamodb::operation::"))
+    metadata.is_span() && (request || of(SPANS_OF_OPERATIONS))
 }
 
 /// Whether the environment asks for traces; an error for what this build cannot do.

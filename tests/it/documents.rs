@@ -7,7 +7,7 @@ use serde_json::Value;
 use stream_manager::http::openapi_document;
 use stream_manager::http::problems::ProblemCode;
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file)
 }
 

@@ -15,6 +15,8 @@ mod faults;
 mod hostile;
 mod http;
 mod logs;
+mod metrics;
+mod monitoring;
 mod overload;
 mod process;
 mod refusals;

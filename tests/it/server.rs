@@ -107,7 +107,7 @@ impl TestServer {
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_difference)));
         let app = http::app(Parts {
             limiter: Arc::new(limiter),
             readiness: Arc::clone(&readiness),

@@ -13,6 +13,9 @@ use thiserror::Error;
 use super::errors::with_causes;
 use super::observed::Observer;
 
+/// Where the SDK's own spans come from, one for each of its operations.
+pub const SPANS_OF_OPERATIONS: &str = "aws_sdk_dynamodb::operation::";
+
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     pub endpoint_url: Option<String>,
