@@ -58,6 +58,10 @@ bless:
     cargo run -- openapi > docs/openapi.json
     cargo insta test --accept --test it
 
+# Check the alert rules and the queries of the dashboard
+alerts:
+    scripts/alerts
+
 # Everything, as before a change lands
 ci:
     .ci/run

@@ -142,3 +142,26 @@ impl From<BuildError> for StoreError {
         Self::NotApplied { refusal: Refusal::Rejected, detail: with_causes(&error) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_dynamodb::types::error::TransactionCanceledException;
+
+    #[test]
+    fn a_cancelled_transaction_is_counted_by_its_reasons() {
+        for (codes, expected) in [
+            (["ConditionalCheckFailed", "None"], "condition_failed"),
+            (["None", "TransactionConflict"], "conflict"),
+            (["ConditionalCheckFailed", "TransactionConflict"], "conflict"),
+            (["ThrottlingError", "TransactionConflict"], "throttled"),
+            (["None", "ItemCollectionSizeLimitExceeded"], "rejected"),
+        ] {
+            let reasons = codes.map(|code| CancellationReason::builder().code(code).build());
+            let cancelled = TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.into()));
+            let error = TransactWriteItemsError::TransactionCanceledException(cancelled.build());
+            assert_eq!(outcome(Some(&Error::erase(error))), expected, "{codes:?}");
+        }
+        assert_eq!(outcome(None), "unknown", "no answer");
+    }
+}
