@@ -3,8 +3,9 @@
 mod traces;
 
 use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 
-use tracing::Subscriber;
+use tracing::{Subscriber, error};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -23,7 +24,14 @@ pub fn start(log: &Log, environment: impl Fn(&str) -> Option<String>) -> Result<
         Some(traces) => registry().with(lines(log.format).with_filter(filter)).with(traces.layer()).try_init(),
     };
     started.map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(traces)
+}
+
+/// One line like any other, where Rust would print several that no reader of JSON understands.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    error!(panic = panic.payload_as_str(), place, "a defect: the request or task that met it has ended");
 }
 
 fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>

@@ -171,7 +171,7 @@ async fn an_operation_goes_on_when_its_caller_is_dropped() {
     assert!(app.answer(start).now_or_never().is_none());
     app.tasks.close();
     app.tasks.wait().await;
-    let usage = limiter.streams(&crate::support::user("ann")).await.expect("a list").answer;
+    let usage = limiter.streams(&crate::support::user("ann"), None).await.expect("a list").answer;
     assert_eq!(usage.streams.len(), 1);
 }
 

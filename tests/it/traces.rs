@@ -11,7 +11,7 @@ use prost::Message;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::process::{Service, command, folder, refusal, send_sigterm};
+use crate::process::{Service, command, folder, refusal, send};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -168,7 +168,7 @@ async fn a_failure_of_the_service_is_an_error_and_a_clients_mistake_is_none() {
     }
     let failing = reqwest::get(format!("http://{address}/v1/users/ann/streams/count")).await.expect("an answer");
     assert_eq!(failing.status(), 503);
-    send_sigterm(&child).await;
+    send("-TERM", &child).await;
     let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await.expect("an end").expect("an end");
     assert_eq!(ended.code(), Some(0));
 
