@@ -7,7 +7,7 @@ mod sections;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
@@ -63,16 +63,18 @@ impl Config {
             .map_err(|error| ConfigError::Unreadable(without_quotes(&error.to_string())))?;
         let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| {
             let key = error.path().to_string();
-            // serde's words would hold it, too.
-            if key == "auth.hs256_secret" {
-                let problem = "must be a text".to_owned();
-                return ConfigError::Invalid { key, value: "…".to_owned(), problem };
-            }
-            let value = key.split('.').fold(&values, |value, part| &value[part]).to_string();
-            // A variable that ends with its prefix.
-            let key = if key.is_empty() { "\"\"".to_owned() } else { key };
             // serde's word for one of several values is Rust's.
             let problem = error.inner().to_string().replacen("unknown variant", "unknown value", 1);
+            let value = key.split('.').fold(&values, |value, part| &value[part]).to_string();
+            // A secret may stand in the wrong place, or under a misspelt name; serde's words would hold it, too.
+            let (value, problem) = match key.as_str() {
+                "auth" => ("…".to_owned(), "must be a section of settings".to_owned()),
+                "auth.hs256_secret" => ("…".to_owned(), "must be a text".to_owned()),
+                _ if problem.starts_with("unknown field") => ("…".to_owned(), problem),
+                _ => (value, problem),
+            };
+            // A variable that ends with its prefix.
+            let key = if key.is_empty() { "\"\"".to_owned() } else { key };
             ConfigError::Invalid { key, value, problem }
         })?;
         checks::check(&config)?;
@@ -164,8 +166,8 @@ impl Config {
             (_, Some(url), _, _) => KeySource::Url(url),
             (_, _, Some(path), _) => KeySource::File(path),
             (_, _, _, Some(secret)) => KeySource::Secret(secret),
-            // Checked before: there is one of them.
-            (_, None, None, None) => return None,
+            // Checked before: there is one of them. Else no file has this name, and the service would not start.
+            (_, None, None, None) => KeySource::File(PathBuf::new()),
         };
         Some(TokenSettings {
             keys,

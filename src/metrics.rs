@@ -210,7 +210,7 @@ const HEARTBEATS: [&str; 5] = ["renewed", "ended", "expired", "not_found", "fail
 const STOPS: [&str; 4] = ["stopped", "evicted", "already_gone", "failed"];
 
 /// From a fast answer out of memory to the request timeout.
-const BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+const BUCKETS_S: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Around a third, the heartbeat interval of the default settings: beyond two thirds, a heartbeat was missed; towards 1, the
 /// stream was nearly lost.

@@ -98,22 +98,27 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
         ("auth.jwks_file", auth.jwks_file.is_some()),
         ("auth.hs256_secret", auth.hs256_secret.is_some()),
     ];
+    let others = [("auth.issuer", auth.issuer.is_some()), ("auth.audience", !auth.audience.is_empty())];
+    if auth.mode == AuthMode::None {
+        // Who has set any of them wants tokens checked; a mode that got lost must not leave the service open.
+        return match sources.into_iter().chain(others).find(|(_, given)| *given) {
+            Some((key, _)) => {
+                Err(invalid(key, "…".to_owned(), "is for auth.mode = \"jwt\", and auth.mode is \"none\""))
+            }
+            None => Ok(()),
+        };
+    }
     let mut given = sources.into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
-    match (auth.mode, given.next(), given.next()) {
-        // Who has set a key wants tokens checked.
-        (AuthMode::None, Some(key), _) => {
-            return Err(invalid(key, "…".to_owned(), "is for auth.mode = \"jwt\", and auth.mode is \"none\""));
-        }
-        (AuthMode::None, None, _) => return Ok(()),
-        (AuthMode::Jwt, None, _) => {
+    match (given.next(), given.next()) {
+        (None, _) => {
             let problem = "needs one of auth.jwks_url, auth.jwks_file and auth.hs256_secret";
             return Err(invalid("auth.mode", "\"jwt\"".to_owned(), problem));
         }
-        (AuthMode::Jwt, Some(one), Some(_)) => {
+        (Some(one), Some(_)) => {
             let problem = "must be the only one of auth.jwks_url, auth.jwks_file and auth.hs256_secret";
             return Err(invalid(one, "…".to_owned(), problem));
         }
-        (AuthMode::Jwt, Some(_), None) => {}
+        (Some(_), None) => {}
     }
     if auth.issuer.as_deref().is_none_or(str::is_empty) {
         return Err(invalid("auth.issuer", "\"\"".to_owned(), "must be set: the iss that tokens have"));

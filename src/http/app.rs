@@ -109,7 +109,7 @@ impl App {
         check_escapes(request.uri().path())?;
         // Before the body, so that what will be refused need not arrive; a place is taken only when it is there.
         if !self.places.has_room(priority) {
-            return Err(overloaded());
+            return Err(self.overloaded());
         }
         let path = request.uri().path().to_owned();
         let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
@@ -118,7 +118,7 @@ impl App {
             .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
 
         // After the body, so that a slow one takes nobody's place.
-        let place = self.places.enter(priority).ok_or_else(overloaded)?;
+        let place = self.places.enter(priority).ok_or_else(|| self.overloaded())?;
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
             let answered = endpoint.call(request).await;
@@ -137,6 +137,11 @@ impl App {
                 Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
             }
         }
+    }
+
+    fn overloaded(&self) -> Problem {
+        self.metrics.overloaded.inc();
+        Problem::new(ProblemCode::Overloaded, "too many requests at once: try again")
     }
 
     fn check_length(&self, uri: &Uri) -> Result<(), Problem> {
@@ -213,10 +218,6 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
         return Err(Problem::new(ProblemCode::InvalidRequest, "the path has a broken percent escape"));
     }
     Ok(())
-}
-
-fn overloaded() -> Problem {
-    Problem::new(ProblemCode::Overloaded, "too many requests at once: try again")
 }
 
 /// Whoever routes by `Host` must find the one that the client meant (RFC 9112, section 3.2).

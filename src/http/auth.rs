@@ -89,7 +89,7 @@ pub struct Identity {
 /// Why a token is not good. Told to its sender: holds nothing of the token and nothing of the library.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
-    #[error("the keys that tokens are checked with have not been fetched yet: try again")]
+    #[error("the keys that tokens are checked with cannot be had at the moment: try again")]
     NoKeys,
     #[error("the token must have at most {MAX_TOKEN_BYTES} bytes")]
     TooLong,

@@ -100,7 +100,8 @@ fn ok() -> HealthObject {
 /// With what an operator should know, though the service can serve.
 fn ready(clock: &ClockDifference) -> HealthObject {
     // More digits than one would pretend to know more than the answers' whole seconds tell.
-    let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
+    // Adding 0 makes 0 of -0.
+    let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0 + 0.0;
     let warning = clock.seconds_off().map(tenths).map(|seconds| {
         let side = if seconds > 0.0 { "ahead of" } else { "behind" };
         format!("this host's clock is {} s {side} the store's: set the time (NTP)", seconds.abs())

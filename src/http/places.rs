@@ -46,11 +46,7 @@ impl Places {
         let counted = priority != Priority::Health;
         let one_more = |taken: usize| (taken < most).then_some(taken + 1);
         if counted {
-            let entered = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-            if entered.is_err() {
-                self.metrics.overloaded.inc();
-                return None;
-            }
+            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         }
         self.metrics.in_flight.inc();
         Some(Place { places: Arc::clone(self), counted })

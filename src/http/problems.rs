@@ -207,8 +207,11 @@ impl Problem {
             let cause = self.cause.as_deref().unwrap_or(&self.detail);
             match self.code {
                 ProblemCode::Internal => tracing::error!(code = self.code.code(), cause, "request failed"),
-                // As many as somebody likes to send: a line each would be more to do, not less. The metrics count them.
-                ProblemCode::Overloaded => tracing::debug!(code = self.code.code(), cause, "request refused"),
+                // As many as somebody likes to send: a line each would be more to do, not less. The metrics count them, and
+                // why there are no keys is in the log.
+                ProblemCode::Overloaded | ProblemCode::KeysUnavailable => {
+                    tracing::debug!(code = self.code.code(), cause, "request refused")
+                }
                 _ => tracing::warn!(code = self.code.code(), cause, "request failed"),
             }
         }

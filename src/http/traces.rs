@@ -9,6 +9,8 @@ use poem::http::{HeaderMap, Method, StatusCode};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+const TRACEPARENT: &str = "traceparent";
+
 /// The trace of one request.
 pub struct RequestTrace {
     span: Span,
@@ -24,7 +26,7 @@ impl RequestTrace {
         method: &Method,
         headers: &HeaderMap,
     ) -> Self {
-        let parent = if headers.contains_key("traceparent") { caller(headers) } else { Context::new() };
+        let parent = if headers.contains_key(TRACEPARENT) { caller(headers) } else { Context::new() };
         // Before the span is entered: then it has a trace already. Fails when nobody exports it.
         let on = span.set_parent(parent).is_ok();
         if on {
@@ -58,12 +60,14 @@ fn caller(headers: &HeaderMap) -> Context {
 
 struct Headers<'a>(&'a HeaderMap);
 
+/// `traceparent` alone: `tracestate` is a free text of the caller's, which would be sent on.
 impl Extractor for Headers<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|value| value.to_str().ok())
+        let value = (key == TRACEPARENT).then(|| self.0.get(key)).flatten()?;
+        value.to_str().ok()
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(|name| name.as_str()).collect()
+        vec![TRACEPARENT]
     }
 }

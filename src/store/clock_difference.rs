@@ -13,7 +13,7 @@ const RESOLUTION_MS: i64 = 1000;
 /// For how long answers are put together: short enough for a clock not to drift meanwhile.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What the answers of the last one to two minutes say together. Shared by those who watch and those who tell.
+/// What the answers of the last minutes, three at most, say together. Shared by those who watch and those who tell.
 #[derive(Debug, Default)]
 pub struct ClockDifference(Mutex<Watch>);
 
@@ -99,6 +99,11 @@ impl Interval {
         self.least_ms > TOLERANCE_MS || self.most_ms < -TOLERANCE_MS
     }
 
+    /// All of it, so that a clock near the tolerance is not called right as often as it is called off.
+    fn is_right(&self) -> bool {
+        self.least_ms >= -TOLERANCE_MS && self.most_ms <= TOLERANCE_MS
+    }
+
     fn middle_ms(self) -> i64 {
         self.least_ms.midpoint(self.most_ms)
     }
@@ -134,10 +139,11 @@ impl Watch {
     fn turn(&mut self, now: Duration) -> Option<Turn> {
         let known = self.known()?;
         let lately = self.said_at.is_some_and(|at| now.saturating_sub(at) < WINDOW);
-        if known.is_off() == self.said_off || lately {
+        let off = known.is_off() || (self.said_off && !known.is_right());
+        if off == self.said_off || lately {
             return None;
         }
-        self.said_off = known.is_off();
+        self.said_off = off;
         self.said_at = Some(now);
         Some(if self.said_off { Turn::Off(known.middle_ms()) } else { Turn::Right })
     }
@@ -214,6 +220,13 @@ mod tests {
     fn a_clock_just_beyond_the_tolerance_does_not_flap_as_windows_pass() {
         let clock = ClockDifference::default();
         assert_eq!(watched(every(170, 0, 1_800_000, 4, 1100), &clock).len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_clock_is_not_called_right_because_answers_are_rare() {
+        let clock = ClockDifference::default();
+        let rare = (0..40).map(|n| n * 150_370).map(|at| (at, answer(at, 4, 1500)));
+        let [Turn::Off(_)] = watched(rare, &clock)[..] else { panic!("it is off, and stays so") };
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 /// Every source file below `folder`, by its path inside it, with its text.
-fn files(folder: &str) -> Vec<(String, String)> {
+pub fn files(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths = Vec::new();
     sources(&root, &mut paths);

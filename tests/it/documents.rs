@@ -82,6 +82,33 @@ async fn swagger_ui_talks_to_nobody_else_and_stands_in_no_frame() {
     assert!(!policy.contains("http") && !policy.contains('*'), "{policy}");
 }
 
+/// Names of tests have many words; settings and metrics have fewer.
+fn names_a_test(word: &str) -> bool {
+    word.matches('_').count() >= 5 && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
+#[test]
+fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
+    let mut tests = String::new();
+    for (_, text) in crate::architecture::files("tests").into_iter().chain(crate::architecture::files("src")) {
+        tests.push_str(&text);
+    }
+    for document in ["docs/SECURITY.md", "docs/ARCHITECTURE.md", "docs/CORRECTNESS.md", "docs/OPERATIONS.md"] {
+        let text = read(document);
+        let named = text.split('`').skip(1).step_by(2);
+        for name in named {
+            let path =
+                ["tests/", "src/", "scripts/", "deploy/", "docs/"].iter().any(|folder| name.starts_with(folder));
+            if names_a_test(name) {
+                assert!(tests.contains(&format!("fn {name}(")), "{document}: {name}");
+            } else if path && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+                let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+                assert!(file.exists() || file.with_extension("rs").exists(), "{document}: {name}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_problem_has_its_section_and_every_section_its_problem() {
     let text = read("docs/errors.md");

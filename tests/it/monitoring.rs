@@ -102,8 +102,15 @@ async fn every_query_asks_for_series_and_labels_that_exist_and_no_series_is_forg
             let labels = exported.get(&name).unwrap_or_else(|| panic!("{name} is not exported: {query}"));
             for (label, value) in matchers {
                 assert!(labels.contains_key(&label) || PROMETHEUS.contains(&label.as_str()), "{name}: {label}");
-                if label == "le" {
-                    assert!(labels["le"].contains(&value) || query.contains("rule_files"), "{name}: le={value}");
+                match label.as_str() {
+                    "le" => {
+                        assert!(labels["le"].contains(&value) || query.contains("rule_files"), "{name}: le={value}");
+                    }
+                    "outcome" | "reason" => {
+                        let unknown = value.split('|').find(|value| !labels[&label].contains(*value));
+                        assert_eq!(unknown, None, "{name}: {label}={value}");
+                    }
+                    _ => {}
                 }
             }
         }

@@ -72,6 +72,7 @@ async fn when_places_run_out_reads_are_refused_first_then_starts_and_heartbeats_
     let reads = (0..6).map(|_| hanging(&server, "GET", &count));
     tokio::join!(futures_util::future::join_all(reads), filling);
     tap.set(Fault::None);
+    assert_eq!(server.metrics.overloaded.get(), 7, "each refusal is counted");
     assert_eq!(server.call("GET", &count).await.status, 200, "all places are free again");
 }
 

@@ -177,6 +177,17 @@ fn a_secret_is_shown_nowhere() {
     assert!(file.contains("auth.hs256_secret = …") && !file.contains("secret secret"), "{file}");
     let number = load_file("[auth]\nhs256_secret = 12345678\n").expect_err("a number");
     assert!(number.contains("must be a text") && !number.contains("12345678"), "{number}");
+    let misplaced = [
+        ("__HS256_SECRET", "secret secret", "hs256_secret = …"),
+        ("__AUTH__HS256_SECRETS", "secret secret", "auth.hs256_secrets = …"),
+        ("__AUTH", "{hs256_secret = 'secret secret'}", "auth = …"),
+    ];
+    for (name, value, said) in misplaced {
+        let message = load(&[(name, value)]).expect_err(name);
+        assert!(message.contains(said) && !message.contains("secret secret"), "{message}");
+    }
+    let other = load_file("[auth]\nsecret = \"secret secret\"\n").expect_err("an unknown key");
+    assert!(other.contains("auth.secret = …") && !other.contains("secret secret"), "{other}");
     let unended = load_file("[auth]\nhs256_secret = \"secret secret\nmode = \"jwt\"\n").expect_err("no end");
     assert!(!unended.contains("secret secret"), "{unended}");
 }
@@ -190,6 +201,8 @@ fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret
         (&[("JWKS_FILE", "keys"), ("HS256_SECRET", SECRET)], ["auth.jwks_file = …", "must be the only one"]),
         (&[("MODE", "none"), ("HS256_SECRET", SECRET)], ["auth.hs256_secret = …", "is for auth.mode = \"jwt\""]),
         (&[("MODE", "none"), url], ["auth.jwks_url = …", "is for auth.mode = \"jwt\""]),
+        (&[("MODE", "none")], ["auth.issuer = …", "is for auth.mode = \"jwt\""]),
+        (&[("MODE", ""), ("ISSUER", "")], ["auth.audience = …", "is for auth.mode = \"jwt\""]),
         (&[("MODE", "basic")], ["auth.mode = \"basic\"", "`none` or `jwt`"]),
         (&[url, ("ISSUER", "")], ["auth.issuer = \"\"", "must be set"]),
         (&[url, ("AUDIENCE", "")], ["auth.audience = []", "must be set"]),

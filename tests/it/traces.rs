@@ -100,6 +100,7 @@ async fn traced(folder: &Path, variables: &[(&str, &str)]) -> Service {
     let service = Service::start(&mut command).await;
     let request = reqwest::Client::new().post(format!("http://{}/v1/users/somebody/streams", service.address));
     let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01")).bearer_auth("a-token");
+    let request = request.header("tracestate", "vendor=somebody");
     let answer = request.send().await.expect("an answer");
     assert_eq!(answer.status(), 201);
     service
@@ -163,9 +164,13 @@ async fn a_failure_of_the_service_is_an_error_and_a_clients_mistake_is_none() {
         .env("STREAM_MANAGER__LOG__FILTER", "off")
         .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     let mut child = command.spawn().expect("the binary");
-    while reqwest::get(format!("http://{address}/nowhere")).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    let serving = async {
+        while reqwest::get(format!("http://{address}/nowhere")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Its log is off, so there is nothing to read but the port.
+    tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it serves");
     let failing = reqwest::get(format!("http://{address}/v1/users/ann/streams/count")).await.expect("an answer");
     assert_eq!(failing.status(), 503);
     send("-TERM", &child).await;

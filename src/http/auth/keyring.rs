@@ -4,14 +4,14 @@
 use std::error::Error as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use reqwest::{Client, redirect};
 use secrecy::ExposeSecret;
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tracing::{info, warn};
 
 use super::keys::{Key, KeySet, KeySetError};
@@ -26,13 +26,27 @@ const REFETCH_AFTER: Duration = Duration::from_secs(60);
 const FETCH_WITHIN: Duration = Duration::from_secs(2);
 const MAX_SET_BYTES: usize = 256 * 1024;
 
+/// A set that could not be fetched for so long is not trusted any more: the issuer may have withdrawn its keys.
+const TRUSTED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Whoever waits for a fetch holds the place of a request, and an unknown key costs nothing to make up.
+const MAX_WAITING: usize = 16;
+
 pub struct Keyring {
     source: Source,
     allowed: Vec<Algorithm>,
-    held: RwLock<Option<Arc<KeySet>>>,
+    held: RwLock<Option<Held>>,
+    /// One fetch at a time: the answer of an older one must not replace that of a newer one.
+    fetching: Mutex<()>,
     /// When an unknown key last had the set fetched. Locked meanwhile, so that all who wait, wait for the same fetch.
     refetched: Mutex<Option<Duration>>,
+    waiting: Semaphore,
     clock: Arc<dyn Clock>,
+}
+
+struct Held {
+    set: Arc<KeySet>,
+    /// By the monotonic clock, from when it was asked for.
+    fetched_at: Duration,
 }
 
 enum Source {
@@ -59,12 +73,21 @@ impl Keyring {
     pub async fn open(source: KeySource, allowed: Vec<Algorithm>, clock: Arc<dyn Clock>) -> Result<Self, KeysError> {
         let (source, held) = match source {
             KeySource::Secret(secret) => {
-                (Source::Fixed, Some(Arc::new(KeySet::secret(secret.expose_secret().as_bytes()))))
+                let set = Arc::new(KeySet::secret(secret.expose_secret().as_bytes()));
+                (Source::Fixed, Some(Held { set, fetched_at: clock.monotonic() }))
             }
             KeySource::File(path) => (Source::File(path), None),
-            KeySource::Url(url) => (Source::Url(client()?, url), None),
+            KeySource::Url(url) => (Source::Url(client(&url)?, url), None),
         };
-        let keyring = Self { source, allowed, held: RwLock::new(held), refetched: Mutex::default(), clock };
+        let keyring = Self {
+            source,
+            allowed,
+            held: RwLock::new(held),
+            fetching: Mutex::default(),
+            refetched: Mutex::default(),
+            waiting: Semaphore::new(MAX_WAITING),
+            clock,
+        };
         match (keyring.refresh().await, &keyring.source) {
             // The issuer may be away for a moment, a file that is not there is a mistake.
             (Err(error), Source::Url(..)) => warn!(%error, "no keys yet: not ready until there are"),
@@ -91,6 +114,8 @@ impl Keyring {
     }
 
     pub async fn refresh(&self) -> Result<(), KeysError> {
+        let _alone = self.fetching.lock().await;
+        let fetched_at = self.clock.monotonic();
         let set = match &self.source {
             Source::Fixed => return Ok(()),
             Source::File(path) => {
@@ -102,7 +127,8 @@ impl Keyring {
                 KeySet::parse(&set, &self.allowed).map_err(KeysError::BadAnswer)?
             }
         };
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
+        let held = Held { set: Arc::new(set), fetched_at };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
         Ok(())
     }
 
@@ -114,33 +140,51 @@ impl Keyring {
             Err(TokenError::UnknownKey) => {}
             found => return found,
         }
-        self.refetch().await;
+        // Without an answer of the issuer nobody can say that it has no such key.
+        if !self.refetch().await {
+            return Err(TokenError::NoKeys);
+        }
         self.held().ok_or(TokenError::NoKeys)?.find(kid, algorithm)
     }
 
-    async fn refetch(&self) {
+    /// Whether the set that is held now was fetched because of this unknown key, or another one a short while ago.
+    async fn refetch(&self) -> bool {
+        let Ok(_waiting) = self.waiting.try_acquire() else { return false };
         let mut refetched = self.refetched.lock().await;
         let now = self.clock.monotonic();
-        if refetched.is_some_and(|at| now.saturating_sub(at) < REFETCH_AFTER) {
-            return;
-        }
-        // Before the fetch: one that fails is not to be tried again at once either.
-        *refetched = Some(now);
-        if let Err(error) = self.refresh().await {
-            warn!(%error, "a token names a key that is not known, and there are no new keys");
-        }
+        let at = match *refetched {
+            Some(at) if now.saturating_sub(at) < REFETCH_AFTER => at,
+            _ => {
+                // Before the fetch: one that fails is not to be tried again at once either.
+                *refetched = Some(now);
+                if let Err(error) = self.refresh().await {
+                    warn!(%error, "a token names a key that is not known, and there are no new keys");
+                }
+                now
+            }
+        };
+        self.read_held().as_ref().is_some_and(|held| held.fetched_at >= at)
     }
 
     fn held(&self) -> Option<Arc<KeySet>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let held = self.read_held();
+        let held = held.as_ref()?;
+        let age = self.clock.monotonic().saturating_sub(held.fetched_at);
+        (matches!(self.source, Source::Fixed) || age < TRUSTED_FOR).then(|| Arc::clone(&held.set))
+    }
+
+    fn read_held(&self) -> RwLockReadGuard<'_, Option<Held>> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn client() -> Result<Client, KeysError> {
+fn client(url: &str) -> Result<Client, KeysError> {
     // A redirect could lead anywhere, also to plain HTTP.
     let client = Client::builder().connect_timeout(FETCH_WITHIN).timeout(FETCH_WITHIN);
-    let client = client.redirect(redirect::Policy::none()).build();
-    client.map_err(|error| KeysError::Unreachable(chain(error)))
+    let client = client.redirect(redirect::Policy::none());
+    // What is asked for on this host in plain text must not leave it by a proxy that is set for others.
+    let client = if url.starts_with("http://") { client.no_proxy() } else { client };
+    client.build().map_err(|error| KeysError::Unreachable(chain(error)))
 }
 
 async fn fetch(client: &Client, url: &str) -> Result<Vec<u8>, String> {
@@ -179,5 +223,9 @@ async fn read(path: PathBuf) -> std::io::Result<Vec<u8>> {
         }
         Ok(set)
     };
-    tokio::task::spawn_blocking(move || read(&path)).await?
+    // A file on a network, or a pipe, may never answer.
+    match tokio::time::timeout(FETCH_WITHIN, tokio::task::spawn_blocking(move || read(&path))).await {
+        Ok(read) => read?,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
 }

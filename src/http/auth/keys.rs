@@ -1,5 +1,6 @@
 //! A key set (JWKS, RFC 7517): which keys of it are used, and for which signatures each. Pure.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -13,8 +14,8 @@ use super::TokenError;
 
 /// Issuers have two or three.
 const MAX_KEYS: usize = 100;
-/// What RSA needs at least (RFC 7518, section 3.3).
-const MIN_RSA_BITS: usize = 2048;
+/// What RSA needs at least (RFC 7518, section 3.3), and what the verifier takes at most.
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 pub struct KeySet {
     keys: Vec<Arc<Key>>,
@@ -100,7 +101,7 @@ impl Key {
 /// What a key of this type can sign. Nothing for a symmetric key: a secret that is published is none.
 fn signatures(key: &AlgorithmParameters) -> &'static [Algorithm] {
     match key {
-        AlgorithmParameters::RSA(key) if rsa_bits(&key.n) >= MIN_RSA_BITS => &[
+        AlgorithmParameters::RSA(key) if RSA_BITS.contains(&rsa_bits(&key.n)) => &[
             Algorithm::RS256,
             Algorithm::RS384,
             Algorithm::RS512,
@@ -108,14 +109,21 @@ fn signatures(key: &AlgorithmParameters) -> &'static [Algorithm] {
             Algorithm::PS384,
             Algorithm::PS512,
         ],
-        AlgorithmParameters::EllipticCurve(key) => match key.curve {
-            EllipticCurve::P256 => &[Algorithm::ES256],
-            EllipticCurve::P384 => &[Algorithm::ES384],
+        AlgorithmParameters::EllipticCurve(key) => match (&key.curve, bytes(&key.x), bytes(&key.y)) {
+            (EllipticCurve::P256, 32, 32) => &[Algorithm::ES256],
+            (EllipticCurve::P384, 48, 48) => &[Algorithm::ES384],
             _ => &[],
         },
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 && bytes(&key.x) == 32 => {
+            &[Algorithm::EdDSA]
+        }
         _ => &[],
     }
+}
+
+/// The library finds out at the first token only that a number has not the length of its curve.
+fn bytes(number: &str) -> usize {
+    BASE64_URL_SAFE_NO_PAD.decode(number).map_or(0, |bytes| bytes.len())
 }
 
 fn rsa_bits(modulus: &str) -> usize {

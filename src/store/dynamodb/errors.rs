@@ -67,6 +67,9 @@ fn refusal(code: &str) -> Option<Refusal> {
     })
 }
 
+/// What [`outcome`] says of errors, and `ok`.
+pub const OUTCOMES: [&str; 6] = ["ok", "condition_failed", "conflict", "throttled", "rejected", "unknown"];
+
 /// In one word for the metrics. `error` is what the service answered; nothing when it did not answer.
 pub fn outcome(error: Option<&Error>) -> &'static str {
     let Some(error) = error else { return "unknown" };

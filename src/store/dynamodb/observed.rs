@@ -28,7 +28,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
-use super::errors::outcome;
+use super::errors::{OUTCOMES, outcome};
 use crate::clock::{Clock, Stopwatch};
 use crate::lease::Timestamp;
 use crate::store::clock_difference::{ClockDifference, DatedAnswer, Turn};
@@ -75,6 +75,8 @@ const OPERATIONS: [&str; 8] = [
     "UpdateTimeToLive",
 ];
 
+const OPERATIONS_OF_VERBS: [&str; 4] = ["GetItem", "Query", "TransactWriteItems", "UpdateItem"];
+
 impl StoreMetrics {
     pub fn new() -> Self {
         Self {
@@ -110,7 +112,13 @@ impl Default for StoreMetrics {
 }
 
 impl Observer {
+    /// What can go wrong begins at 0 here, where there is a store: a rate sees the first of its kind only then.
     pub fn new(metrics: StoreMetrics, clock: Arc<dyn Clock>) -> Self {
+        for operation in OPERATIONS_OF_VERBS {
+            for outcome in OUTCOMES {
+                drop(metrics.requests.get_or_create(&Request { operation, outcome }));
+            }
+        }
         Self { metrics, clock }
     }
 }
@@ -239,9 +247,15 @@ struct DifferenceCollector(Arc<ClockDifference>);
 
 impl Collector for DifferenceCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(seconds) = self.0.seconds() else { return Ok(()) };
-        let gauge = ConstGauge::new(seconds);
-        let (name, help) = ("store_clock_difference_seconds", "This host's clock minus the store's");
-        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        let Some(difference) = self.0.seconds() else { return Ok(()) };
+        let off = self.0.seconds_off().unwrap_or(0.0);
+        for (name, help, seconds) in [
+            ("store_clock_difference_seconds", "This host's clock minus the store's", difference),
+            ("store_clock_off_seconds", "The same when it is certainly more than a second, else 0", off),
+        ] {
+            let gauge = ConstGauge::new(seconds);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }

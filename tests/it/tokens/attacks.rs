@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::issuer::{Key, base64, hs256, token, written};
+use super::keys::{Published, keys};
 use super::{
     AUDIENCE, ISSUER, SECRET, anns, anns_but, assert_refused, by_secret, count, now_s, secretly, send, served,
     server_with,
@@ -97,12 +98,13 @@ async fn a_token_is_signed_by_a_key_of_the_issuer_in_the_way_that_is_configured_
 async fn a_key_that_a_token_brings_along_is_not_looked_at() {
     let (known, own) = (Key::rsa("k"), Key::other_rsa("own"));
     let server = server_with(&[known.jwk()], &["RS256"]).await;
+    let published = Published::saying(keys(&[own])).await;
     for (kid, brought) in [("own", "own"), ("k", "k"), ("k", "own")] {
         let mut jwk = own.jwk();
         jwk["kid"] = brought.into();
         let header = json!({
-            "alg": "RS256", "typ": "JWT", "kid": kid, "jwk": jwk, "jku": "http://127.0.0.1:1/keys",
-            "x5u": "http://127.0.0.1:1/chain", "x5c": ["AAAA"]
+            "alg": "RS256", "typ": "JWT", "kid": kid, "jwk": jwk, "jku": published.url,
+            "x5u": published.url, "x5c": ["AAAA"]
         });
         assert_refused(&count(&server, "ann", &own.token_with(&header, &anns())).await, kid);
         let mut header = header;
@@ -110,6 +112,7 @@ async fn a_key_that_a_token_brings_along_is_not_looked_at() {
         let answer = count(&server, "ann", &known.token_with(&header, &anns())).await;
         assert_eq!(answer.status, 200, "nor does it spoil a good signature: {answer:?}");
     }
+    assert_eq!(published.asked(), 0);
 }
 
 #[tokio::test]
@@ -316,6 +319,8 @@ async fn a_token_beyond_8_kib_is_refused_before_it_is_read() {
     assert!(fits.len() > 8188);
     assert_eq!(count(&server, "ann", &fits).await.status, 200);
     let detail = assert_refused(&count(&server, "ann", &of_size(6200)).await, "oversized");
+    assert!(detail.contains("8192"), "{detail}");
+    let detail = assert_refused(&count(&server, "ann", &"x".repeat(8193)).await, "oversized, and no token at all");
     assert!(detail.contains("8192"), "{detail}");
 }
 

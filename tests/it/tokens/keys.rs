@@ -54,7 +54,7 @@ impl Published {
         *self.says.lock().expect("a lock") = says;
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -159,10 +159,39 @@ async fn the_last_good_set_is_kept_whatever_the_issuer_says_meanwhile() {
         let error = tokens.refresh().await.expect_err("no set").to_string();
         assert!(error.contains("auth.jwks_url") && !error.contains('\n'), "{says:?}: {error}");
         clock.advance_ms(60_000);
-        assert_refused(&count(&server, "ann", &Key::other_rsa("b").token(&anns())).await, "still unknown");
         assert_eq!(count(&server, "ann", &key.token(&anns())).await.status, 200, "{says:?}");
+        let unknown = count(&server, "ann", &Key::other_rsa("b").token(&anns())).await;
+        assert_eq!(unknown.status, 503, "nobody can say that the issuer has no such key: {says:?} {unknown:?}");
     }
     assert_eq!(elsewhere.asked(), 0, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn a_set_that_could_not_be_fetched_for_a_day_is_not_trusted_any_more() {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let key = Key::rsa("a");
+    let published = Published::saying(keys(&[key])).await;
+    let (server, tokens, clock) = fetching(&published).await;
+    published.say(Says::Status(500));
+    clock.advance_ms(DAY_MS - 1);
+    tokens.refresh().await.expect_err("no set");
+    assert_eq!(count(&server, "ann", &key.token(&anns())).await.status, 200);
+    clock.advance_ms(1);
+    for path in ["/v1/users/ann/streams/count", "/health/ready"] {
+        let answer = super::call(&server, "GET", path, &key.token(&anns())).await;
+        assert_eq!((answer.status, &answer.body["code"]), (503, &json!("keys-unavailable")), "{answer:?}");
+    }
+    published.say(keys(&[key]));
+    tokens.refresh().await.expect("keys");
+    assert_eq!(count(&server, "ann", &key.token(&anns())).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_an_issuer_answers_without_end_is_cut_off() {
+    let published = Published::saying(Says::Endless).await;
+    let (_, tokens, _) = fetching(&published).await;
+    let error = tokens.refresh().await.expect_err("no set").to_string();
+    assert!(error.contains("more than 262144 bytes"), "{error}");
 }
 
 #[tokio::test]
@@ -189,13 +218,41 @@ async fn without_keys_nothing_is_judged_until_there_are_some() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_hangs_holds_nothing_up_for_long() {
-    let published = Published::saying(keys(&[Key::rsa("a")])).await;
-    let (_, tokens, _) = fetching(&published).await;
+async fn an_issuer_that_hangs_holds_up_few_and_none_whose_key_is_known() {
+    let key = Key::rsa("a");
+    let published = Published::saying(keys(&[key])).await;
+    let (server, tokens, clock) = fetching(&published).await;
     published.say(Says::Nothing);
-    let refreshed = tokio::time::timeout(Duration::from_secs(4), tokens.refresh()).await;
-    assert!(refreshed.expect("within its own bound").is_err());
+    clock.advance_ms(60_000);
+    let unknown = Key::other_rsa("b").token(&anns());
+    let made_up = (0..40).map(|_| count(&server, "ann", &unknown));
+    let good = async {
+        while published.asked() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let begun = std::time::Instant::now();
+        assert_eq!(count(&server, "ann", &key.token(&anns())).await.status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(1), "it waits for nothing");
+        assert!(server.metrics.in_flight.get() <= 17, "few wait, and hold places: {:?}", server.metrics.in_flight);
+    };
+    let (refused, ()) = tokio::join!(futures_util::future::join_all(made_up), good);
+    assert!(refused.iter().all(|answer| answer.status == 503), "{refused:?}");
     assert!(tokens.has_keys());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_is_read_again_every_ten_minutes() {
+    let (old, new) = (Key::rsa("old"), Key::p256("new"));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), json!({ "keys": [old.jwk()] }).to_string()).expect("a write");
+    let by_file = settings(KeySource::File(file.path().to_owned()), &["RS256", "ES256"]);
+    let tokens = Tokens::open(by_file, Arc::new(ManualClock::default())).await.expect("keys");
+    std::fs::write(file.path(), json!({ "keys": [new.jwk()] }).to_string()).expect("a write");
+    let too_early = tokio::time::timeout(Duration::from_secs(599), tokens.keep_fresh()).await;
+    assert!(too_early.is_err() && tokens.check(&old.token(&anns())).await.is_ok(), "not yet");
+    let long_enough = tokio::time::timeout(Duration::from_secs(602), tokens.keep_fresh()).await;
+    assert!(long_enough.is_err(), "it never ends");
+    assert!(tokens.check(&new.token(&anns())).await.is_ok() && tokens.check(&old.token(&anns())).await.is_err());
 }
 
 #[tokio::test]
@@ -214,6 +271,7 @@ async fn keys_that_are_not_for_signatures_are_passed_over() {
         changed("alg", json!("none")),
         changed("kty", json!("EC")),
         changed("n", json!("not base64!")),
+        changed("n", json!(base64(&[0xff; 1025]))),
         json!({ "kty": "oct", "kid": "other", "k": base64(b"a secret that everybody can read here") }),
     ] {
         let server = server_with(&[other.clone(), key.jwk()], &["RS256"]).await;
