@@ -31,6 +31,8 @@ fn main() {
         for _ in 0..ROUNDS {
             alone.extend(heartbeats(service.address).await);
             let hostile: Vec<_> = (0..HOSTILE).map(|n| tokio::spawn(hostile(service.address, n % 4))).collect();
+            // Until all are connected: what they cost by being there is looked for, not the rush.
+            tokio::time::sleep(Duration::from_secs(3)).await;
             beside.extend(heartbeats(service.address).await);
             hostile.iter().for_each(tokio::task::JoinHandle::abort);
         }
