@@ -39,6 +39,10 @@ fuzz *arguments:
 schemathesis url *seconds:
     scripts/schemathesis {{url}} {{seconds}}
 
+# Go through a running service from the first start to the last stop: just e2e http://127.0.0.1:8080
+e2e url *seconds:
+    scripts/e2e {{url}} {{seconds}}
+
 # Requests a second, bytes a lease, and what hostile connections cost the others
 bench:
     cargo bench --bench memory --bench requests --bench hostile
