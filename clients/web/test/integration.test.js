@@ -1,0 +1,91 @@
+// The player against the service itself, over real time. Skipped unless STREAM_MANAGER_URL names one that is running
+// and may be used for users of a random name; quick where its lease is a few seconds.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createSession } from "../src/player.js";
+
+const baseUrl = process.env.STREAM_MANAGER_URL;
+const skip = baseUrl ? false : "STREAM_MANAGER_URL is not set";
+
+function setUp() {
+  const userName = `tester/${crypto.randomUUID()} ü`;
+  const streams = `${baseUrl}/v1/users/${encodeURIComponent(userName)}/streams`;
+  const create = (options) => createSession({ baseUrl, userName, ...options });
+  const count = async () => (await (await fetch(`${streams}/count`)).json()).count;
+  const limitTo = (limit) =>
+    fetch(streams.replace(/streams$/, "limit"), {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ limit }),
+    });
+  return { create, count, limitTo, streams };
+}
+
+const once = (session, type) => new Promise((resolve) => session.on(type, resolve));
+
+test("a stream starts, is renewed past its lease, and is stopped", { skip, timeout: 300_000 }, async () => {
+  const { create, count } = setUp();
+  const session = create({ deviceName: "Node", contentId: "movie-7" });
+  assert.equal(await session.start(), "live");
+  assert.equal(await count(), 1);
+  let renewedS = 0;
+  const leaseS = session.leaseEndsInSeconds;
+  while (renewedS <= leaseS) renewedS += (await once(session, "renewed")).stream.heartbeatIntervalSeconds;
+  assert.equal(await count(), 1);
+  await session.stop();
+  assert.equal(await count(), 0);
+});
+
+test("the same device takes over its own slot, another is denied until it stops the first", { skip, timeout: 300_000 }, async () => {
+  const { create, count, limitTo } = setUp();
+  await limitTo(1);
+  await create({ deviceId: "tab" }).start();
+  const reloaded = create({ deviceId: "tab" });
+  assert.equal(await reloaded.start(), "live");
+  assert.equal(await count(), 1);
+
+  const other = create({ deviceId: "tv", deviceName: "Living-room TV" });
+  const denied = once(other, "denied");
+  assert.equal(await other.start(), "denied");
+  const { limit, streams, stopOther, retry } = await denied;
+  assert.equal(limit, 1);
+  assert.equal(streams[0].streamId, reloaded.streamId);
+  const ended = once(reloaded, "ended");
+  assert.equal(await stopOther(streams[0].streamId), true);
+  assert.equal(await retry(), "live");
+  assert.equal((await ended).reason, "evicted");
+  assert.equal(reloaded.state, "ended");
+  await other.stop();
+});
+
+test("whoever is pushed out hears by whom", { skip, timeout: 300_000 }, async () => {
+  const { create, limitTo } = setUp();
+  await limitTo(1);
+  const first = create({ deviceId: "a" });
+  await first.start();
+  const ended = once(first, "ended");
+  const second = create({ deviceId: "b", deviceName: "Kitchen tablet", atLimit: "evictOldest" });
+  assert.equal(await second.start(), "live");
+  const { endedBy } = await ended;
+  assert.deepEqual(endedBy, { streamId: second.streamId, deviceName: "Kitchen tablet" });
+  await second.stop();
+});
+
+test("a stream that was stopped behind its back is started again silently", { skip, timeout: 300_000 }, async () => {
+  const { create, count, streams } = setUp();
+  const session = create();
+  await session.start();
+  const restarted = once(session, "restarted");
+  await fetch(`${streams}/${session.streamId}/stop`, { method: "POST" });
+  assert.equal((await restarted).streamId, session.streamId);
+  assert.equal(await count(), 1);
+  await session.stop({ unload: true });
+});
+
+test("a device id that the service refuses is a bug that does not stop playback", { skip, timeout: 300_000 }, async () => {
+  const session = setUp().create({ deviceId: "x".repeat(129) });
+  const error = once(session, "error");
+  assert.equal(await session.start(), "failed");
+  assert.equal((await error).code, "invalid-request");
+});
