@@ -10,13 +10,11 @@ const CHANNEL = "stream-manager.device";
 const WAIT_FOR_TABS_MS = 100;
 
 /** The ids of this page: `claim()` gives one that no other playback of the page holds at the moment. */
-export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page) }) {
+export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page), nonce = newId() }) {
   const held = new Set();
   let known;
   let settled;
 
-  // Of two copies that ask at the same time, the lower nonce keeps the id.
-  const nonce = newId();
   let asking = false;
   let answered = () => {};
   let channel;
@@ -28,8 +26,10 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
 
   function heard({ id, taken, from, to }) {
     if (id !== known) return;
-    if (!taken && from !== nonce && (!asking || nonce < from)) post(channel, { id, taken: true, to: from });
-    if (!taken || !asking || to !== nonce) return;
+    // Of two copies that ask at the same time, the lower nonce keeps the id, though only one may hear the other.
+    const mine = !asking || nonce < from;
+    if (!taken && mine) post(channel, { id, taken: true, to: from });
+    if (taken ? !asking || to !== nonce : mine) return;
     known = newId();
     write(storage, known);
     answered();

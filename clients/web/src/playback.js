@@ -21,7 +21,7 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
     /** @type {string | null} */
     streamId: null,
     /**
-     * The stream that ran out, while another is being started in its place.
+     * The stream that ran out last: the next start is in its place.
      * @type {{ streamId: string | null, reason: string } | null}
      */
     lost: null,

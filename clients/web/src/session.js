@@ -103,10 +103,9 @@ export function createSession(options) {
   }
 
   function acknowledge(p, starting, outcome) {
-    const back = p.away ? [["available", {}]] : [];
+    const back = comesBack(p);
     const { lost } = p;
     p.acknowledged(outcome);
-    p.lost = null;
     p.reported = null;
     const lease = { streamId: p.streamId, stream: outcome.stream };
     if (!starting) change("live", ...back, ["renewed", lease]);
@@ -116,9 +115,10 @@ export function createSession(options) {
   }
 
   function restart(p, outcome) {
+    const back = comesBack(p);
     p.restarting(outcome);
     if (p.dueMs <= clock.now()) send(p);
-    change("starting");
+    change("starting", ...back);
   }
 
   // Repeating does not help. A start ends here, and what plays goes on without a slot; a lease is worth another heartbeat.
@@ -126,7 +126,7 @@ export function createSession(options) {
     const { status, code, detail, requestId } = outcome;
     const error = { status, code, detail, requestId };
     if (starting) return finish(p, "failed", "error", error);
-    const back = p.away ? [["available", {}]] : [];
+    const back = comesBack(p);
     p.answered();
     p.dueMs = clock.now() + p.intervalMs;
     const emitted = p.reported === code ? [] : [["error", error]];
@@ -142,6 +142,8 @@ export function createSession(options) {
     change("unavailable", ...(first ? [["unavailable", fields]] : []));
     return p.decided(state);
   }
+
+  const comesBack = (p) => (p.away ? [["available", {}]] : []);
 
   function overdue(p) {
     return onUnavailable === "stop" && p.away !== null && clock.now() >= p.untilMs;

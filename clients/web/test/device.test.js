@@ -27,9 +27,9 @@ function createAir() {
   };
 }
 
-function tab(world, Channel, storage = createStorage()) {
+function tab(world, Channel, storage = createStorage(), nonce = undefined) {
   const page = createPage();
-  const devices = createDevices({ page, timers: world.options.timers, storage, Channel });
+  const devices = createDevices({ page, timers: world.options.timers, storage, Channel, nonce });
   return { devices, page, storage, copy: () => createStorage({ ...storage.items }) };
 }
 
@@ -69,13 +69,13 @@ test("a duplicated tab takes an id of its own and keeps it", async () => {
   assert.ok(Object.values(original.storage.items).includes(id));
 });
 
-test("tabs that are restored at the same moment with one id end with two", async () => {
+for (const nonces of [["1", "2"], ["2", "1"]]) test(`tabs that are restored at the same moment with one id end with two, nonces ${nonces}`, async () => {
   const world = createWorld();
   const Air = createAir();
   const original = tab(world, Air);
   const { id } = await claim(world, original);
   await original.page.window.dispatch("pagehide", { persisted: false });
-  const both = [tab(world, Air, original.copy()), tab(world, Air, original.copy())].map((each) => each.devices.claim());
+  const both = nonces.map((nonce) => tab(world, Air, original.copy(), nonce).devices.claim());
   await world.advance(1000);
   const ids = (await Promise.all(both)).map((each) => each.id);
   assert.equal(new Set(ids).size, 2);
@@ -151,6 +151,18 @@ test("a stop before the device id is known sends nothing", async () => {
   await session.stop();
   await world.advance(1000);
   assert.equal(await started, "idle");
+  assert.equal(world.calls.length, 0);
+});
+
+test("nothing is sent before the device id is known, also not on waking up", async () => {
+  const world = createWorld();
+  const devices = { claim: () => new Promise(() => {}) };
+  const session = createSession({ ...world.options, deviceId: undefined, devices });
+  session.start();
+  world.sleep(3600_000, { monotonic: false });
+  await world.advance(20_000);
+  session.wake();
+  await flush();
   assert.equal(world.calls.length, 0);
 });
 

@@ -134,10 +134,10 @@ test("the lease is counted from when the request was sent, not from its answer",
 
 test('"stop": playing ends exactly when the last acknowledged lease does', async () => {
   const { world, session } = await playing({ onUnavailable: "stop" });
-  world.next.heartbeat.push(stream("stream-1"), ...Array(50).fill(unavailable));
-  await world.advance(119_999);
+  world.next.heartbeat.push(stream("stream-1", { leaseS: 87 }), ...Array(50).fill(unavailable));
+  await world.advance(116_999);
   assert.equal(session.state, "unavailable");
-  assert.equal(world.heard("unavailable")[0].leaseEndsInSeconds, 60);
+  assert.equal(world.heard("unavailable")[0].leaseEndsInSeconds, 57);
   await world.advance(1);
   assert.equal(session.state, "ended");
   assert.deepEqual(world.heard("ended").map(({ reason }) => reason), ["unavailable"]);
@@ -241,6 +241,20 @@ test("requests that need a token at the same time ask for it once", async () => 
   session.wake();
   assert.equal(await session.stopOther("other"), true);
   await flush();
+  assert.equal(asked, 2);
+  assert.equal(session.state, "live");
+});
+
+test("a refusal that comes late does not throw away the token that has replaced the refused one", async () => {
+  let asked = 0;
+  const { world, session } = await playing({ token: async () => `token-${++asked}` });
+  const late = later(unauthorized);
+  world.next.heartbeat.push(late);
+  await world.advance(30_000);
+  world.next.evict.push(unauthorized);
+  assert.equal(await session.stopOther("other"), true);
+  await late.arrive();
+  assert.equal(world.sent("heartbeat")[1].headers.Authorization, "Bearer token-2");
   assert.equal(asked, 2);
   assert.equal(session.state, "live");
 });

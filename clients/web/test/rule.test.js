@@ -90,6 +90,12 @@ test("after a denial another stream can be evicted and the start repeated under 
   assert.notEqual(first.headers["Idempotency-Key"], second.headers["Idempotency-Key"]);
 });
 
+test("a stream that is gone already is stopped", async () => {
+  const { world, session } = setUp();
+  world.next.evict.push(gone);
+  assert.equal(await session.stopOther("other"), true);
+});
+
 test("an eviction that the service refuses is false, not a rejection", async () => {
   const { world, session } = setUp();
   world.next.evict.push(problem(403, "forbidden"));
@@ -151,6 +157,18 @@ test("streams that are forgotten again and again are started less and less often
   const starts = world.sent("start").length;
   assert.ok(starts > 5 && starts < 70, `${starts} starts`);
   world.next.heartbeat.length = 0;
+});
+
+test("a stream that was renewed before it was forgotten is started again at once, each time", async () => {
+  const { world, session } = setUp();
+  await session.start();
+  for (let turn = 1; turn <= 3; turn += 1) {
+    await world.advance(30_000);
+    world.next.heartbeat.push(gone);
+    await world.advance(30_000);
+    assert.equal(world.sent("start").at(-1).atMs, world.nowMs);
+    assert.equal(world.sent("start").length, 1 + turn);
+  }
 });
 
 test("the key's stream ended meanwhile: a repeated start takes a new key, unless somebody took it", async () => {

@@ -107,6 +107,7 @@ test("a request that hangs on a connection of before the sleep is not waited for
   assert.equal(world.sent("heartbeat").length, 2);
   assert.equal(world.sent("heartbeat")[0].signal.aborted, true);
   assert.equal(session.state, "live");
+  assert.equal(world.heard("unavailable").length, 0);
 });
 
 test("waking up before the start is answered repeats it under the same key, and it is started once", async () => {
@@ -125,6 +126,15 @@ test("waking up before the start is answered repeats it under the same key, and 
   assert.equal(keys[0], keys[1]);
   assert.equal(session.state, "live");
   assert.equal(world.heard("started").length, 1);
+});
+
+test("a service that is back and has forgotten the stream is available again", async () => {
+  const { world, session } = await playing();
+  world.next.heartbeat.push(noNetwork, expired);
+  await world.advance(31_000);
+  assert.equal(session.state, "live");
+  const seen = world.events.map(({ type }) => type).filter((type) => type !== "state");
+  assert.deepEqual(seen, ["started", "unavailable", "available", "restarted"]);
 });
 
 test("retry asks at once while nobody answers", async () => {

@@ -105,6 +105,7 @@ test("a late refusal of a stopped playback is not heard", async () => {
   world.next.heartbeat.push(late);
   await world.advance(30_000);
   await session.stop();
+  assert.equal(world.sent("heartbeat")[0].signal.aborted, true);
   await late.arrive();
   assert.equal(session.state, "idle");
   assert.equal(world.sent("start").length, 1);
