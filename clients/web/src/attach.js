@@ -17,7 +17,7 @@ export function attach(video, options) {
   // Paused by the service's word: resumed when it lets the player play again.
   let held = false;
   let resuming = false;
-  // Stopped because the page went away, though it was playing.
+  // Stopped because the page went away.
   let left = false;
 
   const plays = () => !video.paused && !video.ended;
@@ -61,14 +61,8 @@ export function attach(video, options) {
     void session.stop();
   }
 
-  // Another source was loaded, or the old one failed: some players go on from there, some have given up.
-  function emptied() {
-    if (!plays() || video.error) pauses();
-  }
-
   function leaves() {
-    left = plays() && holdsSlot();
-    cancelPause();
+    left = true;
     void session.stop({ unload: true });
   }
 
@@ -106,8 +100,9 @@ export function attach(video, options) {
     [video, "timeupdate", returns],
     [video, "pause", pauses],
     [video, "ended", stops],
-    [video, "emptied", emptied],
-    [video, "error", emptied],
+    // Another source is loaded, or this one failed: whoever goes on from there says `playing` again.
+    [video, "emptied", pauses],
+    [video, "error", pauses],
   ]);
   const detachPage = page
     ? listenAll([

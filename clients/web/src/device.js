@@ -10,12 +10,12 @@ const CHANNEL = "stream-manager.device";
 const WAIT_FOR_TABS_MS = 100;
 
 /** The ids of this page: `claim()` gives one that no other playback of the page holds at the moment. */
-export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page), nonce = newId() }) {
+export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page) }) {
   const held = new Set();
   let known;
   let settled;
 
-  let asking = false;
+  const me = newId();
   let answered = () => {};
   let channel;
 
@@ -26,10 +26,10 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
 
   function heard({ id, taken, from, to }) {
     if (id !== known) return;
-    // Of two copies that ask at the same time, the lower nonce keeps the id, though only one may hear the other.
-    const mine = !asking || nonce < from;
-    if (!taken && mine) post(channel, { id, taken: true, to: from });
-    if (taken ? !asking || to !== nonce : mine) return;
+    // Also while this tab asks itself: of two that do, the later one hears nothing of the first.
+    if (!taken) return post(channel, { id, taken: true, to: from });
+    if (to !== me) return;
+    // Also after the wait, as of a tab in the background: then it is for the next playback.
     known = newId();
     write(storage, known);
     answered();
@@ -44,16 +44,14 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
     page?.window.addEventListener("pagehide", () => close(channel));
     page?.window.addEventListener("pageshow", (event) => event.persisted && listen());
     if (!stored || !channel) return;
-    asking = true;
     await new Promise((resolve) => {
       const timer = timers.setTimeout(() => resolve(undefined), WAIT_FOR_TABS_MS);
       answered = () => {
         timers.clearTimeout(timer);
         resolve(undefined);
       };
-      post(channel, { id: stored, from: nonce });
+      post(channel, { id: stored, from: me });
     });
-    asking = false;
   }
 
   return {

@@ -16,7 +16,7 @@ export function createEmitter() {
 
   function emit(type, fields) {
     const event = { ...fields, type };
-    // A copy: a listener may take itself away.
+    // A copy: whoever is added by a listener hears from the next event on.
     for (const listener of [...(listeners.get(type) ?? [])]) {
       try {
         const result = listener(event);

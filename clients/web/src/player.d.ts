@@ -112,7 +112,10 @@ export interface AttachOptions extends SessionOptions {
 export interface Session extends Emitter {
   /** Resolves, never rejects, with the state after the first answer (or its absence). Called again while it runs: the same. */
   start(): Promise<State>;
-  /** Resolves when the slot is free, or was given up on. `unload`: the page goes away, send it now and do not wait. */
+  /**
+   * Resolves when the slot is free, or was given up on. `unload`: the page goes away, send it now and do
+   * not wait; `attach` does so by itself, others call it in `pagehide`.
+   */
   stop(options?: { unload?: boolean }): Promise<void>;
   /** Asks again after `denied`, `ended` or `failed`; while nobody answers, asks now. */
   retry(): Promise<State>;
@@ -130,7 +133,6 @@ export interface Session extends Emitter {
 export interface MediaElement {
   readonly paused: boolean;
   readonly ended: boolean;
-  readonly error?: unknown;
   play(): Promise<void> | void;
   pause(): void;
   addEventListener(type: string, listener: (event: any) => void): void;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attach } from "../src/player.js";
-import { createWorld, evicted, flush, full, gone, noNetwork, problem, stream, Video } from "./world.js";
+import { createWorld, evicted, flush, full, gone, later, noNetwork, problem, stream, Video } from "./world.js";
 
 function setUp(options, video = new Video()) {
   const world = createWorld();
@@ -50,7 +50,9 @@ test("autoplay that says only that it is playing is started too", async () => {
 
 test("seeking, stalling, a change of quality and a short pause keep the same stream", async () => {
   const { world, video, session } = await playing();
-  for (const type of ["seeking", "waiting", "stalled", "seeked", "playing", "emptied", "loadstart", "playing"]) await video.dispatch(type);
+  for (const type of ["seeking", "waiting", "stalled", "seeked", "playing", "emptied", "loadstart", "playing"]) {
+    await video.dispatch(type);
+  }
   await video.pause();
   await world.advance(299_000);
   await video.play();
@@ -84,11 +86,22 @@ test("pauses do not add up", async () => {
   assert.equal(world.sent("stop").length, 0);
 });
 
-test("a pause without end can be asked for", async () => {
-  const { world, video } = await playing({ stopAfterPauseS: Infinity });
+test("a pause of weeks, or without end, can be asked for", async () => {
+  for (const stopAfterPauseS of [30 * 86_400, Infinity]) {
+    const { world, video } = await playing({ stopAfterPauseS });
+    await video.pause();
+    await world.advance(3600_000);
+    assert.equal(world.sent("stop").length, 0);
+  }
+});
+
+test("what else happens to a paused player does not make its pause longer", async () => {
+  const { world, video } = await playing();
   await video.pause();
-  await world.advance(86_400_000);
-  assert.equal(world.sent("stop").length, 0);
+  await world.advance(200_000);
+  await video.dispatch("emptied");
+  await world.advance(100_000);
+  assert.equal(world.sent("stop").length, 1);
 });
 
 test("a pause that was slept through frees the slot instead of taking another", async () => {
@@ -102,12 +115,23 @@ test("a pause that was slept through frees the slot instead of taking another", 
   assert.equal(world.sent("start").length, 1);
 });
 
-test("a source that fails or is taken away counts as a pause", async () => {
-  const { world, video } = await playing();
-  video.error = { code: 2 };
-  await video.dispatch("error");
-  await world.advance(300_000);
-  assert.equal(world.sent("stop").length, 1);
+for (const type of ["error", "emptied"]) {
+  test(`a source that is gone by ${type}, without a pause, counts as a pause`, async () => {
+    const { world, video } = await playing();
+    await video.dispatch(type);
+    await world.advance(299_999);
+    assert.equal(world.sent("stop").length, 0);
+    await world.advance(1);
+    assert.equal(world.sent("stop").length, 1);
+  });
+}
+
+test("a slot that is taken during a pause stays known as taken", async () => {
+  const { world, video, session } = await playing();
+  await video.pause();
+  world.next.heartbeat.push(evicted);
+  await world.advance(600_000);
+  assert.equal(session.state, "ended");
 });
 
 test("a denied player is paused, and its own play is another try", async () => {
@@ -145,6 +169,18 @@ test("a retry that is denied again leaves the player paused", async () => {
   world.next.start.push(full, full);
   await video.play();
   assert.equal(await world.heard("denied")[0].retry(), "denied");
+  assert.equal(video.paused, true);
+});
+
+test("a player that its user paused since is not resumed by an admission", async () => {
+  const { world, video, session } = setUp();
+  const late = later(stream("s", { status: 201 }));
+  world.next.start.push(full, late);
+  await video.play();
+  await video.play();
+  await video.pause();
+  await late.arrive();
+  assert.equal(session.state, "live");
   assert.equal(video.paused, true);
 });
 
@@ -228,6 +264,15 @@ test("a page that said goodbye and stayed, as after a download link, starts agai
   await video.dispatch("timeupdate");
   assert.equal(session.streamId, "stream-2");
   await video.dispatch("timeupdate");
+  assert.equal(world.sent("start").length, 2);
+});
+
+test("a page that stayed and whose start fails as a bug does not start at every moment of the film", async () => {
+  const { world, video, session } = await playing();
+  await world.page.window.dispatch("pagehide", { persisted: false });
+  world.next.start.push(problem(400, "invalid-request"));
+  for (let turn = 0; turn < 5; turn += 1) await video.dispatch("timeupdate");
+  assert.equal(session.state, "failed");
   assert.equal(world.sent("start").length, 2);
 });
 

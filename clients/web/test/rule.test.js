@@ -78,6 +78,23 @@ test("409 is denied, with what plays and how long to wait, and nothing more is s
   assert.equal(world.calls.length, 1);
 });
 
+test("a denial shows a hundred streams at most", async () => {
+  const { world, session } = setUp();
+  const streams = Array.from({ length: 500 }, (_, index) => ({ streamId: `s-${index}` }));
+  world.next.start.push(problem(409, "stream-limit-reached", { limit: 500, count: 500, streams }));
+  await session.start();
+  assert.equal(world.heard("denied")[0].streams.length, 100);
+});
+
+test("only a start can be denied", async () => {
+  const { world, session } = setUp();
+  await session.start();
+  world.next.heartbeat.push(full);
+  await world.advance(30_000);
+  assert.equal(session.state, "live");
+  assert.equal(world.heard("denied").length, 0);
+});
+
 test("after a denial another stream can be evicted and the start repeated under a new key", async () => {
   const { world, session } = setUp();
   world.next.start.push(full);
@@ -187,7 +204,14 @@ test("the key's stream ended meanwhile: a repeated start takes a new key, unless
   assert.equal(await taken.session.start(), "ended");
 });
 
-for (const [status, code] of [[400, "invalid-request"], [403, "forbidden"], [404, "route-not-found"], [413, "payload-too-large"], [415, "unsupported-media-type"], [422, "idempotency-key-reused"]]) {
+for (const [status, code] of [
+  [400, "invalid-request"],
+  [403, "forbidden"],
+  [404, "route-not-found"],
+  [413, "payload-too-large"],
+  [415, "unsupported-media-type"],
+  [422, "idempotency-key-reused"],
+]) {
   test(`${status} to a start is reported as a bug and neither repeated nor a reason to stop`, async () => {
     const { world, session } = setUp({ onUnavailable: "stop" });
     world.next.start.push(problem(status, code, {}, { "x-request-id": "r-1" }));
@@ -239,6 +263,15 @@ test("a content id that cannot be told is reported and left out", async () => {
   await session.start();
   assert.equal(world.heard("error")[0].code, "content-id-failed");
   assert.deepEqual(world.calls[0].body, { deviceId: "tab-1" });
+});
+
+test("a listener that a listener adds hears from the next event on", async () => {
+  const { world, session } = setUp();
+  const heard = [];
+  session.on("state", () => session.on("state", ({ state }) => heard.push(state)));
+  await session.start();
+  assert.deepEqual(heard, ["live"]);
+  assert.equal(world.heard("state").length, 2);
 });
 
 test("listeners can be taken away", async () => {

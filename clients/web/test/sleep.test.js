@@ -64,7 +64,12 @@ test("a wall clock that is set changes neither the lease nor the state", async (
   }
 });
 
-for (const [target, type] of [["window", "online"], ["window", "pageshow"], ["document", "visibilitychange"], ["document", "resume"]]) {
+for (const [target, type] of [
+  ["window", "online"],
+  ["window", "pageshow"],
+  ["document", "visibilitychange"],
+  ["document", "resume"],
+]) {
   test(`${type} sends at once what was waiting for its back-off`, async () => {
     const { world, session } = await playing();
     world.next.heartbeat.push(...Array(4).fill(noNetwork));

@@ -64,7 +64,8 @@ export function createWorld({ random = () => 0 } = {}) {
   const timers = {
     setTimeout(call, delayMs) {
       const id = ++ids;
-      world.timers.set(id, { id, call, dueMs: world.nowMs + delayMs });
+      // As browsers do: a delay that does not fit is none.
+      world.timers.set(id, { id, call, dueMs: world.nowMs + (delayMs > 2 ** 31 - 1 ? 0 : delayMs) });
       return id;
     },
     clearTimeout: (id) => world.timers.delete(id),
