@@ -57,6 +57,10 @@ check:
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+# Test, type-check, build and pack the player for browsers; on a running service too: just player http://127.0.0.1:8080
+player *url:
+    scripts/player {{url}}
+
 # Write anew what is generated
 bless:
     cargo run -- openapi > docs/openapi.json
