@@ -117,6 +117,15 @@ impl Config {
         }
     }
 
+    /// Whether the demo page is served.
+    pub fn demo(&self) -> bool {
+        match self.server.demo {
+            Demo::Loopback => self.server.bind.ip().is_loopback(),
+            Demo::On => true,
+            Demo::Off => false,
+        }
+    }
+
     pub fn bounds(&self) -> Bounds {
         Bounds {
             max_uri_bytes: size(self.server.max_uri_bytes),

@@ -4,6 +4,7 @@ mod answers;
 mod app;
 pub mod auth;
 pub mod cors;
+mod demo;
 mod health;
 mod input;
 mod limits;
@@ -42,6 +43,9 @@ use crate::limiter::{Limiter, Policy};
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 
+/// Where poem has routes that the OpenAPI document does not list.
+const DOCUMENTATION: [&str; 4] = ["/", "/openapi.json", "/openapi.yaml", "/swagger"];
+
 /// What the public routes are made of.
 pub struct Parts {
     pub limiter: Arc<Limiter>,
@@ -51,21 +55,29 @@ pub struct Parts {
     pub tokens: Option<Arc<Tokens>>,
     pub rates: Rates,
     pub origins: Origins,
+    /// Whether the demo page is there.
+    pub demo: bool,
     pub bounds: Bounds,
 }
 
 /// The public routes: the API, its document, and Swagger UI.
 pub fn app(parts: Parts) -> App {
-    let Parts { limiter, readiness, metrics, tokens, rates, origins, bounds } = parts;
+    let Parts { limiter, readiness, metrics, tokens, rates, origins, demo, bounds } = parts;
     let access = tokens.map_or(Access::Open, Access::Tokens);
     let service = api(limiter, readiness, rates, access.clone());
-    let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null));
+    let pages = [&DOCUMENTATION[..], if demo { &demo::PATHS } else { &[] }].concat();
+    let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null), &pages);
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
     let (json, yaml) = (closed(&service.spec()), closed(&service.spec_yaml()));
     let html = service.swagger_ui_html();
     let operations = Arc::new(service.into_endpoint());
-    let endpoint = Route::new()
+    let route = if demo {
+        Route::new().at(demo::PATHS[0], get(demo::page())).at(demo::PATHS[1], get(demo::file()))
+    } else {
+        Route::new()
+    };
+    let endpoint = route
         .at("/openapi.json", get(text("application/json", json)))
         .at("/openapi.yaml", get(text("application/yaml", yaml)))
         .at(

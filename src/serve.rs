@@ -99,6 +99,10 @@ impl Service {
     async fn start(config: &Config) -> Result<Self> {
         let public = listen(config.server.bind, "server.bind").await?;
         let management = listen(config.server.management_bind, "server.management_bind").await?;
+        if config.demo() {
+            // First of all: who tries the service wants to see it. Connections wait until it serves.
+            info!("demo: http://{}/demo", public.local_addr()?);
+        }
         let metrics = Arc::new(Metrics::new());
         let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_difference)));
         let clock = Arc::new(SystemClock);
@@ -114,6 +118,7 @@ impl Service {
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             tokens,
+            demo: config.demo(),
             rates,
             origins: Origins::new(&config.cors.allowed_origins),
             bounds: config.bounds(),

@@ -30,6 +30,7 @@ pub struct Config {
 pub struct Server {
     pub bind: SocketAddr,
     pub management_bind: SocketAddr,
+    pub demo: Demo,
     #[serde(deserialize_with = "whole")]
     pub header_read_timeout_s: u64,
     #[serde(deserialize_with = "whole")]
@@ -52,6 +53,14 @@ pub struct Server {
     pub deregistration_s: u64,
     #[serde(deserialize_with = "whole")]
     pub drain_s: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Demo {
+    Loopback,
+    On,
+    Off,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

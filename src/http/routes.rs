@@ -3,9 +3,6 @@
 
 use serde_json::Value;
 
-/// Where poem has routes that the document does not list.
-const DOCUMENTATION: [&str; 4] = ["/", "/openapi.json", "/openapi.yaml", "/swagger"];
-
 pub struct Routes(Vec<Route>);
 
 struct Route {
@@ -21,7 +18,8 @@ enum Segment {
 }
 
 impl Routes {
-    pub fn new(document: &Value) -> Self {
+    /// `pages` are routes that the document does not list.
+    pub fn new(document: &Value, pages: &[&'static str]) -> Self {
         let mut routes = Vec::new();
         for (path, operations) in document["paths"].as_object().into_iter().flatten() {
             let operations = operations.as_object().into_iter().flatten();
@@ -33,7 +31,7 @@ impl Routes {
             let template = String::leak(path.clone());
             routes.push(Route { template, segments: segments(path), operations: operations.collect() });
         }
-        for path in DOCUMENTATION {
+        for path in pages {
             let operations = vec![("GET".to_owned(), "documentation")];
             routes.push(Route { template: path, segments: segments(path), operations });
         }
@@ -84,7 +82,8 @@ impl Routes {
 
 fn segments(path: &str) -> Vec<Segment> {
     let segment = |part: &str| {
-        if part.starts_with('{') { Segment::Parameter } else { Segment::Literal(part.to_owned()) }
+        // In the document's way of writing, or in poem's.
+        if part.starts_with(['{', ':']) { Segment::Parameter } else { Segment::Literal(part.to_owned()) }
     };
     path.split('/').map(segment).collect()
 }

@@ -139,6 +139,7 @@ async fn a_panic_is_500_for_its_request_and_nothing_more() {
         tokens: None,
         rates: Rates::unbounded(),
         origins: Origins::default(),
+        demo: true,
         bounds: BOUNDS,
     });
     let asked = |path| hyper::Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
@@ -164,6 +165,7 @@ async fn an_operation_goes_on_when_its_caller_is_dropped() {
         tokens: None,
         rates: Rates::unbounded(),
         origins: Origins::default(),
+        demo: true,
         bounds: BOUNDS,
     });
     let start = hyper::Request::post(STREAMS).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");

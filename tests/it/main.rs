@@ -9,6 +9,7 @@ mod broken;
 mod contract;
 mod corpus;
 mod cors;
+mod demo;
 mod documents;
 mod embedded;
 mod faults;

@@ -103,6 +103,7 @@ async fn the_first_lines_say_where_swagger_ui_is_and_which_file_holds_the_state(
     let folder = folder();
     let service = Service::start(&mut command(folder.path())).await;
     let said = service.first_lines.join("\n");
+    assert!(service.first_lines[0].contains(&format!("demo: http://{}/demo", service.address)), "{said}");
     assert!(said.contains(&format!("Swagger UI: http://{}/swagger", service.address)), "{said}");
     let file = folder.path().join("data/stream-manager.db");
     assert!(said.contains(&file.canonicalize().expect("a file").display().to_string()), "{said}");

@@ -42,6 +42,7 @@ pub struct Setup {
     pub tokens: Option<Arc<Tokens>>,
     pub rates: RateSettings,
     pub origins: Vec<String>,
+    pub demo: bool,
     pub bounds: Bounds,
     pub settings: ServerSettings,
 }
@@ -54,6 +55,7 @@ impl Default for Setup {
             tokens: None,
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
             origins: Vec::new(),
+            demo: true,
             bounds: BOUNDS,
             settings: SETTINGS,
         }
@@ -103,7 +105,7 @@ impl TestServer {
     }
 
     pub async fn set_up(setup: Setup) -> Self {
-        let Setup { store, clock, tokens, rates, origins, bounds, settings } = setup;
+        let Setup { store, clock, tokens, rates, origins, demo, bounds, settings } = setup;
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
@@ -115,6 +117,7 @@ impl TestServer {
             tokens,
             rates: Rates::new(rates, &(Arc::clone(&clock) as _)),
             origins: Origins::new(&origins),
+            demo,
             bounds,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -2,7 +2,7 @@
 // player package and the public calls.
 
 import { createLog } from "./calls.js";
-import { createDevice } from "./device.js";
+import { createDevice } from "./card.js";
 import { button } from "./screens.js";
 
 const POLL_MS = 2000;

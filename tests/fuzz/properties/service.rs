@@ -95,6 +95,7 @@ impl Service {
                 tokens: None,
                 rates: Rates::unbounded(),
                 origins: Origins::default(),
+                demo: true,
                 bounds,
             }),
             document: serde_json::from_str(&http::openapi_document()).expect("a document"),
