@@ -99,10 +99,12 @@ export function createDevice({ id, name, icon, hue, template, account, log, chan
     show();
   }
 
+  /** Resolves when the service has answered, or has not. */
   function play() {
     // Evicting was one start's choice, not the device's for good.
     if (crashed || (player.evicts && !player.session.streamId)) boot();
     void roll();
+    return player.session.start();
   }
 
   // Not before somebody plays: the page would count as loading until its videos have their first frame.
@@ -134,7 +136,7 @@ export function createDevice({ id, name, icon, hue, template, account, log, chan
   }
 
   function crash() {
-    if (crashed || player.session.state === "idle") return;
+    if (!player.session.streamId) return;
     const before = lease;
     crashed = true;
     note = "";
@@ -191,7 +193,7 @@ export function createDevice({ id, name, icon, hue, template, account, log, chan
     if (now !== shown && !["denied", "ended"].includes(now)) screen(now, () => screens[now]?.({ icon }) ?? []);
     unavailable(buttons.pause, video.paused);
     unavailable(buttons.play, !video.paused);
-    unavailable(buttons.crash, crashed || ["idle", "denied", "ended"].includes(now));
+    unavailable(buttons.crash, !player.session.streamId);
     tick();
   }
 

@@ -8,7 +8,7 @@ import { button } from "./screens.js";
 const POLL_MS = 2000;
 const AFTER_A_CALL_MS = 120;
 const TICK_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 250;
-const BETWEEN_STARTS_MS = 250;
+const LONGEST_START_MS = 1500;
 const DEVICES = [
   { id: "tv", name: "Living-room TV", icon: "tv", hue: 190 },
   { id: "tablet", name: "Kitchen tablet", icon: "tablet", hue: 285 },
@@ -105,6 +105,8 @@ function unknown(why) {
   at("count").textContent = "–";
   at("of").textContent = why;
   at("live").textContent = why;
+  at("usage-status").textContent = why;
+  at("slots").classList.add("stale");
   drawn = "";
 }
 
@@ -112,6 +114,7 @@ function usage({ count, limit, streams }) {
   at("count").textContent = `${count} of ${limit}`;
   at("of").textContent = limit === 1 ? "stream live" : "streams live";
   at("live").textContent = `${count} of ${limit} live`;
+  at("slots").classList.remove("stale");
   const now = JSON.stringify([limit, streams.map(({ streamId }) => streamId)]);
   // Drawn anew only when it is new: a button must not vanish under a finger.
   if (now === drawn) return;
@@ -176,9 +179,8 @@ addEventListener("hashchange", () => {
 });
 at("play-all").addEventListener("click", async () => {
   for (const device of devices) {
-    device.play();
     // One after the other, so that it is always the last that finds no slot.
-    await new Promise((resolve) => setTimeout(resolve, BETWEEN_STARTS_MS));
+    await Promise.race([device.play(), new Promise((resolve) => setTimeout(resolve, LONGEST_START_MS))]);
   }
 });
 document.addEventListener("visibilitychange", () => !document.hidden && void refresh());
