@@ -61,6 +61,10 @@ check:
 player *url:
     scripts/player {{url}}
 
+# The player and the demo page in Chromium, on the binary that `cargo build` made
+browser *files:
+    DEMO_FROM_SERVICE=1 scripts/browser {{files}}
+
 # Write anew what is generated
 bless:
     cargo run -- openapi > docs/openapi.json
