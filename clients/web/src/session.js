@@ -16,6 +16,10 @@ const LONGEST_STOP_BACKOFF_MS = 8000;
 // A page's tab is one device, whatever sessions it makes.
 let devicesOfThisPage;
 
+// Starts that were stopped before their answer, by user and device. Of two that are under way the service keeps the
+// one it commits last, which need not be the one that was sent last.
+const unanswered = new Map();
+
 /** @type {typeof import("./player.d.ts").createSession} */
 export function createSession(options) {
   const settings = readOptions(options);
@@ -62,12 +66,18 @@ export function createSession(options) {
 
   function begin(p, deviceId) {
     p.deviceId = deviceId;
+    // Ends at the latest with that request's time limit.
+    const before = unanswered.get(placeOf(p));
+    if (before) return void before.then(() => playback === p && begin(p, deviceId));
     const { deviceName, atLimit } = settings;
     // Once for all tries: the same key with another body is refused.
     p.body = JSON.stringify({ deviceId, deviceName: text(deviceName), contentId: contentId(), atLimit: text(atLimit) });
     send(p);
     arm();
+    return undefined;
   }
+
+  const placeOf = (p) => `${settings.streamsUrl} ${p.deviceId}`;
 
   function contentId() {
     try {
@@ -163,8 +173,14 @@ export function createSession(options) {
     playback = null;
     // A start's answer is waited for: it may name a stream that has to be stopped.
     if (p.streamId !== null) p.request?.cancel();
+    else if (p.request) leave(placeOf(p), p.request.outcome);
     p.unwatch();
     p.release?.();
+  }
+
+  function leave(place, outcome) {
+    unanswered.set(place, outcome);
+    void outcome.then(() => unanswered.get(place) === outcome && unanswered.delete(place));
   }
 
   function arm() {

@@ -286,6 +286,21 @@ test("a denied page is not started again by coming back", async () => {
   assert.equal(world.sent("start").length, 1);
 });
 
+test("a player that is detached and attached anew while it starts plays on", async () => {
+  const { world, video, attached } = setUp();
+  const slow = later(stream("first", { status: 201 }));
+  world.next.start.push(slow);
+  await video.play();
+  void attached.detach();
+  const again = world.listen(attach(video, world.options));
+  await flush();
+  assert.equal(world.sent("start").length, 1);
+  await slow.arrive();
+  assert.equal(again.session.state, "live");
+  assert.equal(world.sent("start").length, 2);
+  assert.equal(video.pauses, 0);
+});
+
 test("detach frees the slot and lets go of element, page and timers", async () => {
   const { world, video, attached } = await playing();
   await video.pause();

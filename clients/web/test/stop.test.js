@@ -93,10 +93,88 @@ test("a late answer of a stopped playback does not touch the next one", async ()
   world.next.start.push(late);
   session.start();
   void session.stop();
-  assert.equal(await session.start(), "live");
+  const again = session.start();
   await late.arrive();
+  assert.equal(await again, "live");
   assert.equal(session.streamId, "stream-1");
   assert.deepEqual(world.sent("stop").map(({ url }) => url.split("/").at(-1)), ["late"]);
+});
+
+/** A service that keeps one stream a device, the one that it commits last; the first start takes `latencyMs`. */
+function replacing(world, latencyMs) {
+  let live;
+  const commit = (streamId) => ((live = streamId), stream(streamId, { status: 201 }));
+  const slow = later((seen) => commit("first")(seen));
+  world.options.timers.setTimeout(slow.arrive, latencyMs);
+  world.next.start.push(slow, (seen) => commit("second")(seen));
+  world.next.heartbeat.push(
+    ...Array(9).fill((seen) => (seen.url.includes(live) ? stream(live)(seen) : problem(410, "stream-ended", { reason: "replaced", restart: "user" })(seen))),
+  );
+}
+
+for (const latencyMs of [1000, 9000]) {
+  test(`stopped and started within the ${latencyMs} ms of a start: the second waits for the first, and lives`, async () => {
+    const world = createWorld();
+    const session = world.listen(createSession(world.options));
+    replacing(world, latencyMs);
+    void session.start();
+    void session.stop();
+    void session.start();
+    await world.advance(latencyMs - 1);
+    assert.equal(world.sent("start").length, 1);
+    await world.advance(100_000);
+    assert.equal(session.state, "live");
+    assert.equal(session.streamId, "second");
+    assert.equal(world.sent("start").length, 2);
+    assert.equal(world.heard("ended").length, 0);
+  });
+}
+
+test("another session of the same device waits too, one of another device does not", async () => {
+  const world = createWorld();
+  const first = createSession(world.options);
+  replacing(world, 1000);
+  void first.start();
+  void first.stop();
+  await flush();
+  const second = createSession(world.options);
+  void second.start();
+  world.next.start.unshift(stream("other", { status: 201 }));
+  const other = createSession({ ...world.options, deviceId: "tab-2" });
+  void other.start();
+  await flush();
+  assert.deepEqual(world.sent("start").map(({ body }) => body.deviceId), ["tab-1", "tab-2"]);
+  void other.stop();
+  await world.advance(100_000);
+  assert.equal(second.state, "live");
+});
+
+test("a start that is never answered holds up the next one only for its time limit", async () => {
+  const world = createWorld();
+  const session = world.listen(createSession({ ...world.options, requestTimeoutS: 5 }));
+  world.next.start.push(silence);
+  void session.start();
+  void session.stop();
+  void session.start();
+  await world.advance(4999);
+  assert.equal(world.sent("start").length, 1);
+  assert.equal(session.state, "starting");
+  await world.advance(1);
+  assert.equal(session.state, "live");
+});
+
+test("a start that waits for an earlier one can be stopped too", async () => {
+  const world = createWorld();
+  const session = world.listen(createSession(world.options));
+  replacing(world, 1000);
+  void session.start();
+  void session.stop();
+  void session.start();
+  await session.stop();
+  await world.advance(100_000);
+  assert.equal(world.sent("start").length, 1);
+  assert.deepEqual(world.sent("stop").map(({ url }) => url.split("/").at(-1)), ["first"]);
+  assert.equal(session.state, "idle");
 });
 
 test("a late refusal of a stopped playback is not heard", async () => {
