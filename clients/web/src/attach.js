@@ -88,6 +88,8 @@ export function attach(video, options) {
       // The browser wants a click first: then the user's own play starts it.
     }
     resuming = false;
+    // No `pause` will come from an element that never played: its slot is not for ever either.
+    if (!plays()) pauses();
   }
 
   session.on("denied", hold);

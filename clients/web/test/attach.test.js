@@ -184,8 +184,8 @@ test("a player that its user paused since is not resumed by an admission", async
   assert.equal(video.paused, true);
 });
 
-test("a browser that wants a click before it resumes is no failure", async () => {
-  const { world, video, session } = setUp();
+test("a browser that wants a click before it resumes is no failure, and a pause that ends as any other", async () => {
+  const { world, video, session } = setUp({ stopAfterPauseS: 100 });
   world.next.start.push(full);
   await video.play();
   video.play = () => Promise.reject(new Error("NotAllowedError"));
@@ -193,6 +193,11 @@ test("a browser that wants a click before it resumes is no failure", async () =>
   await flush();
   assert.equal(video.paused, true);
   assert.equal(session.state, "live");
+  await world.advance(99_999);
+  assert.equal(world.sent("stop").length, 0);
+  await world.advance(600_000);
+  assert.equal(world.sent("stop").length, 1);
+  assert.equal(session.state, "idle");
 });
 
 test("a player whose slot was taken is paused, hears by whom, and stays paused", async () => {
