@@ -113,6 +113,22 @@ describe("the demo page", { concurrency: 3 }, () => {
     assert.equal(await card("Living-room TV").locator("video").evaluate((video) => video.paused), true);
   });
 
+  flow("starts once when a device that evicted another is stopped and played again", async ({ context, user }) => {
+    const { page, press, badges } = await open(context, user);
+    await page.getByRole("button", { name: "Play all four" }).click();
+    await badges("Playing", "Playing", "Playing", "Denied");
+    await press("Laptop", "Evict the oldest stream");
+    await badges("Stopped", "Playing", "Playing", "Playing");
+    const { streamId } = (await service.streams(user)).find(({ deviceName }) => deviceName === "Laptop");
+    await service.evict(user, streamId);
+    await badges("Stopped", "Playing", "Playing", "Stopped");
+    const starts = [];
+    page.on("request", (request) => request.method() === "POST" && /\/streams$/.test(request.url()) && starts.push(request.url()));
+    await press("Laptop", "Play");
+    await badges("Stopped", "Playing", "Playing", "Playing");
+    assert.equal(starts.length, 1);
+  });
+
   flow("frees a crashed device's slot when its lease runs out, and not before", async ({ context, user }) => {
     const { press, badges, shows, screen } = await open(context, user);
     await press("Phone", "Play");

@@ -102,7 +102,10 @@ export function createDevice({ id, name, icon, hue, template, account, log, chan
   /** Resolves when the service has answered, or has not. */
   function play() {
     // Evicting was one start's choice, not the device's for good.
-    if (crashed || (player.evicts && !player.session.streamId)) boot();
+    if (crashed || (player.evicts && !player.session.streamId)) {
+      void player.detach();
+      boot();
+    }
     void roll();
     return player.session.start();
   }
