@@ -92,9 +92,11 @@ export function attach(video, options) {
     if (!plays()) pauses();
   }
 
-  session.on("denied", hold);
-  session.on("ended", hold);
-  session.on("state", ({ state }) => ["live", "unavailable", "failed"].includes(state) && resume());
+  const listening = [
+    session.on("denied", hold),
+    session.on("ended", hold),
+    session.on("state", ({ state }) => ["live", "unavailable", "failed"].includes(state) && resume()),
+  ];
 
   const detachVideo = listenAll([
     [video, "play", playing],
@@ -122,7 +124,9 @@ export function attach(video, options) {
     detachPage();
     cancelPause();
     held = false;
-    return session.stop();
+    for (const off of listening) off();
+    // A denial's `retry` outlives the player, and nobody would free what it gets.
+    return session.stop({ forGood: true });
   }
 
   return { session, on: session.on, off: session.off, detach };

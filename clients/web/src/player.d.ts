@@ -114,9 +114,10 @@ export interface Session extends Emitter {
   start(): Promise<State>;
   /**
    * Resolves when the slot is free, or was given up on. `unload`: the page goes away, send it now and do
-   * not wait; `attach` does so by itself, others call it in `pagehide`.
+   * not wait; `attach` does so by itself, others call it in `pagehide`. `forGood`: every later start is `idle` and
+   * sends nothing; so `detach` stops.
    */
-  stop(options?: { unload?: boolean }): Promise<void>;
+  stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
   /** Asks again after `denied`, `ended` or `failed`; while nobody answers, asks now. */
   retry(): Promise<State>;
   /** The device may have slept or been cut off: heartbeat now if there is any doubt. Browsers need not call it. */
@@ -141,7 +142,7 @@ export interface MediaElement {
 
 export interface Attached extends Emitter {
   readonly session: Session;
-  /** Lets go of the element and frees the slot. */
+  /** Lets go of the element and frees the slot. The session starts no more. */
   detach(): Promise<void>;
 }
 

@@ -31,6 +31,7 @@ export function createSession(options) {
   let playback = null;
   let timer;
   let changes = 0;
+  let over = false;
 
   // The last thing a step does, since a listener may start the next step.
   function change(next, ...emitted) {
@@ -45,6 +46,7 @@ export function createSession(options) {
   }
 
   function start() {
+    if (over) return Promise.resolve(state);
     if (playback) return playback.first;
     const p = createPlayback(settings);
     playback = p;
@@ -235,8 +237,9 @@ export function createSession(options) {
     }
   }
 
-  async function stop({ unload = false } = {}) {
+  async function stop({ unload = false, forGood = false } = {}) {
     const p = playback;
+    over ||= forGood;
     if (p) close(p);
     const { streamId, request } = p ?? {};
     // Before any listener runs: at unload there may be no time after it.

@@ -306,6 +306,19 @@ test("a player that is detached and attached anew while it starts plays on", asy
   assert.equal(video.pauses, 0);
 });
 
+test("a player that was detached is not started again by what still knows it", async () => {
+  const { world, video, attached, session } = setUp();
+  world.next.start.push(full);
+  await video.play();
+  const [{ retry }] = world.heard("denied");
+  await attached.detach();
+  for (const call of [retry, session.retry, session.start]) assert.equal(await call(), "idle");
+  await world.advance(600_000);
+  assert.equal(world.sent("start").length, 1);
+  assert.equal(session.state, "idle");
+  assert.equal(video.paused, true);
+});
+
 test("detach frees the slot and lets go of element, page and timers", async () => {
   const { world, video, attached } = await playing();
   await video.pause();
