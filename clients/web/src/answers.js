@@ -35,6 +35,8 @@ export function readAnswer(call, status, header, body) {
   if (status < 300) return readStream(body, about);
   if (call === "start" && status === 409) return readDenial(problem, about);
   if (status === 410) return readEnded(problem, about);
+  // Without a code it is not the service's: an ingress that knows no such path, a network that wants a sign-in.
+  if (call === "start" && typeof problem.code !== "string") return away(about.code, about);
   if (call === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return { kind: "gone", reason: "forgotten", ...about };
   }

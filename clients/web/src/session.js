@@ -163,6 +163,8 @@ export function createSession(options) {
 
   function giveUp(p) {
     finish(p, "ended", "ended", { reason: "unavailable", endedBy: undefined });
+    // Its lease may still count: the service's clock started later, and it may have renewed it without our hearing so.
+    if (p.streamId !== null) void release(p.streamId);
   }
 
   function finish(p, next, type, fields) {

@@ -39,6 +39,33 @@ for (const [name, answer, code] of [
   });
 }
 
+for (const [name, answer] of [
+  ["an ingress' plain 404", respond(404)],
+  ["the 403 page of a captive portal", respond(403, undefined, { "content-type": "text/html" })],
+  ["JSON of somebody else", respond(400, { error: "no such path" })],
+]) {
+  test(`${name} in place of the service's answer to a start is no answer: it is tried again`, async () => {
+    const world = createWorld();
+    const session = world.listen(createSession(world.options));
+    world.next.start.push(answer, answer);
+    assert.equal(await session.start(), "unavailable");
+    await world.advance(999);
+    assert.equal(world.sent("start").length, 1);
+    await world.advance(10_000);
+    assert.equal(session.state, "live");
+    assert.equal(world.sent("start").length, 3);
+    assert.equal(world.heard("error").length, 0);
+  });
+}
+
+test('"stop": a stream that was given up on is stopped, once', async () => {
+  const { world, session } = await playing({ onUnavailable: "stop" });
+  world.next.heartbeat.push(...Array(50).fill(unavailable));
+  await world.advance(90_000);
+  assert.equal(session.state, "ended");
+  assert.deepEqual(world.sent("stop").map(({ url }) => url.split("/").at(-1)), ["stream-1"]);
+});
+
 test("tries back off from one second up to the heartbeat interval", async () => {
   const { world } = await playing({}, { random: () => 1 });
   world.next.heartbeat.push(...Array(9).fill(unavailable));
@@ -141,6 +168,7 @@ test('"stop": playing ends exactly when the last acknowledged lease does', async
   await world.advance(1);
   assert.equal(session.state, "ended");
   assert.deepEqual(world.heard("ended").map(({ reason }) => reason), ["unavailable"]);
+  await flush();
   const { length } = world.calls;
   await world.advance(600_000);
   assert.equal(world.calls.length, length);
