@@ -34,7 +34,7 @@ export function readOptions(options) {
     timers: options.timers ?? DEFAULT_TIMERS,
     random: options.random ?? Math.random,
     sendBeacon: options.sendBeacon ?? globalThis.navigator?.sendBeacon?.bind(globalThis.navigator),
-    page: options.page ?? defaultPage(),
+    page: options.page === undefined ? defaultPage() : options.page,
     requestTimeoutMs: positive(options.requestTimeoutS, DEFAULT_REQUEST_TIMEOUT_S) * 1000,
     unansweredStartMs: positive(options.unansweredStartS, DEFAULT_UNANSWERED_START_S) * 1000,
   };

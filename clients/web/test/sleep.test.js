@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createSession } from "../src/player.js";
-import { createWorld, expired, flush, later, noNetwork, silence, unavailable } from "./world.js";
+import { createPage, createWorld, expired, flush, later, noNetwork, silence, unavailable } from "./world.js";
 
 async function playing(options) {
   const world = createWorld();
@@ -81,6 +81,18 @@ for (const [target, type] of [
     assert.equal(session.state, "live");
   });
 }
+
+test("`page: null` is no page, also where there is one", async (t) => {
+  const there = createPage();
+  t.after(() => (delete globalThis.window, delete globalThis.document));
+  Object.assign(globalThis, there);
+  const listeners = () => there.window.listeners("online") + there.document.listeners("visibilitychange");
+  const { session } = await playing({ page: null });
+  assert.equal(listeners(), 0);
+  await session.stop();
+  await playing({ page: undefined });
+  assert.equal(listeners(), 2);
+});
 
 test("a page that is only hidden, or comes back while nothing is in doubt, costs no heartbeat", async () => {
   const { world } = await playing();
