@@ -80,7 +80,8 @@ export function createClient(settings) {
         body,
       }),
     heartbeat: (streamId) => send("heartbeat", urlOf(streamId, "/heartbeat"), { method: "POST" }),
-    stop: (streamId) => send("stop", urlOf(streamId), { method: "DELETE" }),
+    // Some browsers, old televisions' among them, refuse to keep a request alive that needs a preflight: repeat without.
+    stop: (streamId, { keepalive }) => send("stop", urlOf(streamId), { method: "DELETE", ...(keepalive && { keepalive }) }),
     evict: (streamId) => send("evict", urlOf(streamId, "?evict=true"), { method: "DELETE" }),
     stopNow,
   };

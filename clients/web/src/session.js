@@ -4,7 +4,7 @@
 import { createClient } from "./client.js";
 import { createDevices } from "./device.js";
 import { createEmitter } from "./emitter.js";
-import { watchPage } from "./page.js";
+import { listenAll, watchPage } from "./page.js";
 import { backoffMs, newId, readOptions } from "./platform.js";
 import { createPlayback } from "./playback.js";
 
@@ -32,6 +32,8 @@ export function createSession(options) {
   let timer;
   let changes = 0;
   let over = false;
+  /** What is to be done for stops that are not answered yet, should the page go away. */
+  const leaving = new Set();
 
   // The last thing a step does, since a listener may start the next step.
   function change(next, ...emitted) {
@@ -227,13 +229,24 @@ export function createSession(options) {
   }
 
   async function release(streamId) {
-    await persist(() => client.stop(streamId));
+    // The first try outlives the page, its repetitions do not.
+    let loose = false;
+    const leave = () => {
+      if (loose) client.stopNow(streamId);
+      loose = false;
+    };
+    leaving.add(leave);
+    const unwatch = page ? listenAll([[page.window, "pagehide", leave]]) : () => {};
+    await persist((tries) => client.stop(streamId, { keepalive: tries === 1 }), () => (loose = true));
+    unwatch();
+    leaving.delete(leave);
   }
 
-  async function persist(call) {
+  async function persist(call, failed) {
     for (let tries = 1; ; tries += 1) {
-      const { kind } = await call().outcome;
+      const { kind } = await call(tries).outcome;
       if (kind === "ok" || kind === "bug" || tries === STOP_TRIES) return kind === "ok";
+      failed?.();
       const pauseMs = backoffMs(tries, LONGEST_STOP_BACKOFF_MS, random);
       await new Promise((resolve) => timers.setTimeout(resolve, pauseMs));
     }
@@ -246,6 +259,7 @@ export function createSession(options) {
     const { streamId, request } = p ?? {};
     // Before any listener runs: at unload there may be no time after it.
     if (streamId && unload) client.stopNow(streamId);
+    if (unload) for (const leave of leaving) leave();
     const done = streamId ? (unload ? undefined : release(streamId)) : request?.settled;
     change("idle");
     p?.decided("idle");

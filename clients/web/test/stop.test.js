@@ -211,6 +211,36 @@ test("at unload the stop is sent before anything else runs, kept alive, with the
   assert.equal(world.sent("stop").length, 1);
 });
 
+test("a stop is kept alive, and repeated in the plain way, for browsers that keep none alive", async () => {
+  const { world, session } = await playing();
+  world.next.stop.push(noNetwork);
+  const stopped = session.stop();
+  await world.advance(1000);
+  await stopped;
+  assert.deepEqual(world.sent("stop").map(({ keepalive }) => keepalive ?? false), [true, false]);
+});
+
+for (const [name, leave] of [
+  ["is closed", ({ world }) => world.page.window.dispatch("pagehide", { persisted: false })],
+  ["says so itself", ({ session }) => session.stop({ unload: true })],
+]) {
+  test(`a stop that waits for its next try is sent at once when its page ${name}`, async () => {
+    const { world, session } = await playing();
+    world.next.stop.push(unavailable);
+    const stopped = session.stop();
+    await flush();
+    assert.deepEqual(world.beacons, []);
+    void leave({ world, session });
+    assert.deepEqual(world.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
+    // Repeated where the page was not gone after all.
+    await world.advance(60_000);
+    await stopped;
+    assert.equal(world.sent("stop").length, 2);
+    assert.equal(world.beacons.length, 1);
+    assert.equal(world.page.window.listeners("pagehide"), 0);
+  });
+}
+
 test("at unload without a token the stop is a beacon, which needs no preflight", async () => {
   const { world, session } = await playing();
   void session.stop({ unload: true });
