@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::payload::Json;
 
 use super::answers::{Failure, HealthAnswer, LiveProblems, ReadyProblems};
+use super::auth::TokenError;
 use super::auth::caller::Access;
 use super::problems::{Problem, ProblemCode};
 use super::streams::Tag;
@@ -78,8 +79,7 @@ impl HealthApi {
         } else {
             return match &self.access {
                 Access::Tokens(tokens) if !tokens.has_keys() => {
-                    let detail = "the keys that tokens are checked with have not been fetched yet";
-                    Err(Problem::new(ProblemCode::KeysUnavailable, detail).into())
+                    Err(Problem::new(ProblemCode::KeysUnavailable, TokenError::NoKeys.to_string()).into())
                 }
                 _ => Ok(HealthAnswer::Ok(Json(ready(&self.readiness.clock)))),
             };
