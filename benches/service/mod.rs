@@ -1,5 +1,10 @@
 //! The real binary as a process with settings of its own, and a client that keeps its connection. For benchmarks only.
 
+#![allow(dead_code, reason = "each benchmark uses some of it")]
+
+pub mod closed_loop;
+pub mod cores;
+
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,9 +25,13 @@ pub struct Service {
 impl Service {
     /// `settings` by their names after the prefix, as in `STORE__KIND`.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_stream-manager")), settings).await
+    }
+
+    /// Started by another command, which ends in the binary.
+    pub async fn start_by(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let [address, management] = [free_port().await, free_port().await];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stream-manager"));
         command.current_dir(folder.path()).stderr(Stdio::null());
         command.env("STREAM_MANAGER__SERVER__BIND", address.to_string());
         command.env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", management.to_string());
@@ -30,10 +39,12 @@ impl Service {
             command.env(format!("STREAM_MANAGER__{name}"), value);
         }
         let child = command.spawn().expect("the binary");
-        while TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        listening(address).await;
         Self { address, child, _folder: folder }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -44,7 +55,14 @@ impl Drop for Service {
     }
 }
 
-async fn free_port() -> SocketAddr {
+/// Until something listens there.
+pub async fn listening(address: SocketAddr) {
+    while TcpStream::connect(address).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("an address")
 }
