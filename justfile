@@ -47,6 +47,10 @@ e2e url *seconds:
 bench:
     cargo bench --bench memory --bench requests --bench hostile
 
+# Simulated players on a running service: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
+load *arguments:
+    cargo run --release --example load -- {{arguments}}
+
 # What the binary is built from, as CycloneDX
 sbom:
     scripts/sbom
