@@ -30,7 +30,8 @@ pub struct History {
     pub holds: Vec<Hold>,
     /// The highest that an answer told.
     pub limit: Option<u32>,
-    pub denials: u64,
+    /// Starts that were denied, or for which the service ended another player's stream.
+    pub refusals: u64,
     /// When the first start was sent whose outcome is unknown: where starts evict, any lease of the user may be gone since.
     pub unknown_start: Option<Instant>,
     /// Streams that a start's answer says it ended, and when that start was sent.
@@ -45,8 +46,8 @@ pub struct Verdict {
     pub users: usize,
     /// Users of whom no answer told a limit.
     pub users_without_limit: usize,
-    /// Users of whom a player was denied: only there was the limit tested.
-    pub users_denied: usize,
+    /// Users of whom a start was denied, or ended another player's stream: only there was the limit tested.
+    pub users_at_limit: usize,
     pub leases: usize,
     pub most_held: usize,
 }
@@ -71,7 +72,7 @@ pub fn judge(histories: Vec<History>, limit: Option<u32>, began: Instant, name: 
         user.holds.append(&mut history.holds);
         user.ended.append(&mut history.ended);
         user.limit = user.limit.max(history.limit);
-        user.denials += history.denials;
+        user.refusals += history.refusals;
         user.unknown_start = earlier(user.unknown_start, history.unknown_start);
     }
     let mut verdict = Verdict { users: users.len(), ..Verdict::default() };
@@ -82,8 +83,8 @@ pub fn judge(histories: Vec<History>, limit: Option<u32>, began: Instant, name: 
         let limit = limit.or(user.limit);
         let (most, violations) = overlaps(&user, limit.map_or(usize::MAX, |limit| limit as usize));
         verdict.most_held = verdict.most_held.max(most);
-        verdict.users_without_limit += usize::from(limit.is_none());
-        verdict.users_denied += usize::from(user.denials > 0);
+        verdict.users_without_limit += usize::from(limit.is_none() && !user.holds.is_empty());
+        verdict.users_at_limit += usize::from(user.refusals > 0);
         for (from, until, streams) in violations {
             verdict.violations += 1;
             if verdict.told.len() < TOLD {

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 /// Simulated players against a running service: they start, beat, stop, crash and reload as docs/PROTOCOL.md says.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "load")]
+#[serde(rename_all = "camelCase")]
 pub struct Options {
     /// The service; also https, also with a path before /v1
     #[arg(long, default_value = "http://127.0.0.1:8080", value_parser = base_url)]

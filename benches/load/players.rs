@@ -64,6 +64,7 @@ pub struct Player {
     remaining: Duration,
     failures: u32,
     playing: Option<Playing>,
+    last: Option<Uuid>,
     history: History,
 }
 
@@ -146,6 +147,7 @@ impl Player {
             remaining,
             failures: 0,
             playing: None,
+            last: None,
             history: History { user, ..History::default() },
             world,
         }
@@ -180,7 +182,7 @@ impl Player {
                 Err(_) => self.malformed(Step::Start, sent),
             },
             409 => {
-                self.history.denials += 1;
+                self.history.refusals += 1;
                 self.world.live.denials.fetch_add(1, Ordering::Relaxed);
                 self.later(Step::Start, &reply)
             }
@@ -201,6 +203,10 @@ impl Player {
         let now = Instant::now();
         self.failures = 0;
         self.history.limit = self.history.limit.max(stream.limit);
+        let others = stream.ended.iter().any(|id| Some(*id) != self.last);
+        // Behind a start whose answer was lost it may be the player's own.
+        self.history.refusals += u64::from(others && self.history.unknown_start.is_none());
+        self.last = Some(stream.stream_id);
         self.history.ended.extend(stream.ended.iter().map(|id| (*id, sent)));
         let path = format!("{}/{}", self.streams, stream.stream_id);
         let connections = &self.world.connections;

@@ -168,13 +168,13 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, times: &Times) -> fmt::Result {
 }
 
 fn limit_check(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
-    let Verdict { violations, told, users, users_without_limit, users_denied, leases, most_held } = verdict;
+    let Verdict { violations, told, users, users_without_limit, users_at_limit, leases, most_held } = verdict;
     writeln!(
         f,
         "limit: {violations} times a user surely held too many; {leases} leases of {users} users, at most {most_held} at \
-         once; {users_denied} users were denied"
+         once; {users_at_limit} users came up against it"
     )?;
-    if *users_denied == 0 && *violations == 0 {
+    if *users_at_limit == 0 && *violations == 0 {
         writeln!(f, "       nobody asked for more than the limit, so it was not tested: see --streams-per-user")?;
     }
     if *users_without_limit > 0 {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use stream_manager::admission::AtLimit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -117,11 +118,11 @@ fn every_option_that_the_document_names_is_there() {
 
 #[tokio::test]
 async fn a_service_that_keeps_the_limit_passes_and_is_tested() {
-    let url = services::honest().await;
+    let url = services::honest(AtLimit::Reject).await;
     let report = load(&url, "--players 20 --streams-per-user 5 --duration 1 --ramp-up-seconds 0 --closed-loop").await;
     assert_eq!(report.faults(), Vec::<String>::new(), "{report}");
     assert_eq!(report.limit_check.most_held, 3, "{report}");
-    assert!(report.limit_check.users_denied == 4 && report.count("start", "409") >= 8, "{report}");
+    assert!(report.limit_check.users_at_limit == 4 && report.count("start", "409") >= 8, "{report}");
     for (verb, status) in [("start", "201"), ("heartbeat", "200"), ("stop", "204")] {
         assert!(report.count(verb, status) > 20, "{report}");
         assert!(report.answered[verb].p50_us <= report.answered[verb].p999_us);
@@ -131,9 +132,18 @@ async fn a_service_that_keeps_the_limit_passes_and_is_tested() {
 }
 
 #[tokio::test]
+async fn a_service_that_evicts_the_oldest_passes_and_is_tested_too() {
+    let url = services::honest(AtLimit::EvictOldest).await;
+    let report =
+        load(&url, "--players 5 --streams-per-user 5 --duration 0.5 --ramp-up-seconds 0 --closed-loop").await;
+    assert_eq!(report.faults(), Vec::<String>::new(), "{report}");
+    assert!(report.limit_check.users_at_limit == 1 && report.count("heartbeat", "410") > 0, "{report}");
+}
+
+#[tokio::test]
 async fn a_service_that_admits_everybody_is_found_out() {
     let url = services::answering(async |path: String| services::stream(&path)).await;
-    let report = load(&url, "--players 8 --streams-per-user 4 --duration 0.3 --ramp-up-seconds 0").await;
+    let report = load(&url, "--players 8 --streams-per-user 4 --duration 0.5 --ramp-up-seconds 0").await;
     assert_eq!(report.limit_check.most_held, 4, "{report}");
     assert!(report.limit_check.violations >= 2, "{report}");
     assert!(report.faults()[0].contains("the limit was exceeded"), "{report}");
@@ -141,9 +151,21 @@ async fn a_service_that_admits_everybody_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_lease_that_the_service_says_is_over_is_counted_on_no_longer() {
+    let over = || (404, r#"{"restart":"auto"}"#.to_owned());
+    let url = services::answering(move |path: String| {
+        let answer = if path.ends_with("/heartbeat") { over() } else { services::stream(&path) };
+        async move { answer }
+    });
+    let report = load(&url.await, "--players 3 --duration 0.3 --ramp-up-seconds 0 --closed-loop").await;
+    assert!(report.count("start", "201") > 20 && report.count("heartbeat", "404") > 20, "{report}");
+    assert_eq!(report.limit_check.violations, 0, "{report}");
+}
+
+#[tokio::test]
 async fn a_service_that_admits_nobody_is_no_success() {
     let url = services::answering(async |_| (503, String::new())).await;
-    let report = load(&url, "--players 4 --duration 0.3 --ramp-up-seconds 0").await;
+    let report = load(&url, "--players 4 --duration 0.9 --ramp-up-seconds 0").await;
     assert_eq!(report.count("start", "503"), 4, "{report}");
     assert!(report.faults()[0].contains("nothing was tested") && report.answered.is_empty(), "{report}");
     let error = run(options("--base-url http://127.0.0.1:9").expect("options"), CancellationToken::new()).await;
@@ -154,7 +176,7 @@ async fn a_service_that_admits_nobody_is_no_success() {
 async fn who_is_denied_comes_again_no_sooner_than_it_was_told() {
     let url = services::answering(async |_| (409, String::new())).await;
     let report = load(&url, "--players 6 --closed-loop --duration 0.9 --ramp-up-seconds 0").await;
-    assert_eq!((report.count("start", "409"), report.limit_check.users_denied), (6, 2), "{report}");
+    assert_eq!((report.count("start", "409"), report.limit_check.users_at_limit), (6, 2), "{report}");
 }
 
 #[tokio::test]
@@ -163,7 +185,7 @@ async fn what_waits_behind_a_slow_answer_is_measured_from_when_it_was_due() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         services::stream(&path)
     });
-    let report = load(&url.await, "--players 10 --connections 1 --duration 0.6 --ramp-up-seconds 0").await;
+    let report = load(&url.await, "--players 10 --connections 1 --duration 1 --ramp-up-seconds 0").await;
     let start = &report.answered["start"];
     assert_eq!(start.count, 10, "{report}");
     assert!(start.max_us >= 500_000 && start.p50_us >= 250_000, "{report}");

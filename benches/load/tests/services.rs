@@ -12,6 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use stream_manager::admission::AtLimit;
 use stream_manager::clock::SystemClock;
 use stream_manager::http::cors::Origins;
 use stream_manager::http::rate::Rates;
@@ -24,12 +25,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The service with a limit of three, on the memory store.
-pub async fn honest() -> String {
+pub async fn honest(at_limit: AtLimit) -> String {
     let (listener, url) = listen().await;
     let metrics = Arc::new(Metrics::new());
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(SystemClock));
     let random = StdRng::seed_from_u64(7);
-    let limiter = Limiter::new(store, clock, random, Arc::clone(&metrics), Policy::default());
+    let policy = Policy { at_limit, ..Policy::default() };
+    let limiter = Limiter::new(store, clock, random, Arc::clone(&metrics), policy);
     let request_timeout = Duration::from_secs(10);
     let app = http::app(Parts {
         limiter: Arc::new(limiter),
