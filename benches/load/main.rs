@@ -13,6 +13,7 @@ mod report;
 mod run;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,10 +1,8 @@
 //! One player: what it does when, by the rule that docs/PROTOCOL.md publishes. Sends through `Connections`, writes down
 //! what it was told, judges nothing.
 
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,42 +11,19 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Uri};
 use serde::Deserialize;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::connections::{Connections, Reply, request};
+use crate::connections::{Reply, request};
 use crate::holds::{History, Hold};
-use crate::measurements::{Measurements, Verb, is_failure};
-use crate::options::{Options, StartBy};
+use crate::measurements::{Verb, is_failure};
+use crate::options::StartBy;
+use crate::world::World;
 
-/// A timer of tokio fires up to two milliseconds late; that is the tool's, and not counted as waiting.
-const TIMER_GRAIN: Duration = Duration::from_millis(2);
 const SHORTEST_BACK_OFF: Duration = Duration::from_secs(1);
 /// Until an answer says another one.
 const USUAL_INTERVAL: Duration = Duration::from_secs(30);
 const DAY_S: u64 = 86_400;
 const STOP_TRIES: u32 = 3;
-
-/// What the players of one thread have in common.
-pub struct World {
-    pub options: Arc<Options>,
-    pub connections: Connections,
-    pub measurements: RefCell<Measurements>,
-    pub live: Arc<Live>,
-    pub end: CancellationToken,
-    pub until: Instant,
-    /// Begins the names of users, so that runs do not meet.
-    pub run: String,
-}
-
-/// What the progress bar shows.
-#[derive(Default)]
-pub struct Live {
-    pub answers: AtomicU64,
-    pub failures: AtomicU64,
-    pub denials: AtomicU64,
-    pub playing: AtomicI64,
-}
 
 pub struct Player {
     world: Rc<World>,
@@ -99,35 +74,6 @@ struct Stream {
 #[derive(Deserialize)]
 struct Over<'a> {
     restart: &'a str,
-}
-
-impl World {
-    pub fn user_name(run: &str, user: usize) -> String {
-        format!("{run}-{user}")
-    }
-
-    /// Until a request is due, and since when it is; nothing once the run is over.
-    async fn wait(&self, due: Instant) -> Option<Instant> {
-        let now = Instant::now();
-        if now >= self.until || self.end.is_cancelled() {
-            return None;
-        }
-        if due <= now {
-            return Some(due);
-        }
-        tokio::select! {
-            biased;
-            () = self.end.cancelled() => return None,
-            () = tokio::time::sleep_until(due.min(self.until)) => {}
-        }
-        if due >= self.until {
-            return None;
-        }
-        let now = Instant::now();
-        let late = now.saturating_duration_since(due);
-        self.measurements.borrow_mut().woke_late(late);
-        Some(if late <= TIMER_GRAIN { now } else { due })
-    }
 }
 
 impl Player {

@@ -16,8 +16,9 @@ use crate::connections::{Connections, Connector};
 use crate::holds::{History, judge};
 use crate::measurements::Measurements;
 use crate::options::Options;
-use crate::players::{Live, Player, World};
+use crate::players::Player;
 use crate::report::Report;
+use crate::world::{Live, World};
 
 type Outcome = (Measurements, Vec<History>);
 
