@@ -78,6 +78,18 @@ bless:
 alerts:
     scripts/alerts
 
+# Lint the Dockerfile, and run a binary in the root that the image has: just image target/release/stream-manager
+image *binary:
+    scripts/image {{binary}}
+
+# Check compose.yaml and what it mounts
+compose:
+    scripts/compose
+
+# What compose.yaml arranges, as processes, with players while instances go and come
+trial *binary:
+    scripts/trial {{binary}}
+
 # Everything, as before a change lands
 ci:
     .ci/run
