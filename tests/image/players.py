@@ -3,6 +3,7 @@
 import collections
 import http.client
 import json
+import random
 import threading
 import time
 import uuid
@@ -22,6 +23,11 @@ class Players:
         for thread in self.threads:
             thread.start()
 
+    def take(self):
+        """The answers since the last time."""
+        taken, self.answers = self.answers, collections.Counter()
+        return taken
+
     def end(self):
         self.stop.set()
         for thread in self.threads:
@@ -36,7 +42,7 @@ class Players:
                 stream = json.loads(self.call("start", "POST", f"/v1/users/{user}/streams", {200, 201}, key))
                 path = f"/v1/users/{user}/streams/{stream['streamId']}"
                 for _ in range(8):
-                    self.stop.wait(0.02)
+                    self.stop.wait(random.uniform(0.0, 0.05))
                     self.call("heartbeat", "POST", f"{path}/heartbeat", {200})
                 self.call("stop", "DELETE", path, {204})
             count = json.loads(self.call("count", "GET", f"/v1/users/{user}/streams/count", {200}))["count"]

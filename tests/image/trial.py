@@ -141,15 +141,23 @@ def through(trial):
     trial.instance(one)
     trial.targets_up(2)
     time.sleep(2)
+    tell(watching, watching.take())
     trial.instances[two].terminate()
     assert trial.instances[two].wait(30) == 0
     say(f"{two} ended by SIGTERM, while {one} was back")
     time.sleep(2)
     watching.end()
-    for answer, times in sorted(watching.answers.items()):
-        say(f"{times:>7} {answer}")
-    say(f"the longest answer took {watching.longest_s:.2f} s")
+    answers = watching.take()
+    tell(watching, answers)
     assert not watching.wrong, watching.wrong[:5]
+    repeated = [answer for answer in answers if answer.split()[1] not in ("200", "201", "204")]
+    assert not repeated, f"an orderly end was noticed: {repeated}"
+
+
+def tell(watching, answers):
+    for answer, times in sorted(answers.items()):
+        say(f"{times:>7} {answer}")
+    say(f"the longest answer so far took {watching.longest_s:.2f} s")
 
 
 if __name__ == "__main__":
