@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use stream_manager::config::{Config, StoreKind};
-use stream_manager::store::dynamodb::client;
+use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::{http, migrate, telemetry};
 
 /// Limits how many video streams a user watches at once.
@@ -31,7 +31,11 @@ enum Command {
     /// Serve requests (the default)
     Serve,
     /// Create the DynamoDB table, or bring it up to date
-    Migrate,
+    Migrate {
+        /// Change nothing: print a line for all that is missing. Exit code 0: nothing; 1: something; 3: not to be found out
+        #[arg(long)]
+        check: bool,
+    },
     /// Print the OpenAPI document
     Openapi,
     /// Print the settings in force, or say what is wrong with them
@@ -40,19 +44,34 @@ enum Command {
     Healthcheck,
 }
 
+/// What `migrate --check` ends with when it cannot say: 1 is a table that differs, 2 a command line not understood.
+const UNKNOWN: u8 = 3;
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
         Err(error) => {
             // One line, whatever a parser has drawn in it.
             let words: Vec<String> = format!("{error:#}").split_whitespace().map(str::to_owned).collect();
             eprintln!("error: {}", words.join(" "));
-            ExitCode::FAILURE
+            match arguments.command {
+                Some(Command::Migrate { check: true }) => UNKNOWN.into(),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Command::Migrate { check: true }) = arguments.command {
+        let config = Config::load(arguments.config.as_deref(), environment()?)?;
+        return run_to_end(check_table(&config));
+    }
+    run_command(arguments).map(|()| ExitCode::SUCCESS)
+}
+
+fn run_command(arguments: &Arguments) -> Result<()> {
     if let Some(Command::Openapi) = arguments.command {
         return print(&format!("{}\n", http::openapi_document()));
     }
@@ -67,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             }
             served
         }
-        Some(Command::Migrate) => run_to_end(run_migrate(&config)),
+        Some(Command::Migrate { .. }) => run_to_end(run_migrate(&config)),
         Some(Command::CheckConfig) => print(&config.to_toml()),
         Some(Command::Healthcheck) => healthcheck(config.server.bind),
         Some(Command::Openapi) => Ok(()),
@@ -95,7 +114,7 @@ fn environment() -> Result<HashMap<String, String>> {
     text.collect()
 }
 
-fn run_to_end(command: impl Future<Output = Result<()>>) -> Result<()> {
+fn run_to_end<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(command);
@@ -104,12 +123,28 @@ fn run_to_end(command: impl Future<Output = Result<()>>) -> Result<()> {
     result
 }
 
-async fn run_migrate(config: &Config) -> Result<()> {
+/// What `migrate` and its check work with.
+async fn connect(config: &Config) -> Result<(Client, &str)> {
     if config.store.kind != StoreKind::DynamoDb {
         bail!("only store.kind = \"dynamodb\" needs `migrate`: the other stores prepare themselves at start");
     }
-    let table = &config.dynamodb.table;
-    let client = client::connect(&config.client()).await?;
+    Ok((client::connect(&config.client()).await?, &config.dynamodb.table))
+}
+
+async fn check_table(config: &Config) -> Result<ExitCode> {
+    let (client, table) = connect(config).await?;
+    let differences = migrate::differences(&client, table).await?;
+    if differences.is_empty() {
+        print(&format!("table {table:?}: is up to date\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lines: Vec<String> = differences.iter().map(|difference| format!("{difference}\n")).collect();
+    print(&lines.concat())?;
+    Ok(ExitCode::FAILURE)
+}
+
+async fn run_migrate(config: &Config) -> Result<()> {
+    let (client, table) = connect(config).await?;
     let migrated = migrate::migrate(&client, table).await?;
     let changes = match (migrated.created_table, migrated.enabled_ttl) {
         (true, _) => "created, TTL is on",

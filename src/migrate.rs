@@ -28,10 +28,13 @@ pub struct Migrated {
     pub enabled_ttl: bool,
 }
 
-#[derive(Debug, Error)]
-pub enum MigrateError {
+/// How a table differs from what the service needs.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Difference {
     #[error("table {0:?} does not exist: run `stream-manager migrate`")]
     Missing(String),
+    #[error("table {table:?} is {status}, not active: `stream-manager migrate` waits for it")]
+    NotActive { table: String, status: String },
     #[error(
         "table {table:?} has other keys than this service needs: it has {found}, needed is {needed}; choose another name in dynamodb.table"
     )]
@@ -42,8 +45,12 @@ pub enum MigrateError {
         "table {table:?} has its TTL on attribute {found:?}, needed is {needed:?}: turn it off, then run `stream-manager migrate`"
     )]
     WrongTtl { table: String, found: String, needed: String },
-    #[error("table {table:?} is {status}, not active, after {within_s} s: run `stream-manager migrate` again")]
-    NotActive { table: String, status: String, within_s: u64 },
+}
+
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    #[error(transparent)]
+    Differs(#[from] Difference),
     #[error("the migration files are not valid: {0}")]
     Files(String),
     /// The store did not do it; it may do so another time.
@@ -54,7 +61,7 @@ pub enum MigrateError {
 impl MigrateError {
     /// Whether asking again later can help without anybody doing something.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::NotActive { .. })
+        matches!(self, Self::Store(_) | Self::Differs(Difference::NotActive { .. }))
     }
 }
 
@@ -65,7 +72,7 @@ pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateEr
     wait_until_active(client, table, &needed).await?;
     let enabled_ttl = match check_ttl(client, table).await {
         Ok(()) => false,
-        Err(MigrateError::NoTtl(_)) => enable_ttl(client, table).await?,
+        Err(MigrateError::Differs(Difference::NoTtl(_))) => enable_ttl(client, table).await?,
         Err(error) => return Err(error),
     };
     Ok(Migrated { created_table, enabled_ttl })
@@ -73,10 +80,24 @@ pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateEr
 
 /// Whether the table is what the service needs. Reads only.
 pub async fn check(client: &Client, table: &str) -> Result<(), MigrateError> {
+    differences(client, table).await?.into_iter().next().map_or(Ok(()), |difference| Err(difference.into()))
+}
+
+/// All that `migrate` would change, and what it would refuse to. Reads only.
+pub async fn differences(client: &Client, table: &str) -> Result<Vec<Difference>, MigrateError> {
     let needed: CreateTable = file(CREATE_TABLE)?;
-    let found = describe(client, table).await?.ok_or_else(|| MigrateError::Missing(table.to_owned()))?;
-    check_keys(table, &found, &needed)?;
-    check_ttl(client, table).await
+    let Some(found) = describe(client, table).await? else {
+        return Ok(vec![Difference::Missing(table.to_owned()), Difference::NoTtl(table.to_owned())]);
+    };
+    let mut differences = Vec::new();
+    differences.extend(check_keys(table, &found, &needed).err());
+    differences.extend(check_active(table, &found).err());
+    match check_ttl(client, table).await {
+        Ok(()) => {}
+        Err(MigrateError::Differs(difference)) => differences.push(difference),
+        Err(error) => return Err(error),
+    }
+    Ok(differences)
 }
 
 /// The part of CreateTable's input that the migration has.
@@ -157,23 +178,28 @@ async fn create(client: &Client, table: &str, needed: &CreateTable) -> Result<bo
 }
 
 async fn wait_until_active(client: &Client, table: &str, needed: &CreateTable) -> Result<(), MigrateError> {
-    let mut status = TableStatus::Creating;
+    let mut waiting = Ok(());
     for _ in 0..ACTIVE_WITHIN.as_millis() / POLL.as_millis() {
         if let Some(found) = describe(client, table).await? {
             check_keys(table, &found, needed)?;
-            match found.table_status {
-                Some(TableStatus::Active | TableStatus::Updating) => return Ok(()),
-                Some(other) => status = other,
-                None => {}
+            waiting = check_active(table, &found);
+            if waiting.is_ok() {
+                return Ok(());
             }
         }
         tokio::time::sleep(POLL).await;
     }
-    let within_s = ACTIVE_WITHIN.as_secs();
-    Err(MigrateError::NotActive { table: table.to_owned(), status: status.to_string(), within_s })
+    Err(waiting.err().unwrap_or_else(|| Difference::Missing(table.to_owned())).into())
 }
 
-fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Result<(), MigrateError> {
+fn check_active(table: &str, found: &TableDescription) -> Result<(), Difference> {
+    match &found.table_status {
+        Some(TableStatus::Active | TableStatus::Updating) | None => Ok(()),
+        Some(other) => Err(Difference::NotActive { table: table.to_owned(), status: other.to_string() }),
+    }
+}
+
+fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Result<(), Difference> {
     let type_of = |name: &str| {
         let mut definitions = found.attribute_definitions().iter();
         definitions
@@ -192,7 +218,7 @@ fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Re
         .iter()
         .map(|key| format!("{} {} ({})", key.key_type, key.attribute_name, needed_type(&key.attribute_name)));
     let (found, needed) = (found_keys.collect::<Vec<_>>().join(", "), needed_keys.collect::<Vec<_>>().join(", "));
-    if found == needed { Ok(()) } else { Err(MigrateError::WrongKeys { table: table.to_owned(), found, needed }) }
+    if found == needed { Ok(()) } else { Err(Difference::WrongKeys { table: table.to_owned(), found, needed }) }
 }
 
 async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
@@ -205,9 +231,9 @@ async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
             if found == needed.attribute_name {
                 return Ok(());
             }
-            Err(MigrateError::WrongTtl { table: table.to_owned(), found, needed: needed.attribute_name })
+            Err(Difference::WrongTtl { table: table.to_owned(), found, needed: needed.attribute_name }.into())
         }
-        _ => Err(MigrateError::NoTtl(table.to_owned())),
+        _ => Err(Difference::NoTtl(table.to_owned()).into()),
     }
 }
 

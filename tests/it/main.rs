@@ -22,6 +22,7 @@ mod overload;
 mod process;
 mod refusals;
 mod requests;
+mod schema;
 mod server;
 mod settings;
 mod shutdown;

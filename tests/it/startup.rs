@@ -8,21 +8,28 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::process::{BINARY, Service, command, command_of, folder, refusal};
 
-/// Answers every request as DynamoDB does when there is no such table; gives its address.
-async fn no_table() -> String {
+/// Answers each operation as it is told; gives its address.
+pub async fn dynamodb(answers: fn(&str) -> (&'static str, &'static str)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let body =
-                r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"no table"}"#;
-            let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.0\r\nConnection: close";
-            _ = stream.read(&mut [0; 4096]).await;
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).into_owned();
+            let operation = request.split("DynamoDB_20120810.").nth(1).and_then(|after| after.lines().next());
+            let (status, body) = answers(operation.unwrap_or_default());
+            let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.0\r\nConnection: close");
             _ = stream.write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
         }
     });
     format!("http://{address}")
 }
+
+pub const NO_TABLE: (&str, &str) = (
+    "400 Bad Request",
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"no table"}"#,
+);
 
 #[tokio::test]
 async fn a_missing_table_says_which_command_makes_it() {
@@ -30,7 +37,7 @@ async fn a_missing_table_says_which_command_makes_it() {
     let mut command = command(folder.path());
     command
         .envs([("STREAM_MANAGER__STORE__KIND", "dynamodb"), ("RUST_BACKTRACE", "1")])
-        .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", no_table().await)
+        .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", dynamodb(|_| NO_TABLE).await)
         .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     let line = refusal(&mut command).await;
     assert_eq!(line, "error: table \"user-streams\" does not exist: run `stream-manager migrate`");
