@@ -74,6 +74,10 @@ bless:
     cargo run -- openapi > docs/openapi.json
     cargo insta test --accept --test it
 
+# Write the tables of docs/CAPACITY.md and its chart anew, from the binary that `cargo build` made
+charts:
+    scripts/charts
+
 # Check the alert rules and the queries of the dashboard
 alerts:
     scripts/alerts

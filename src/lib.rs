@@ -34,3 +34,5 @@ pub mod migrate;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod plan;

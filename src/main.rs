@@ -5,13 +5,16 @@ mod serve;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use stream_manager::config::{Config, StoreKind};
+use stream_manager::plan::demand::{Demand, Terms};
+use stream_manager::plan::prices::Prices;
+use stream_manager::plan::{self, report};
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::{http, migrate, telemetry};
 
@@ -36,12 +39,32 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Estimate what a number of streams costs and needs on AWS, and what other heartbeats would save
+    Plan(PlanArguments),
     /// Print the OpenAPI document
     Openapi,
     /// Print the settings in force, or say what is wrong with them
     CheckConfig,
     /// Ask a running service on this host whether it lives; for containers without a shell
     Healthcheck,
+}
+
+#[derive(clap::Args)]
+struct PlanArguments {
+    #[command(flatten)]
+    demand: Demand,
+    /// How far apart heartbeats are, instead of the setting in force
+    #[arg(long, value_name = "SECONDS")]
+    heartbeat: Option<u64>,
+    /// How long a lease is, instead of the setting in force; with --heartbeat alone, three of them
+    #[arg(long, value_name = "SECONDS")]
+    lease: Option<u64>,
+    /// A file of prices over the built-in ones, src/plan/prices.toml
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// What `migrate --check` ends with when it cannot say: 1 is a table that differs, 2 a command line not understood.
@@ -75,6 +98,9 @@ fn run_command(arguments: &Arguments) -> Result<()> {
     if let Some(Command::Openapi) = arguments.command {
         return print(&format!("{}\n", http::openapi_document()));
     }
+    if let Some(Command::Plan(plan)) = &arguments.command {
+        return print(&run_plan(arguments.config.as_deref(), plan)?);
+    }
     let config = Config::load(arguments.config.as_deref(), environment()?)?;
     match arguments.command {
         None | Some(Command::Serve) => {
@@ -89,7 +115,7 @@ fn run_command(arguments: &Arguments) -> Result<()> {
         Some(Command::Migrate { .. }) => run_to_end(run_migrate(&config)),
         Some(Command::CheckConfig) => print(&config.to_toml()),
         Some(Command::Healthcheck) => healthcheck(config.server.bind),
-        Some(Command::Openapi) => Ok(()),
+        Some(Command::Openapi | Command::Plan(_)) => Ok(()),
     }
 }
 
@@ -153,6 +179,31 @@ async fn run_migrate(config: &Config) -> Result<()> {
     };
     println!("table {table:?}: {changes}");
     Ok(())
+}
+
+fn run_plan(file: Option<&Path>, arguments: &PlanArguments) -> Result<String> {
+    let mut environment = environment()?;
+    // As settings they are held to the bounds of settings.
+    let mut set = |name: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            environment.retain(|other, _| !other.eq_ignore_ascii_case(name));
+            environment.insert(name.to_owned(), value.to_string());
+        }
+    };
+    set("STREAM_MANAGER__LEASE__HEARTBEAT_INTERVAL_S", arguments.heartbeat);
+    let thrice = arguments.heartbeat.map(|heartbeat_s| heartbeat_s.saturating_mul(3));
+    set("STREAM_MANAGER__LEASE__DURATION_S", arguments.lease.or(thrice));
+    let config = Config::load(file, environment)?;
+    let terms = Terms {
+        heartbeat_s: config.lease.heartbeat_interval_s,
+        lease_s: config.lease.duration_s,
+        streams_per_user: config.limits.streams_per_user,
+        starts_per_minute: config.rate.starts_per_minute,
+        heartbeats_per_minute: config.rate.heartbeats_per_minute,
+    };
+    let prices = Prices::load(arguments.prices.as_deref())?;
+    let plan = plan::plan(&arguments.demand, terms, &prices);
+    Ok(if arguments.json { report::json(&plan) } else { report::text(&plan) })
 }
 
 /// One request by hand: an HTTP client is much to carry for this.

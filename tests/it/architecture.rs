@@ -4,8 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up: each may use only those before it.
-const ORDER: [&str; 11] =
-    ["names", "lease", "admission", "clock", "store", "metrics", "limiter", "http", "migrate", "config", "telemetry"];
+const ORDER: [&str; 12] = [
+    "names",
+    "lease",
+    "admission",
+    "clock",
+    "store",
+    "metrics",
+    "limiter",
+    "http",
+    "migrate",
+    "config",
+    "telemetry",
+    "plan",
+];
 
 /// What is allowed only in some places.
 const ONLY: [(&str, &[&str]); 14] = [

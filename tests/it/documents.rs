@@ -95,6 +95,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
     }
     let documents = [
         "docs/ARCHITECTURE.md",
+        "docs/CAPACITY.md",
         "docs/CONTAINER.md",
         "docs/CORRECTNESS.md",
         "docs/LOAD.md",

@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod monitoring;
 mod overload;
+mod plan;
 mod process;
 mod refusals;
 mod requests;

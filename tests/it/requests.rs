@@ -7,7 +7,7 @@ use stream_manager::store::{LeaseStore, Room, StoppedBy};
 use crate::support::{Backing, Fixture, TERMS, Tap, on_device, someone, start, stream};
 
 /// The requests since the last look, as "operation units".
-fn costs(tap: &Tap) -> Vec<String> {
+pub fn costs(tap: &Tap) -> Vec<String> {
     tap.take()
         .iter()
         .map(|passed| {
@@ -19,7 +19,7 @@ fn costs(tap: &Tap) -> Vec<String> {
         .collect()
 }
 
-async fn tapped() -> (Tap, impl LeaseStore, Fixture) {
+pub async fn tapped() -> (Tap, impl LeaseStore, Fixture) {
     let fixture = Fixture::embedded().await.expect("an engine");
     let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
     let tap = Tap::before(engine.http_client());

@@ -1,0 +1,216 @@
+//! A plan as text for people and as JSON for programs: every number with its unit, and no more digits than it is worth.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::Plan;
+
+/// Two digits behind the point are enough for any of its numbers.
+pub fn json(plan: &Plan) -> String {
+    let mut value = serde_json::to_value(plan).unwrap_or_default();
+    round(&mut value);
+    format!("{value:#}\n")
+}
+
+fn round(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(values) => values.values_mut().for_each(round),
+        // Neither null nor NaN: `Prices` has no divisor that is 0.
+        value if value.is_f64() => *value = Value::from((value.as_f64().unwrap_or(0.0) * 100.0).round() / 100.0),
+        _ => {}
+    }
+}
+
+pub fn text(plan: &Plan) -> String {
+    let mut text = String::new();
+    _ = write!(text, "{}", assumptions(plan));
+    for part in [requests(plan), month(plan), headroom(plan), lease(plan), choices(plan), sources(plan)] {
+        _ = write!(text, "\n{part}");
+    }
+    text
+}
+
+fn assumptions(plan: &Plan) -> String {
+    let Plan { demand, terms, .. } = plan;
+    let users = demand.users.unwrap_or(demand.streams);
+    format!(
+        "{} streams at once at the peak, {} % of that on average; sessions of {} min.\n\
+         A heartbeat every {} s, leases of {} s and {} bytes, at most {} streams a user, {} users ever.\n\
+         {} % of the starts have a device id, {} % are denied; {} counts for each start.\n",
+        whole(demand.streams as f64),
+        demand.average_percent,
+        demand.session_minutes,
+        terms.heartbeat_s,
+        terms.lease_s,
+        demand.lease_bytes,
+        terms.streams_per_user,
+        whole(users as f64),
+        demand.device_percent,
+        demand.denied_percent,
+        demand.counts_per_start,
+    )
+}
+
+fn requests(plan: &Plan) -> String {
+    let mut rows = vec![row([
+        "At the peak",
+        "requests/s",
+        "write units each",
+        "read units each",
+        "write units/s",
+        "read units/s",
+    ])];
+    for verb in &plan.requests {
+        rows.push(row([
+            verb.verb,
+            &number(verb.per_second),
+            &number(verb.write_units_each),
+            &number(verb.read_units_each),
+            &number(verb.per_second * verb.write_units_each),
+            &number(verb.per_second * verb.read_units_each),
+        ]));
+    }
+    for (what, units) in [("together", plan.peak), ("together, on average", plan.average)] {
+        let writes = number(units.write_units_per_second);
+        let reads = number(units.read_units_per_second);
+        rows.push(row([what, &number(units.requests_per_second), "", "", &writes, &reads]));
+    }
+    columns(&rows)
+}
+
+fn month(plan: &Plan) -> String {
+    let month = &plan.month;
+    let money = |what: &str, amount: Option<f64>| row([what, &amount.map_or("not known".to_owned(), number)]);
+    let provisioned = format!("table, provisioned, following the load at {} %", plan.demand.utilization_percent);
+    let peak = format!("table, provisioned, always for the peak at {} %", plan.demand.utilization_percent);
+    let tasks =
+        plan.instances.map_or("instances".to_owned(), |instances| format!("{} instances", whole(instances as f64)));
+    columns(&[
+        row(["A month", &format!("{} in {}", plan.currency, plan.region)]),
+        money("table, on demand", Some(month.on_demand)),
+        money(&provisioned, Some(month.provisioned_following)),
+        money(&peak, Some(month.provisioned_for_the_peak)),
+        money("table, the same reserved for a year", Some(month.reserved_for_the_peak)),
+        money("storage", Some(month.storage)),
+        money("point-in-time recovery", Some(month.recovery)),
+        money(&format!("{tasks} on Fargate, all month"), month.fargate),
+        money("load balancer, roughly", Some(month.load_balancer)),
+        money("answers to the internet, roughly", Some(month.traffic)),
+        money("all of it, the table on demand", Some(month.total)),
+    ])
+}
+
+fn headroom(plan: &Plan) -> String {
+    let mut rows = vec![row(["Quotas, in units a second", "needed", "granted", "used"])];
+    let mut texts = vec![""];
+    for quota in &plan.headroom {
+        rows.push(row([&quota.what, &number(quota.needed), &number(quota.granted), &percent(quota.used_percent)]));
+        texts.push(quota.advice.unwrap_or_default());
+    }
+    let bound = match plan.user_bound_write_units_per_second {
+        Some(units) => {
+            format!("lets {} write units/s of it through at each instance; stops are never refused", number(units))
+        }
+        None => "does not bound it: set rate.starts_per_minute and rate.heartbeats_per_minute".to_owned(),
+    };
+    format!("{}A client that loops: the service {bound}.\n", with_texts(&rows, texts))
+}
+
+fn lease(plan: &Plan) -> String {
+    format!(
+        "A crashed player holds its slot for {} s at most, {} s on average.\n\
+         Who plays survives a store that is away for {} s at least, {} s at most.\n",
+        plan.lease.longest_ghost_s,
+        number(plan.lease.average_ghost_s),
+        plan.lease.outage_survived_s,
+        plan.lease.lease_s,
+    )
+}
+
+fn choices(plan: &Plan) -> String {
+    let mut rows = vec![row([
+        "Heartbeat",
+        "write units/s",
+        "table, on demand",
+        "all of it",
+        "saves a month",
+        "ghost/outage at lease 2x",
+        "3x",
+        "5x",
+    ])];
+    for choice in &plan.choices {
+        let mark = if choice.heartbeat_s == plan.terms.heartbeat_s { " (this plan)" } else { "" };
+        let mut cells = row([
+            &format!("{} s{mark}", choice.heartbeat_s),
+            &number(choice.write_units_per_second),
+            &number(choice.table_month),
+            &number(choice.total_month),
+            &number(choice.saves_month),
+        ]);
+        cells.extend(
+            choice.leases.iter().map(|lease| format!("{}/{} s", lease.longest_ghost_s, lease.outage_survived_s)),
+        );
+        rows.push(cells);
+    }
+    columns(&rows)
+}
+
+fn sources(plan: &Plan) -> String {
+    let mut rows = vec![row(["From", "as of", "source"])];
+    rows.extend(plan.sources.iter().map(|from| row([from.what, &from.as_of, &from.source])));
+    let texts: Vec<String> = rows.iter_mut().filter_map(Vec::pop).collect();
+    with_texts(&rows, texts.iter().map(String::as_str))
+}
+
+/// Columns, and after each a text as long as it likes.
+fn with_texts<'a>(rows: &[Vec<String>], texts: impl IntoIterator<Item = &'a str>) -> String {
+    let lines = columns(rows);
+    lines.lines().zip(texts).map(|(line, text)| format!("{}\n", format!("{line}  {text}").trim_end())).collect()
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(str::to_owned).into()
+}
+
+/// The first column to the left, all others to the right.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(column).unwrap_or(0);
+            _ = if column == 0 { write!(line, "{cell:<width$}") } else { write!(line, "  {cell:>width$}") };
+        }
+        _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// From 100 on whole, below with two digits behind the point, and none when there are none.
+fn number(value: f64) -> String {
+    if value.abs() >= 99.995 {
+        return whole(value);
+    }
+    let text = format!("{value:.2}");
+    text.strip_suffix(".00").map(str::to_owned).unwrap_or(text)
+}
+
+fn percent(value: f64) -> String {
+    if value >= 10.0 { format!("{} %", whole(value)) } else { format!("{} %", number(value)) }
+}
+
+/// Whole, with commas at the thousands.
+fn whole(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value <= -0.5 { format!("-{text}") } else { text }
+}
