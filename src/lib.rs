@@ -1,7 +1,7 @@
 //! Limits how many video streams a user watches at once: leases in DynamoDB, never one too many.
 //!
 //! In reading order: [`names`] and [`lease`] are the words, [`admission`] the rules, [`store`] the contract of what
-//! keeps them, [`limiter`] the verbs, [`http`] the way in. `docs/ARCHITECTURE.md` draws the whole.
+//! keeps them, [`limiter`] the verbs, [`http`] the way in, [`plan`] what it all costs. `docs/ARCHITECTURE.md` draws the whole.
 //!
 //! What always holds, and where it is shown:
 //!

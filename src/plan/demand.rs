@@ -27,7 +27,7 @@ pub struct Demand {
     /// How large a lease is in the table; more than 1024 bytes cost twice as much
     #[arg(long, value_name = "BYTES", default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=4096))]
     pub lease_bytes: u64,
-    /// Users that ever started a stream: each has one small item for ever [default: as many as streams]
+    /// Users that ever started a stream: each has one small item for ever. As many as streams, unless told
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000_000))]
     pub users: Option<u64>,
     /// How fast all streams may start, such as at kick-off

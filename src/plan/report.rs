@@ -17,7 +17,7 @@ fn round(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(round),
         Value::Object(values) => values.values_mut().for_each(round),
-        // Neither null nor NaN: `Prices` has no divisor that is 0.
+        // Finite, since `Prices` lets nothing be 0 that divides.
         value if value.is_f64() => *value = Value::from((value.as_f64().unwrap_or(0.0) * 100.0).round() / 100.0),
         _ => {}
     }
