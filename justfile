@@ -94,6 +94,10 @@ compose:
 trial *binary:
     scripts/trial {{binary}}
 
+# Check the CloudFormation templates, and deploy them on a stand-in for AWS
+deployment:
+    scripts/deployment
+
 # Everything, as before a change lands
 ci:
     .ci/run
