@@ -3,7 +3,7 @@
 import re
 import unittest
 
-from templates import ROOT, actions, migrate_operations, migration, refusals, settings, store_operations, template
+from templates import ROOT, TEMPLATES, actions, migrate_operations, migration, refusals, settings, store_operations, template
 
 
 class Templates(unittest.TestCase):
@@ -58,6 +58,26 @@ class Templates(unittest.TestCase):
         self.assertGreater(delay, server["request_timeout_s"])
         # One second for the last answers, two for traces.
         self.assertGreater(container["StopTimeout"], server["deregistration_s"] + server["drain_s"] + 3)
+
+    def test_a_number_may_be_what_its_setting_may_be(self):
+        [container] = self.task_definition["ContainerDefinitions"]
+        variables = {
+            each["Name"]: self.service["Parameters"][each["Value"]["Ref"]]
+            for each in container["Environment"]
+            if isinstance(each["Value"], dict) and self.service["Parameters"].get(each["Value"]["Ref"], {}).get("Type") == "Number"
+        }
+        self.assertEqual(len(variables), 5)
+        for end, beyond in (("MinValue", -1), ("MaxValue", 1)):
+            # Together, since a heartbeat's interval goes by the lease's duration.
+            all_at_end = {name: str(parameter[end]) for name, parameter in variables.items()}
+            settings(all_at_end)
+            for name, parameter in variables.items():
+                with self.assertRaises(AssertionError, msg=f"{name}: {end}"):
+                    settings(all_at_end | {name: str(parameter[end] + beyond)})
+
+    def test_a_template_is_small_enough_to_be_sent_without_a_bucket(self):
+        for path in TEMPLATES.glob("*.yaml"):
+            self.assertLess(path.stat().st_size, 51_200, path)
 
     def test_the_table_outlives_its_stack_and_mistakes(self):
         table = self.table["Resources"]["Table"]
