@@ -98,6 +98,10 @@ trial *binary:
 deployment:
     scripts/deployment
 
+# Check the workflows and scripts, and try what deploys and releases
+workflows:
+    scripts/workflows
+
 # Everything, as before a change lands
 ci:
     .ci/run

@@ -31,6 +31,8 @@ def deploy(stacks, given):
         if parameters[name] is None:
             sys.exit(f"Parameters: [{name}] must have values")
     # The real one leaves out what the template does not know, without a word.
+    # The real one would take them for the value.
+    assert "****" not in overrides.values(), overrides
     if "BROKEN" in overrides.values():
         sys.exit(f"Failed to create/update the stack {given.stack_name}")
     stacks[given.stack_name] = {"template": template, "parameters": parameters}
