@@ -152,7 +152,7 @@ class Deploy(unittest.TestCase):
         if "AWS" in os.environ:
             self.skipTest("only the stand-in has such a parameter")
         self.works(IMAGES[0])
-        self.fails("goes back by itself", IMAGES[1], "Tasks=BROKEN")
+        self.fails("took it back itself", IMAGES[1], "Tasks=BROKEN")
         self.assertEqual(self.deployed(), (IMAGES[0], "2", "first"))
 
     def test_a_rollback_takes_the_image_alone_back_and_asks_nothing_before(self):
