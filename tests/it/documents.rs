@@ -102,6 +102,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
         "docs/LOAD.md",
         "docs/MULTI-REGION.md",
         "docs/OPERATIONS.md",
+        "docs/RELEASING.md",
         "docs/SECURITY.md",
     ];
     for document in documents {
