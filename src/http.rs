@@ -5,15 +5,18 @@ mod app;
 pub mod auth;
 pub mod cors;
 mod demo;
+mod endpoints;
 mod health;
 mod input;
 mod limits;
+mod payload;
 mod places;
 pub mod problems;
 pub mod rate;
 mod routes;
 pub mod server;
 mod streams;
+mod to_its_end;
 mod traces;
 mod wire;
 
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use poem::endpoint::make_sync;
 use poem::http::StatusCode;
 use poem::middleware::SetHeader;
-use poem::{EndpointExt, IntoEndpoint, Response, Route, get};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Response, Route, get};
 use poem_openapi::OpenApiService;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -32,6 +35,7 @@ pub use self::app::{App, Bounds};
 use self::auth::Tokens;
 use self::auth::caller::Access;
 use self::cors::Origins;
+use self::endpoints::Endpoints;
 use self::health::HealthApi;
 pub use self::health::Readiness;
 use self::limits::LimitsApi;
@@ -66,30 +70,26 @@ pub fn app(parts: Parts) -> App {
     let access = tokens.map_or(Access::Open, Access::Tokens);
     let service = api(limiter, readiness, rates, access.clone());
     let pages = [&DOCUMENTATION[..], if demo { &demo::PATHS } else { &[] }].concat();
-    let routes = Routes::new(&serde_json::from_str(&service.spec()).unwrap_or(Value::Null), &pages);
+    let json = service.spec();
+    let routes = Routes::new(&serde_json::from_str(&json).unwrap_or(Value::Null), &pages);
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
-    let (json, yaml) = (closed(&service.spec()), closed(&service.spec_yaml()));
+    let (json, yaml) = (closed(&json), closed(&service.spec_yaml()));
     let html = service.swagger_ui_html();
-    let operations = Arc::new(service.into_endpoint());
-    let route = if demo {
+    let pages = if demo {
         Route::new().at(demo::PATHS[0], get(demo::page())).at(demo::PATHS[1], get(demo::file()))
     } else {
         Route::new()
     };
-    let endpoint = route
+    let pages = pages
         .at("/openapi.json", get(text("application/json", json)))
         .at("/openapi.yaml", get(text("application/yaml", yaml)))
         .at(
             "/swagger",
             get(text("text/html; charset=utf-8", html).with(SetHeader::new().overriding(POLICY.0, POLICY.1))),
         )
-        .at("/", get(swagger))
-        // Not `nest("/", …)`, which would take the root as well.
-        .at("/v1/*path", Arc::clone(&operations))
-        .at("/health", Arc::clone(&operations))
-        .at("/health/*path", operations)
-        .data(access);
+        .at("/", get(swagger));
+    let endpoint = Endpoints { operations: Some((access, service.into_endpoint())), pages: pages.boxed() };
     App::new(endpoint, routes, origins, metrics, bounds)
 }
 
@@ -133,7 +133,7 @@ pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
         Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
     });
     // Counts its own requests apart: a scrape must not see itself.
-    let endpoint = Route::new().at("/metrics", get(exposition));
+    let endpoint = Endpoints { operations: None, pages: Route::new().at("/metrics", get(exposition)).boxed() };
     App::new(endpoint, Routes::management(), Origins::default(), Arc::default(), bounds)
 }
 
@@ -155,7 +155,7 @@ what a start answered.\n\n\
 Errors are `application/problem+json` (RFC 9457): go by `code`. Every answer has an `X-Request-Id`.";
 
 /// A text that never changes. Cloning it copies no bytes: Swagger UI has over a megabyte of them.
-fn text(content_type: &'static str, text: String) -> impl poem::Endpoint<Output = Response> {
+fn text(content_type: &'static str, text: String) -> impl Endpoint<Output = Response> {
     let bytes = hyper::body::Bytes::from(text);
     make_sync(move |_| Response::builder().content_type(content_type).body(bytes.clone()))
 }

@@ -70,6 +70,10 @@ struct PlanArguments {
 /// What `migrate --check` ends with when it cannot say: 1 is a table that differs, 2 a command line not understood.
 const UNKNOWN: u8 = 3;
 
+/// Most of what a request costs beyond the framework is many small pieces of memory: see docs/PERFORMANCE.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {

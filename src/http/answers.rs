@@ -4,12 +4,12 @@
 use std::marker::PhantomData;
 
 use poem_openapi::ApiResponse;
-use poem_openapi::payload::Json;
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::Type;
 
+use super::payload::Json;
 use super::problems::{Problem, ProblemCode};
 use super::wire::{
     CountObject, HealthObject, LimitObject, ProblemObject, StartedStreamObject, StreamObject, StreamsObject,

@@ -1,22 +1,25 @@
 //! From one request to one answer, around the operations: request id, bounds, deadline, problems, log line, metrics.
 //! Knows no operation by name.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use poem::endpoint::BoxEndpoint;
 use poem::error::{MethodNotAllowedError, NotFoundError};
 use poem::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
-use poem::{Body, Endpoint, EndpointExt, Request, Response};
+use poem::{Body, Endpoint, Request, Response};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
 use super::cors::Origins;
+use super::endpoints::Endpoints;
 use super::places::{Places, Priority};
 use super::problems::{Problem, ProblemCode};
 use super::routes::Routes;
+use super::to_its_end::ToItsEnd;
 use super::traces::RequestTrace;
 use crate::clock::Stopwatch;
 use crate::metrics::Metrics;
@@ -24,7 +27,7 @@ use crate::metrics::Metrics;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub struct App {
-    endpoint: Arc<BoxEndpoint<'static>>,
+    endpoint: Arc<Endpoints>,
     routes: Routes,
     origins: Origins,
     metrics: Arc<Metrics>,
@@ -43,16 +46,9 @@ pub struct Bounds {
 }
 
 impl App {
-    pub fn new(
-        endpoint: impl Endpoint + 'static,
-        routes: Routes,
-        origins: Origins,
-        metrics: Arc<Metrics>,
-        bounds: Bounds,
-    ) -> Self {
-        let endpoint = Arc::new(endpoint.map_to_response().boxed());
+    pub fn new(endpoint: Endpoints, routes: Routes, origins: Origins, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         Self {
-            endpoint,
+            endpoint: Arc::new(endpoint),
             routes,
             origins,
             places: Places::new(bounds.max_in_flight, Arc::clone(&metrics)),
@@ -121,16 +117,17 @@ impl App {
         let place = self.places.enter(priority).ok_or_else(|| self.overloaded())?;
         let endpoint = Arc::clone(&self.endpoint);
         let operation = async move {
-            let answered = endpoint.call(request).await;
+            let answered = AssertUnwindSafe(endpoint.call(request)).catch_unwind().await;
             drop(place);
             answered
         };
-        let operation = self.tasks.spawn(operation.in_current_span());
+        let operation = ToItsEnd::new(operation.in_current_span(), self.tasks.clone());
         match tokio::time::timeout_at(deadline, operation).await {
             Ok(Ok(answered)) => answered.map_err(|error| self.problem(error, &path)),
-            Ok(Err(panic)) => {
+            // What it said is in the log, by the hook for panics.
+            Ok(Err(_)) => {
                 let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
-                problem.cause = Some(panic.to_string());
+                problem.cause = Some("the operation panicked".to_owned());
                 Err(problem)
             }
             Err(_) => {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use poem_openapi::OpenApi;
-use poem_openapi::payload::Json;
 
 use super::answers::{Failure, HealthAnswer, LiveProblems, ReadyProblems};
 use super::auth::TokenError;
 use super::auth::caller::Access;
+use super::payload::Json;
 use super::problems::{Problem, ProblemCode};
 use super::streams::Tag;
 use super::wire::HealthObject;

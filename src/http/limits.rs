@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use poem_openapi::OpenApi;
-use poem_openapi::payload::Json;
 
 use super::answers::{DoneAnswer, Failure, LimitAnswer, SetLimitProblems, UserProblems};
 use super::auth::caller::{Administrator, Caller};
 use super::input::{LimitInput, Path};
+use super::payload::Json;
 use super::streams::{Tag, store_problem};
 use super::wire::{LimitObject, LimitSource};
 use crate::limiter::{Limiter, UserLimit};

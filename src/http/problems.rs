@@ -5,6 +5,7 @@ use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::payload::Json;
 use super::wire::{EndedByObject, FieldError, ProblemObject, Restart, StreamObject};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +220,7 @@ impl Problem {
         let retry_after_s = extra.retry_after_s.or(extra.slot_frees_in_seconds).or(self.code.retry_after_s());
         let texts =
             [(header::ALLOW, extra.allow.clone()), (header::WWW_AUTHENTICATE, extra.www_authenticate.clone())];
-        let mut response = poem_openapi::payload::Json(self.object(request_id)).into_response();
+        let mut response = Json(self.object(request_id)).into_response();
         response.set_status(status);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

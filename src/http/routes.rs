@@ -68,17 +68,28 @@ impl Routes {
         Some(methods.join(", "))
     }
 
+    /// The path is taken apart once, and compared only with routes of as many parts.
     fn find(&self, path: &str) -> Option<&Route> {
+        let mut parts = [&b""[..]; MOST_SEGMENTS];
+        let mut count = 0;
+        // Of bytes: half the work of a text's, for every request.
+        for part in path.as_bytes().split(|byte| *byte == b'/') {
+            *parts.get_mut(count)? = part;
+            count += 1;
+        }
+        let parts = &parts[..count];
         self.0.iter().find(|route| {
-            let mut parts = path.split('/');
-            route.segments.iter().all(|segment| match (segment, parts.next()) {
-                (Segment::Literal(literal), Some(part)) => literal == part,
-                (Segment::Parameter, Some(_)) => true,
-                (_, None) => false,
-            }) && parts.next().is_none()
+            route.segments.len() == parts.len()
+                && route.segments.iter().zip(parts).all(|(segment, part)| match segment {
+                    Segment::Literal(literal) => literal.as_bytes() == *part,
+                    Segment::Parameter => true,
+                })
         })
     }
 }
+
+/// More than any route has.
+const MOST_SEGMENTS: usize = 10;
 
 fn segments(path: &str) -> Vec<Segment> {
     let segment = |part: &str| {

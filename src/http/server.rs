@@ -1,9 +1,11 @@
 //! The accept loop: bounded connections with timeouts, and an orderly end. Knows nothing of what is answered.
 //! poem's own server bounds neither a slow header nor the number of connections.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt, TryFutureExt};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::app::App;
+use super::to_its_end::ToItsEnd;
 use crate::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +64,13 @@ pub async fn serve(
         let app = Arc::clone(&app);
         let service = service_fn(move |request| {
             let app = Arc::clone(&app);
-            // Apart from the connection: who hangs up cuts nothing off, and is counted and logged like the others.
-            let answer = app.tasks.clone().spawn(async move { app.answer(request).await });
-            async move { answer.await.map(poem::http::Response::from) }
+            let tasks = app.tasks.clone();
+            // A defect ends this connection, in order.
+            let answer = async move { AssertUnwindSafe(app.answer(request)).catch_unwind().await };
+            let answer = answer
+                .map_ok(poem::http::Response::from)
+                .map_err(|_| std::io::Error::other("a defect while answering"));
+            ToItsEnd::new(answer, tasks)
         });
         // hyper waits for ever for a client that does not read.
         let mut stream = TimeoutStream::new(stream);

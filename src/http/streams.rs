@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use poem_openapi::payload::Json;
 use poem_openapi::{OpenApi, Tags};
 
 use super::answers::{
@@ -12,6 +11,7 @@ use super::answers::{
 };
 use super::auth::caller::Caller;
 use super::input::{EvictInput, KeyInput, Path, StartInput};
+use super::payload::Json;
 use super::problems::{Problem, ProblemCode};
 use super::rate::Rates;
 use super::wire::{CountObject, EndedByObject, Restart, StartedStreamObject, StreamObject, StreamsObject};

@@ -1,14 +1,16 @@
 //! The JSON of the API: what goes in and out, and nothing of how it comes about. Every doc comment here is part of the
 //! OpenAPI document.
 
+mod examples;
+
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseFromJSON, ParseResult, ToJSON, Type};
 use poem_openapi::{Enum, Object};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,14 +20,18 @@ use crate::limiter::{self, Policy};
 use crate::names::{Label, UserName};
 
 /// One stream: a slot that is held until `expiresAt`, unless it is renewed by a heartbeat.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "Stream")]
 pub struct StreamObject {
     /// Names the stream in heartbeat and stop. A UUID in lower case.
     pub stream_id: Uuid,
     pub user_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
     pub started_at: Instant,
     /// By the server's clock. A player goes by `expiresInSeconds`.
@@ -37,10 +43,12 @@ pub struct StreamObject {
 }
 
 /// A stream that was just started, or whose start was repeated.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "StartedStream")]
 pub struct StartedStreamObject {
     #[oai(flatten)]
+    #[serde(flatten)]
     pub stream: StreamObject,
     /// How many streams this user may hold at once.
     pub limit: u8,
@@ -49,16 +57,19 @@ pub struct StartedStreamObject {
 }
 
 /// The live streams of a user, oldest first.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", example, rename = "Streams")]
 pub struct StreamsObject {
     #[oai(flatten)]
+    #[serde(flatten)]
     pub count: CountObject,
     pub streams: Vec<StreamObject>,
 }
 
 /// How many live streams a user holds.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", example, rename = "Count")]
 pub struct CountObject {
     pub user_name: String,
@@ -71,7 +82,8 @@ pub struct CountObject {
 }
 
 /// How many streams a user may hold.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", example, rename = "Limit")]
 pub struct LimitObject {
     pub user_name: String,
@@ -80,7 +92,8 @@ pub struct LimitObject {
     pub source: LimitSource,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[oai(rename_all = "lowercase")]
 pub enum LimitSource {
     Default,
@@ -89,7 +102,8 @@ pub enum LimitSource {
 }
 
 /// The service is well.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example, rename = "Health")]
 pub struct HealthObject {
     /// Always `ok`.
@@ -97,8 +111,10 @@ pub struct HealthObject {
     /// The version of the service.
     pub version: String,
     /// This host's clock minus the store's, in seconds; absent while not known. Only in the answers of readiness.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_difference_seconds: Option<f64>,
     /// What an operator should see to, in a sentence each; absent when there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub warnings: Option<Vec<String>>,
 }
 
@@ -177,7 +193,8 @@ fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 }
 
 /// Why a request was not answered as asked (RFC 9457). Go by `code`.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "Problem")]
 pub struct ProblemObject {
     /// `urn:stream-manager:problem:<code>`
@@ -193,32 +210,41 @@ pub struct ProblemObject {
     /// `urn:stream-manager:request:<X-Request-Id>`, to be found in the log.
     pub instance: String,
     /// What is wrong with which field (`invalid-request`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<FieldError>>,
     /// Whether the player may start again by itself or must wait for its user (`stream-not-found`, `stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
     /// How many streams the user may hold (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u8>,
     /// How many live streams the user holds (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// The live streams, oldest first (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<Vec<StreamObject>>,
     /// When the first of them runs out unless it is renewed, in seconds (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_frees_in_seconds: Option<u32>,
     /// `expired`, `evicted` or `replaced` (`stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The start that ended the stream, if one did (`stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<EndedByObject>,
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Object)]
+#[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
 pub struct FieldError {
     pub field: String,
     pub reason: String,
 }
 
 /// What may start a stream again after it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[oai(rename_all = "lowercase")]
 pub enum Restart {
     /// The player, by itself.
@@ -228,10 +254,12 @@ pub enum Restart {
 }
 
 /// The start that ended a stream.
-#[derive(Clone, Debug, Object)]
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "EndedBy")]
 pub struct EndedByObject {
     pub stream_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device_name: Option<String>,
 }
 
@@ -249,20 +277,6 @@ impl StreamObject {
             // than a whole duration; no player should count on that.
             expires_in_seconds: lease.expires_at.seconds_after(now).min(policy.terms.duration_s),
             heartbeat_interval_seconds: policy.heartbeat_interval_s,
-        }
-    }
-
-    pub fn example_value() -> Self {
-        Self {
-            stream_id: Uuid::from_u128(0x6fa4_59ea_ee8a_4ca4_894e_db77_e160_355e),
-            user_name: "ann".to_owned(),
-            device_id: Some("tv-42".to_owned()),
-            device_name: Some("Living-room TV".to_owned()),
-            content_id: Some("movie-7".to_owned()),
-            started_at: Instant(Timestamp::from_epoch_ms(1_790_000_000_000)),
-            expires_at: Instant(Timestamp::from_epoch_ms(1_790_000_090_000)),
-            expires_in_seconds: 90,
-            heartbeat_interval_seconds: 30,
         }
     }
 }
@@ -297,74 +311,27 @@ impl CountObject {
     }
 }
 
-impl poem_openapi::types::Example for StreamsObject {
-    fn example() -> Self {
-        let count = CountObject { user_name: "ann".to_owned(), count: 1, limit: 3, remaining: 2 };
-        Self { count, streams: vec![StreamObject::example_value()] }
-    }
-}
-
-impl poem_openapi::types::Example for HealthObject {
-    fn example() -> Self {
-        Self {
-            status: "ok".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            clock_difference_seconds: None,
-            warnings: None,
-        }
-    }
-}
-
-impl poem_openapi::types::Example for StreamObject {
-    fn example() -> Self {
-        Self::example_value()
-    }
-}
-
-impl poem_openapi::types::Example for StartedStreamObject {
-    fn example() -> Self {
-        Self { stream: StreamObject::example_value(), limit: 3, ended: Vec::new() }
-    }
-}
-
-impl poem_openapi::types::Example for CountObject {
-    fn example() -> Self {
-        Self { user_name: "ann".to_owned(), count: 2, limit: 3, remaining: 1 }
-    }
-}
-
-impl poem_openapi::types::Example for LimitObject {
-    fn example() -> Self {
-        Self { user_name: "ann".to_owned(), limit: 5, source: LimitSource::User }
-    }
-}
-
-impl poem_openapi::types::Example for StartBody {
-    fn example() -> Self {
-        Self {
-            device_id: Some("tv-42".to_owned()),
-            device_name: Some("Living-room TV".to_owned()),
-            content_id: Some("movie-7".to_owned()),
-            replaces: None,
-            at_limit: Some(AtLimitBody::Reject),
-        }
-    }
-}
-
-impl poem_openapi::types::Example for LimitBody {
-    fn example() -> Self {
-        Self { limit: 5 }
-    }
-}
-
 /// RFC 3339 in UTC with milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Instant(pub Timestamp);
 
+impl Instant {
+    fn text(self) -> String {
+        let at = DateTime::from_timestamp_millis(self.0.epoch_ms()).unwrap_or_default();
+        at.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+}
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
+/// For the examples in the document.
 impl ToJSON for Instant {
     fn to_json(&self) -> Option<Value> {
-        let at = DateTime::from_timestamp_millis(self.0.epoch_ms()).unwrap_or_default();
-        Some(json!(at.to_rfc3339_opts(SecondsFormat::Millis, true)))
+        Some(json!(self.text()))
     }
 }
 
