@@ -154,7 +154,7 @@ impl LeaseStore for DynamoStore {
             .set_key(Some(items::lease_key(user, stream_id)))
             .update_expression(writes::HEARTBEAT_UPDATE)
             .condition_expression(writes::HEARTBEAT_CONDITION)
-            .set_expression_attribute_names(writes::names([writes::HEARTBEAT_UPDATE, writes::HEARTBEAT_CONDITION]))
+            .set_expression_attribute_names(writes::HEARTBEAT_NAMES.clone())
             .set_expression_attribute_values(writes::values([
                 (":now", instant(now)),
                 (":new", instant(expires_at)),
@@ -169,7 +169,7 @@ impl LeaseStore for DynamoStore {
                 // how late the heartbeat came, and what was written over it is known.
                 let old = renewed.attributes;
                 let old = old.ok_or_else(|| StoreError::Unknown("a renewal without attributes".to_owned()))?;
-                let (lease, previous) = items::decode_renewed(old, expires_at, terms.ttl_s(expires_at))?;
+                let (lease, previous) = items::decode_renewed(&old, expires_at, terms.ttl_s(expires_at))?;
                 return Ok(Heartbeat { state: StreamState::of(Some(lease), now), previous_expiry: Some(previous) });
             }
             Err(error) => error,

@@ -150,6 +150,16 @@ pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
 
 pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
     let reader = Reader::new(item);
+    lease(&reader, reader.instant(EXPIRES_AT)?, reader.number(TTL)?)
+}
+
+/// A lease as a heartbeat has left it, from the item before it, and when that would have run out.
+pub fn decode_renewed(old: &Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
+    let reader = Reader::new(old);
+    Ok((lease(&reader, expires_at, ttl_s)?, reader.instant(EXPIRES_AT)?))
+}
+
+fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease, StoreError> {
     let record = reader.text(RECORD)?;
     let stream_id = record.strip_prefix(STREAM_PREFIX).and_then(|id| StreamId::parse(id).ok());
     let fingerprint = match reader.optional_text(FINGERPRINT)? {
@@ -162,19 +172,11 @@ pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
         device_name: reader.label(DEVICE_NAME)?,
         content_id: reader.label(CONTENT_ID)?,
         fingerprint,
-        started_at: Timestamp::from_epoch_ms(reader.number(STARTED_AT)?),
-        expires_at: Timestamp::from_epoch_ms(reader.number(EXPIRES_AT)?),
-        ttl_s: reader.number(TTL)?,
-        ending: decode_ending(&reader)?.map(Box::new),
+        started_at: reader.instant(STARTED_AT)?,
+        expires_at,
+        ttl_s,
+        ending: decode_ending(reader)?.map(Box::new),
     })
-}
-
-/// A lease as a heartbeat has left it, from the item before it, and when that would have run out.
-pub fn decode_renewed(mut old: Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
-    let previous = Timestamp::from_epoch_ms(Reader::new(&old).number(EXPIRES_AT)?);
-    old.insert(EXPIRES_AT.to_owned(), instant(expires_at));
-    old.insert(TTL.to_owned(), number(ttl_s));
-    Ok((decode_lease(&old)?, previous))
 }
 
 fn decode_ending(reader: &Reader<'_>) -> Result<Option<Ending>, StoreError> {
@@ -187,7 +189,7 @@ fn decode_ending(reader: &Reader<'_>) -> Result<Option<Ending>, StoreError> {
     let ended_by = match reader.item.get(ENDED_BY) {
         None => None,
         Some(AttributeValue::M(map)) => {
-            let by = Reader { item: map, key: reader.key.clone() };
+            let by = Reader { item: map, key: reader.key };
             let stream_id = StreamId::parse(by.text(STREAM_ID)?);
             let stream_id = stream_id.map_err(|_| reader.corrupt(ENDED_BY, "streamId is not a UUID"))?;
             Some(EndedBy { stream_id, device_name: by.label(DEVICE_NAME)? })
@@ -197,20 +199,21 @@ fn decode_ending(reader: &Reader<'_>) -> Result<Option<Ending>, StoreError> {
     Ok(Some(Ending { reason, ended_by }))
 }
 
-/// Reads typed attributes of one item, and names the item when one is not as written.
+/// Reads typed attributes of one item, and names the stored item that holds it (`key`) when one is not as written.
 struct Reader<'a> {
     item: &'a Item,
-    key: String,
+    key: &'a Item,
 }
 
 impl<'a> Reader<'a> {
     fn new(item: &'a Item) -> Self {
-        let part = |name| item.get(name).and_then(|value| value.as_s().ok()).map_or("?", String::as_str);
-        Self { item, key: format!("{:?}/{:?}", part(USER_NAME), part(RECORD)) }
+        Self { item, key: item }
     }
 
     fn corrupt(&self, attribute: &str, problem: &str) -> StoreError {
-        StoreError::Corrupt { key: self.key.clone(), problem: format!("{attribute}: {problem}") }
+        let part = |name| self.key.get(name).and_then(|value| value.as_s().ok()).map_or("?", String::as_str);
+        let key = format!("{:?}/{:?}", part(USER_NAME), part(RECORD));
+        StoreError::Corrupt { key, problem: format!("{attribute}: {problem}") }
     }
 
     fn optional_text(&self, name: &str) -> Result<Option<&'a str>, StoreError> {
@@ -242,5 +245,9 @@ impl<'a> Reader<'a> {
 
     fn number(&self, name: &str) -> Result<i64, StoreError> {
         self.optional_number(name)?.ok_or_else(|| self.corrupt(name, "missing"))
+    }
+
+    fn instant(&self, name: &str) -> Result<Timestamp, StoreError> {
+        self.number(name).map(Timestamp::from_epoch_ms)
     }
 }

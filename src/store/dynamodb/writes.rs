@@ -4,6 +4,7 @@
 //! Why each condition is there: docs/ARCHITECTURE.md, "What holds the limit".
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{
@@ -26,6 +27,9 @@ pub const HEARTBEAT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl";
 /// Forward only (`#expiresAt < :new`): a delayed older heartbeat must not shorten what was acknowledged.
 pub const HEARTBEAT_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#endReason) \
      AND #expiresAt > :now AND #expiresAt < :new";
+/// Put together once: a heartbeat is the request that there are most of.
+pub static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
+    LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
 /// A start that has not read anything: for users whose limit is the default or their token's, without a device and
 /// without `replaces`.
