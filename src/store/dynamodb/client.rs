@@ -7,7 +7,7 @@ use aws_config::{BehaviorVersion, Region};
 pub use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient};
+use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient, SharedInterceptor};
 use thiserror::Error;
 
 use super::errors::with_causes;
@@ -73,7 +73,10 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
 
 /// The same client, and `observer` sees every request of it.
 pub fn observed(client: &Client, observer: Observer) -> Client {
-    Client::from_conf(client.config().to_builder().interceptor(observer).build())
+    let mut config = client.config().to_builder();
+    // As an interceptor that could be disabled, it would be asked before each of its hooks whether it is.
+    config.push_interceptor(SharedInterceptor::permanent(observer));
+    Client::from_conf(config.build())
 }
 
 /// Pinned: a newer one may change defaults, such as how retries wait.
