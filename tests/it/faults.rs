@@ -2,6 +2,7 @@
 //! second slot (G4). The real SDK, with a transport that does harm.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -60,6 +61,21 @@ async fn what_may_have_happened_is_unknown() {
             assert!(matches!(error, StoreError::Unknown(_)), "{fault:?}: {error}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_in_its_middle_is_unknown_once_the_attempt_has_timed_out() {
+    let (tap, store, fixture) = tapped(1).await;
+    let (user, now) = (someone(), fixture.now());
+    store.start(&user, &start(1), Room::Expected, now).await.expect("a start");
+    tap.set(Fault::Stalls);
+    let beat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1));
+    // Longer than the attempt's timeout, and shorter than the SDK's own patience with a body that stalls.
+    let beat = tokio::time::timeout(Duration::from_secs(3), beat).await.expect("in time");
+    assert!(matches!(beat, Err(StoreError::Unknown(_))), "{beat:?}");
+    tap.set(Fault::None);
+    let again = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.expect("an answer");
+    assert!(matches!(again.state, StreamState::Live(_)), "{again:?}");
 }
 
 #[tokio::test]

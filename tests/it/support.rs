@@ -1,6 +1,7 @@
 //! What the tests stand on: stores with a clock that stands still, a server on a port of its own, an SDK transport
 //! that counts and fails on demand.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,10 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use futures_util::stream::{self, StreamExt};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use stream_manager::admission::{AtLimit, StartRequest};
 use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
@@ -189,6 +194,8 @@ pub enum Fault {
     AppliedThen500,
     /// Neither applied nor answered.
     Hangs,
+    /// Applied, and the answer's body stops in its middle.
+    Stalls,
 }
 
 /// One request as it passed by: the operation, and the answer's body.
@@ -276,19 +283,30 @@ impl HttpConnector for TapConnector {
                 Fault::Lost => return lost(),
                 Fault::Hangs => std::future::pending().await,
                 Fault::Refused(status, code) => return Ok(refusal(status, code)),
-                Fault::None | Fault::AnswerLost | Fault::AppliedThen500 => {}
+                Fault::None | Fault::AnswerLost | Fault::AppliedThen500 | Fault::Stalls => {}
             }
-            let response = inner.call(request).await?;
+            let mut response = inner.call(request).await?;
             let body = response.body().bytes().unwrap_or_default();
             let answer = serde_json::from_slice(body).unwrap_or_default();
             passed.lock().expect("a lock").push(Passed { operation, answer });
             match fault {
                 Fault::AnswerLost => lost(),
                 Fault::AppliedThen500 => Ok(refusal(500, "InternalServerError")),
+                Fault::Stalls => {
+                    *response.body_mut() = stalled(response.body().bytes().unwrap_or_default());
+                    Ok(response)
+                }
                 _ => Ok(response),
             }
         })
     }
+}
+
+/// The first half of `body`, and then nothing more.
+fn stalled(body: &[u8]) -> SdkBody {
+    let half = Frame::data(Bytes::copy_from_slice(&body[..body.len() / 2]));
+    let frames = stream::iter([Ok::<_, Infallible>(half)]).chain(stream::pending());
+    SdkBody::from_body_1_x(StreamBody::new(frames))
 }
 
 fn refusal(status: u16, code: &str) -> HttpResponse {

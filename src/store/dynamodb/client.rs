@@ -7,7 +7,9 @@ use aws_config::{BehaviorVersion, Region};
 pub use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{Builder, Credentials, ProvideCredentials, SharedHttpClient, SharedInterceptor};
+use aws_sdk_dynamodb::config::{
+    Builder, Credentials, ProvideCredentials, SharedHttpClient, SharedInterceptor, StalledStreamProtectionConfig,
+};
 use thiserror::Error;
 
 use super::errors::with_causes;
@@ -39,6 +41,7 @@ pub enum ClientError {
 pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     let mut loader = aws_config::defaults(behavior())
         .timeout_config(timeouts(settings))
+        .stalled_stream_protection(stalled_streams())
         .retry_config(retries(settings.max_attempts));
     if let Some(region) = &settings.region {
         loader = loader.region(Region::new(region.clone()));
@@ -64,6 +67,7 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .region(Region::new("embedded"))
         .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
         .timeout_config(timeouts(settings))
+        .stalled_stream_protection(stalled_streams())
         // The SDK's quota of retries is one for the whole process otherwise, and clients would use up each other's.
         .retry_partition(RetryPartition::custom("in-process").build())
         // There is no connection to give up after a failure, and the SDK would log an error for not finding one.
@@ -90,6 +94,11 @@ fn timeouts(settings: &ClientSettings) -> TimeoutConfig {
         .operation_attempt_timeout(settings.attempt_timeout)
         .operation_timeout(settings.operation_timeout)
         .build()
+}
+
+/// The SDK's guard of long bodies only costs here: an answer's body is read within the attempt's timeout.
+fn stalled_streams() -> StalledStreamProtectionConfig {
+    StalledStreamProtectionConfig::disabled()
 }
 
 /// Not adaptive: its rate limiter is shared by the client, so one throttled user would slow all of them.
