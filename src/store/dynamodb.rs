@@ -5,6 +5,7 @@ pub mod client;
 pub mod errors;
 pub mod items;
 pub mod observed;
+mod user_agent;
 pub mod writes;
 
 use async_trait::async_trait;

@@ -20,9 +20,10 @@ const ORDER: [&str; 12] = [
 ];
 
 /// What is allowed only in some places.
-const ONLY: [(&str, &[&str]); 14] = [
+const ONLY: [(&str, &[&str]); 15] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded.rs", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
+    ("aws_runtime", &["store/dynamodb/user_agent.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
     ("poem", &["http", "http.rs"]),
     ("jsonwebtoken", &["http/auth"]),

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::errors::with_causes;
 use super::observed::Observer;
+use super::user_agent::SameUserAgent;
 
 /// Where the SDK's own spans come from, one for each of its operations.
 pub const SPANS_OF_OPERATIONS: &str = "aws_sdk_dynamodb::operation::";
@@ -55,7 +56,7 @@ pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     }
     let provider = config.credentials_provider().ok_or_else(|| ClientError::NoCredentials(String::new()))?;
     provider.provide_credentials().await.map_err(|error| ClientError::NoCredentials(with_causes(&error)))?;
-    Ok(Client::new(&config))
+    Ok(built(Builder::from(&config)))
 }
 
 /// A client whose requests go to `http` instead of the network, with dummy credentials.
@@ -72,6 +73,11 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .retry_partition(RetryPartition::custom("in-process").build())
         // There is no connection to give up after a failure, and the SDK would log an error for not finding one.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
+    built(config)
+}
+
+fn built(mut config: Builder) -> Client {
+    config.push_interceptor(SharedInterceptor::permanent(SameUserAgent::default()));
     Client::from_conf(config.build())
 }
 
