@@ -43,9 +43,15 @@ schemathesis url *seconds:
 e2e url *seconds:
     scripts/e2e {{url}} {{seconds}}
 
-# Requests a second, bytes a lease, and what hostile connections cost the others
+# All that docs/PERFORMANCE.md says, as ratios of one run: half an hour, on two cores with nothing else to do; needs redis-server
 bench:
-    cargo bench --bench memory --bench requests --bench hostile
+    cargo build --release -p peers
+    cargo bench --bench compare --bench dynamodb --bench engine --bench requests --bench tail --bench growth --bench memory --bench hostile
+    cargo bench --bench micro
+
+# What each verb costs in instructions, against the committed figures: just instructions, --bless to record, --release to look
+instructions *arguments:
+    scripts/instructions {{arguments}}
 
 # Simulated players on a running service: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
 load *arguments:
