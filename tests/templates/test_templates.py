@@ -115,6 +115,18 @@ class Templates(unittest.TestCase):
         for refused in (repository, f"{repository}:latest", f"ghcr.io/a/b@sha256:{'0' * 64}", f"{repository}@sha256:0"):
             self.assertFalse(re.fullmatch(pattern, refused), refused)
 
+    def test_the_script_that_deploys_calls_things_as_the_template_does(self):
+        script = (ROOT / "scripts/deploy").read_text()
+        named = dict(re.findall(r"^(\w+_(?:parameter|pattern|output))='?([^'\n]+)'?$", script, re.MULTILINE))
+        [container] = self.task_definition["ContainerDefinitions"]
+        variables = {each["Name"]: each["Value"] for each in container["Environment"]}
+        self.assertEqual(container["Image"], {"Ref": named.pop("image_parameter")})
+        self.assertEqual(variables["STREAM_MANAGER__DYNAMODB__TABLE"], {"Ref": named.pop("table_parameter")})
+        self.assertEqual(variables["STREAM_MANAGER__RATE__STARTS_PER_MINUTE"], {"Ref": named.pop("starts_parameter")})
+        self.assertEqual(self.service["Parameters"]["Image"]["AllowedPattern"], named.pop("image_pattern"))
+        self.assertIn(named.pop("url_output"), self.service["Outputs"])
+        self.assertEqual(named, {})
+
     def test_every_parameter_is_explained_grouped_and_in_the_documents(self):
         document = (ROOT / "docs/DEPLOYMENT.md").read_text()
         known = set()
