@@ -3,8 +3,9 @@
 #
 # Nothing here names an architecture: build each on a machine of its own kind, since a compiler under emulation is slow.
 
-# Debian's release fixes the C library, which the image takes along. The toolchain is that of rust-toolchain.toml.
-FROM rust:1.95.0-bookworm AS chef
+# Debian's release fixes the C library, which the image takes along. The toolchain is that of rust-toolchain.toml. The digest names all
+# architectures; .github/workflows/ci.yml has the same.
+FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS chef
 WORKDIR /src
 # A layer for the dependencies, not a cache mount: only layers go to a registry's cache, which a fresh CI machine has.
 RUN cargo install --quiet --locked --version 0.1.77 cargo-chef

@@ -110,6 +110,8 @@ def main(binary):
     stages = dockerfile.read(REPOSITORY / "Dockerfile")
     toolchain = tomllib.loads((REPOSITORY / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
     assert stages[0].base.startswith(f"rust:{toolchain}-"), f"{stages[0].base}, but the toolchain is {toolchain}"
+    workflow = (REPOSITORY / ".github/workflows/ci.yml").read_text()
+    assert "@sha256:" in stages[0].base and f"image: {stages[0].base}\n" in workflow, f"{stages[0].base}, but ci.yml has another"
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
