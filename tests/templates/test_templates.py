@@ -141,6 +141,13 @@ class Templates(unittest.TestCase):
                 self.assertIn(f"`{name}`", document)
         self.assertEqual(set(re.findall(r"\b([A-Z][a-z]\w*)=", document)) - known, set())
 
+    def test_the_documents_name_outputs_and_services_that_the_template_has(self):
+        told = set(re.findall(r"\$\(told (\w+)\)", (ROOT / "docs/OPERATIONS.md").read_text()))
+        self.assertEqual(told, {"ClusterName", "ListenerArn", "ServiceName"})
+        self.assertLessEqual(told, set(self.service["Outputs"]))
+        services = re.findall(r"^\| `(AWS::\w+)` \|", (ROOT / "docs/RELEASING.md").read_text(), re.MULTILINE)
+        self.assertEqual(sorted(services), sorted({resource["Type"].rsplit("::", 1)[0] for resource in self.resources.values()}))
+
     def test_every_alarm_is_in_the_documents(self):
         document = (ROOT / "docs/DEPLOYMENT.md").read_text()
         telling = {name for name, resource in self.resources.items() if "AlarmActions" in resource["Properties"]}
