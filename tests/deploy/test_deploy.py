@@ -1,6 +1,7 @@
 """scripts/deploy against stand-ins for the AWS CLI (aws.py), docker and the end-to-end collection.
 
-With AWS=FOLDER its `aws` is called instead, and says what AWS_ENDPOINT_URL says: the real CLI, on a stand-in for AWS.
+With AWS=FOLDER its `aws` is called instead, and asks AWS_ENDPOINT_URL: the real CLI, on a stand-in for AWS. MiniStack will do; moto
+shows what is hidden, and refuses an update of nothing.
 """
 
 import json
