@@ -99,6 +99,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
         "docs/CONTAINER.md",
         "docs/CORRECTNESS.md",
         "docs/DEPLOYMENT.md",
+        "docs/DEVELOPING.md",
         "docs/LOAD.md",
         "docs/MULTI-REGION.md",
         "docs/OPERATIONS.md",

@@ -28,8 +28,8 @@ class Templates(unittest.TestCase):
         # That one asks the issuer of tokens for keys.
         self.assertEqual(sending, {"src/migrate.rs", "src/store/dynamodb.rs", "src/http/auth/keyring.rs"})
 
-    def test_the_readme_lists_the_same_actions_and_those_of_migrate(self):
-        text = " ".join((ROOT / "README.md").read_text().split())
+    def test_the_operators_guide_lists_the_same_actions_and_those_of_migrate(self):
+        text = " ".join((ROOT / "docs/OPERATIONS.md").read_text().split())
         role, migrate = re.search(r"The task role needs (.*?) on the table; `migrate` also needs (.*?)\.", text).groups()
         names = lambda part: {name.removeprefix("dynamodb:") for name in re.findall(r"`([\w:]+)`", part)}
         self.assertEqual(names(role), actions(store_operations() | migrate_operations("check")))
