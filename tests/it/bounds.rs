@@ -155,10 +155,10 @@ async fn a_panic_is_500_for_its_request_and_nothing_more() {
 
 #[tokio::test]
 async fn an_operation_goes_on_when_its_caller_is_dropped() {
-    // A store that answers later: on a thread of its own.
     let fixture = Fixture::embedded().await.expect("an engine");
     let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
-    let (metrics, store) = (Arc::new(Metrics::new()), Arc::new(Tap::before(engine.http_client()).store(1)));
+    let tap = Tap::before(engine.http_client());
+    let (metrics, store) = (Arc::new(Metrics::new()), Arc::new(tap.store(1)));
     let (clock, random) = (Arc::new(ManualClock::at(fixture.now())), StdRng::seed_from_u64(7));
     let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), Policy::default()));
     let app = http::app(Parts {
@@ -172,8 +172,10 @@ async fn an_operation_goes_on_when_its_caller_is_dropped() {
         bounds: BOUNDS,
     });
     let start = hyper::Request::post(STREAMS).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
-    // Polled once: the operation has only begun.
+    // Polled once: it waits for its second attempt.
+    tap.set(Fault::Refused(400, "TransactionConflictException"));
     assert!(app.answer(start).now_or_never().is_none());
+    tap.set(Fault::None);
     app.tasks.close();
     app.tasks.wait().await;
     let usage = limiter.streams(&crate::support::user("ann"), None).await.expect("a list").answer;
