@@ -103,6 +103,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
         "docs/LOAD.md",
         "docs/MULTI-REGION.md",
         "docs/OPERATIONS.md",
+        "docs/PERFORMANCE.md",
         "docs/RELEASING.md",
         "docs/SECURITY.md",
     ];
