@@ -203,6 +203,15 @@ async fn the_end_of_the_service_waits_for_what_goes_on_after_its_answer() {
 
 #[tokio::test]
 async fn a_stop_is_carried_out_though_its_sender_is_gone() {
+    stopped_after_its_sender_has_gone(drop).await;
+}
+
+#[tokio::test]
+async fn a_stop_is_carried_out_though_its_senders_connection_is_reset() {
+    stopped_after_its_sender_has_gone(|beacon| beacon.set_zero_linger().expect("a setting")).await;
+}
+
+async fn stopped_after_its_sender_has_gone(leave: impl FnOnce(tokio::net::TcpStream)) {
     let (server, tap, _fixture) = fragile(BOUNDS).await;
     let id = server.started("ann", json!({})).await;
     tap.set(Fault::Refused(400, "TransactionConflictException"));
@@ -215,7 +224,7 @@ async fn a_stop_is_carried_out_though_its_sender_is_gone() {
         }
     };
     until(&|| tap.refused() > 0).await;
-    drop(beacon);
+    leave(beacon);
     tap.set(Fault::None);
     let stopped = async { while server.call("GET", &format!("{STREAMS}/count")).await.body["count"] != 0 {} };
     tokio::time::timeout(Duration::from_secs(5), stopped).await.expect("the stop's next attempt");
