@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use service::closed_loop::{Verb, requests_per_s};
+use service::closed_loop::{Connection, Verb, player, request, requests_per_s};
 use service::cores::{CLIENT, MEASURED, Peer, cpu_seconds, pin_self, pinned, spread};
 use service::{Service, free_port, listening};
 
@@ -32,6 +32,7 @@ async fn compare() {
     binary.stdout(Stdio::null());
     let ours = Service::start_by(binary, &[("STORE__KIND", "memory")]).await;
     let (empty, bare) = (Peer::start("empty", MEASURED, &[]).await, Peer::start("bare", MEASURED, &[]).await);
+    assert_eq!(heartbeats_bytes(ours.address).await, heartbeats_bytes(empty.address).await, "set BYTES in the peer");
     let (beside, apart) = (redis(MEASURED).await, redis(CLIENT).await);
     let line =
         |name, verb, address, process| Line { name, verb, address, process, rates: Vec::new(), cpu_us: Vec::new() };
@@ -73,6 +74,15 @@ async fn compare() {
         let [least, middle, greatest] = spread(ratios);
         println!("{} over {}: {middle:.2} ({least:.2}-{greatest:.2})", lines[ours].name, lines[theirs].name.trim());
     }
+}
+
+/// How long the body of the answer is.
+async fn heartbeats_bytes(address: SocketAddr) -> usize {
+    let mut connection = Connection::open(address).await;
+    let stream = player(&mut connection, 0).await;
+    let (status, body) = connection.call(&request("POST", &format!("{stream}/heartbeat"))).await;
+    assert_eq!(status, 200);
+    body.len()
 }
 
 /// One verb of one server.

@@ -136,7 +136,7 @@ fn tokens(criterion: &mut Criterion, runtime: &Runtime) {
     }
 }
 
-fn app() -> App {
+fn app() -> Arc<App> {
     let config = Config::load(None, HashMap::new()).expect("settings");
     let (clock, metrics) = (Arc::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
     let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(7));

@@ -1,19 +1,22 @@
 //! How long heartbeats on the memory store take below saturation: first as many as can be answered, then 70 % of that on a
-//! schedule, timed from when each is due. And how soon the binary is ready, and its size. Service and client share the cores.
+//! schedule, timed from when each is due. And how soon the binary is ready, and its size.
+//! Service and client have a core each.
 //! `cargo bench --bench tail`
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 
 mod service;
 
-use std::net::SocketAddr;
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use service::closed_loop::{Connection, Verb, request, requests_per_s};
+use service::closed_loop::{Connection, Verb, player, request, requests_per_s};
+use service::cores::{CLIENT, MEASURED, pin_self, pinned};
 use service::{Service, free_port};
-use tokio::sync::mpsc;
 
 const CONNECTIONS: usize = 64;
 const SHARE: f64 = 0.7;
@@ -21,6 +24,7 @@ const ROUNDS: usize = 3;
 const STARTS: usize = 20;
 
 fn main() {
+    pin_self(CLIENT);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         start_up().await;
@@ -43,7 +47,7 @@ fn main() {
 }
 
 fn binary() -> Command {
-    let mut binary = Command::new(env!("CARGO_BIN_EXE_stream-manager"));
+    let mut binary = pinned(MEASURED, env!("CARGO_BIN_EXE_stream-manager"));
     binary.stdout(Stdio::null());
     binary
 }
@@ -75,43 +79,77 @@ async fn start_up() {
     println!("binary {:.1} MB, with what debuggers need", size as f64 / 1e6);
 }
 
-/// Each request on the next connection when it is due; what waits for an earlier answer is timed too.
+/// Each request on the next connection when it is due; what waits for an earlier answer is timed too. A busy loop, because a
+/// runtime's timers have steps of a millisecond, longer than an answer takes, and its wake-ups would be in the figures.
 async fn open_loop(address: SocketAddr, per_s: f64, run: Duration) -> Histogram<u64> {
-    let (mut players, mut wake) = (Vec::new(), Vec::new());
+    let mut players = Vec::new();
     for n in 0..CONNECTIONS {
         let mut connection = Connection::open(address).await;
-        let streams = format!("/v1/users/open-{n:04}/streams");
-        let (status, body) = connection.call(&request("POST", &streams)).await;
-        assert_eq!(status, 201);
-        let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-        let stream = format!("{streams}/{}", body["streamId"].as_str().expect("an id"));
-        let (sender, mut due) = mpsc::unbounded_channel::<Instant>();
-        wake.push(sender);
-        players.push(tokio::spawn(async move {
-            let heartbeat = request("POST", &format!("{stream}/heartbeat"));
-            let mut took = Histogram::<u64>::new(3).expect("a histogram");
-            while let Some(due) = due.recv().await {
-                assert_eq!(connection.call(&heartbeat).await.0, 200);
-                took.record(due.elapsed().as_nanos() as u64).expect("a time");
-            }
-            connection.call(&request("DELETE", &stream)).await;
-            took
-        }));
+        let heartbeat = request("POST", &format!("{}/heartbeat", player(&mut connection, n).await));
+        players.push(Player { stream: connection.into_std(), heartbeat, due: VecDeque::new(), read: 0 });
     }
-    // A thread, because the runtime's timer has steps of a millisecond, longer than an answer takes.
-    std::thread::spawn(move || {
-        let (begun, every) = (Instant::now(), 1.0 / per_s);
-        for (n, player) in (0..(run.as_secs_f64() * per_s) as u64).zip((0..CONNECTIONS).cycle()) {
-            let due = begun + Duration::from_secs_f64(n as f64 * every);
-            if let Some(left) = due.checked_duration_since(Instant::now()) {
-                std::thread::sleep(left);
-            }
-            _ = wake[player].send(due);
-        }
-    });
+    // All answers to heartbeats are of one length.
+    let length = players[0].answer_bytes();
+    let (begun, every, all) = (Instant::now(), 1.0 / per_s, (run.as_secs_f64() * per_s) as u64);
     let mut took = Histogram::<u64>::new(3).expect("a histogram");
-    for player in players {
-        took.add(player.await.expect("a player")).expect("a histogram");
+    let (mut sent, mut waiting) = (0, Vec::new());
+    while took.len() < all {
+        let due = begun + Duration::from_secs_f64(sent as f64 * every);
+        if sent < all && due <= Instant::now() {
+            let n = sent as usize % CONNECTIONS;
+            players[n].due.push_back(due);
+            if players[n].due.len() == 1 {
+                players[n].send();
+                waiting.push(n);
+            }
+            sent += 1;
+        }
+        waiting.retain(|n| {
+            let player = &mut players[*n];
+            if !player.has_answer(length) {
+                return true;
+            }
+            let due = player.due.pop_front().expect("asked");
+            took.record(due.elapsed().as_nanos() as u64).expect("a time");
+            !player.due.is_empty() && player.send()
+        });
     }
     took
+}
+
+struct Player {
+    stream: TcpStream,
+    heartbeat: Vec<u8>,
+    /// When the requests were due that have no answer yet. The first one was sent.
+    due: VecDeque<Instant>,
+    read: usize,
+}
+
+impl Player {
+    fn send(&mut self) -> bool {
+        self.stream.write_all(&self.heartbeat).is_ok()
+    }
+
+    fn has_answer(&mut self, length: usize) -> bool {
+        let mut answer = [0; 1024];
+        match self.stream.read(&mut answer) {
+            Ok(read) => {
+                assert!(self.read > 0 || answer.starts_with(b"HTTP/1.1 200 "), "{}", answer.escape_ascii());
+                self.read += read;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        let whole = self.read == length;
+        if whole {
+            self.read = 0;
+        }
+        whole
+    }
+
+    /// Of a first one, which has all the time it needs.
+    fn answer_bytes(&mut self) -> usize {
+        self.send();
+        std::thread::sleep(Duration::from_millis(100));
+        self.stream.read(&mut [0; 1024]).expect("an answer")
+    }
 }

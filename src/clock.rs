@@ -35,7 +35,7 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         static START: LazyLock<Stopwatch> = LazyLock::new(Stopwatch::start);
-        START.0.elapsed()
+        START.elapsed()
     }
 }
 
@@ -65,7 +65,7 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    pub fn seconds(&self) -> f64 {
-        self.0.elapsed().as_secs_f64()
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }

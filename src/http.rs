@@ -1,14 +1,16 @@
 //! HTTP: translates between requests and the limiter's verbs, and decides nothing. The only code that knows poem.
 
+mod answering;
 mod answers;
 mod app;
 pub mod auth;
 pub mod cors;
 mod demo;
-mod endpoints;
+mod exchange;
 mod health;
 mod input;
 mod limits;
+mod one_piece;
 mod payload;
 mod places;
 pub mod problems;
@@ -16,7 +18,6 @@ pub mod rate;
 mod routes;
 pub mod server;
 mod streams;
-mod to_its_end;
 mod traces;
 mod wire;
 
@@ -25,8 +26,8 @@ use std::sync::Arc;
 use poem::endpoint::make_sync;
 use poem::http::StatusCode;
 use poem::middleware::SetHeader;
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Response, Route, get};
-use poem_openapi::OpenApiService;
+use poem::{Endpoint, EndpointExt, Response};
+use poem_openapi::{OpenApi, OpenApiService};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -35,20 +36,16 @@ pub use self::app::{App, Bounds};
 use self::auth::Tokens;
 use self::auth::caller::Access;
 use self::cors::Origins;
-use self::endpoints::Endpoints;
 use self::health::HealthApi;
 pub use self::health::Readiness;
 use self::limits::LimitsApi;
 use self::rate::Rates;
-use self::routes::Routes;
+use self::routes::{Endpoints, Routes};
 use self::streams::StreamsApi;
 use crate::clock::ManualClock;
 use crate::limiter::{Limiter, Policy};
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
-
-/// Where poem has routes that the OpenAPI document does not list.
-const DOCUMENTATION: [&str; 4] = ["/", "/openapi.json", "/openapi.yaml", "/swagger"];
 
 /// What the public routes are made of.
 pub struct Parts {
@@ -65,41 +62,45 @@ pub struct Parts {
 }
 
 /// The public routes: the API, its document, and Swagger UI.
-pub fn app(parts: Parts) -> App {
+pub fn app(parts: Parts) -> Arc<App> {
     let Parts { limiter, readiness, metrics, tokens, rates, origins, demo, bounds } = parts;
     let access = tokens.map_or(Access::Open, Access::Tokens);
-    let service = api(limiter, readiness, rates, access.clone());
-    let pages = [&DOCUMENTATION[..], if demo { &demo::PATHS } else { &[] }].concat();
-    let json = service.spec();
-    let routes = Routes::new(&serde_json::from_str(&json).unwrap_or(Value::Null), &pages);
+    let mut endpoints = Endpoints::new();
+    apis(limiter, readiness, rates, access.clone()).add_routes(&mut endpoints);
+    let service = documented();
+    let (json, yaml) = (closed(&service.spec()), closed(&service.spec_yaml()));
+    let document = serde_json::from_str(&json).unwrap_or(Value::Null);
     let swagger =
         make_sync(|_| Response::builder().status(StatusCode::FOUND).header("location", "/swagger").finish());
-    let (json, yaml) = (closed(&json), closed(&service.spec_yaml()));
-    let html = service.swagger_ui_html();
-    let pages = if demo {
-        Route::new().at(demo::PATHS[0], get(demo::page())).at(demo::PATHS[1], get(demo::file()))
-    } else {
-        Route::new()
-    };
-    let pages = pages
-        .at("/openapi.json", get(text("application/json", json)))
-        .at("/openapi.yaml", get(text("application/yaml", yaml)))
-        .at(
-            "/swagger",
-            get(text("text/html; charset=utf-8", html).with(SetHeader::new().overriding(POLICY.0, POLICY.1))),
-        )
-        .at("/", get(swagger));
-    let endpoint = Endpoints { operations: Some((access, service.into_endpoint())), pages: pages.boxed() };
-    App::new(endpoint, routes, origins, metrics, bounds)
+    let html = text("text/html; charset=utf-8", service.swagger_ui_html());
+    let mut pages = vec![
+        ("/", swagger.boxed()),
+        ("/openapi.json", text("application/json", json).boxed()),
+        ("/openapi.yaml", text("application/yaml", yaml).boxed()),
+        ("/swagger", html.with(SetHeader::new().overriding(POLICY.0, POLICY.1)).map_to_response().boxed()),
+    ];
+    if demo {
+        pages.extend([("/demo", demo::page().boxed()), ("/demo/{file}", demo::file().boxed())]);
+    }
+    let routes = Routes::new(&document, endpoints, pages, &metrics);
+    App::new(routes, access, origins, metrics, bounds)
 }
 
 /// The OpenAPI document, as it is served at `/openapi.json`.
 pub fn openapi_document() -> String {
-    // The document comes from types alone, but poem-openapi reads it off a service; this one answers nothing.
+    closed(&documented().spec())
+}
+
+fn documented() -> OpenApiService<Apis, ()> {
+    OpenApiService::new(idle(), "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
+}
+
+/// The document comes from types alone, but poem-openapi reads it off an API; nobody asks this one.
+fn idle() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    closed(&api(Arc::new(limiter), Arc::default(), Rates::unbounded(), Access::Open).spec())
+    apis(Arc::new(limiter), Arc::default(), Rates::unbounded(), Access::Open)
 }
 
 /// Says of both request bodies that they take no unknown fields: poem-openapi has no word for it. In the text, because
@@ -113,19 +114,15 @@ fn closed(document: &str) -> String {
     })
 }
 
-fn api(
-    limiter: Arc<Limiter>,
-    readiness: Arc<Readiness>,
-    rates: Rates,
-    access: Access,
-) -> OpenApiService<(StreamsApi, LimitsApi, HealthApi), ()> {
+type Apis = (StreamsApi, LimitsApi, HealthApi);
+
+fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, access: Access) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    let apis = (streams, LimitsApi { limiter }, HealthApi { readiness, access });
-    OpenApiService::new(apis, "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
+    (streams, LimitsApi { limiter }, HealthApi { readiness, access })
 }
 
 /// The routes for operators, on a port of their own.
-pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
+pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> Arc<App> {
     let exposition = make_sync(move |_| match metrics.encode() {
         Ok(text) => {
             Response::builder().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
@@ -133,8 +130,9 @@ pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> App {
         Err(_) => Response::from(StatusCode::INTERNAL_SERVER_ERROR),
     });
     // Counts its own requests apart: a scrape must not see itself.
-    let endpoint = Endpoints { operations: None, pages: Route::new().at("/metrics", get(exposition)).boxed() };
-    App::new(endpoint, Routes::management(), Origins::default(), Arc::default(), bounds)
+    let apart = Arc::new(Metrics::new());
+    let routes = Routes::management(exposition.boxed(), &apart);
+    App::new(routes, Access::Open, Origins::default(), apart, bounds)
 }
 
 /// Swagger UI's page is one file with its scripts in it. It talks to nobody else, and nobody may put it into a frame: people

@@ -1,6 +1,8 @@
 //! What an operator counts, in Prometheus' names and units. No label ever holds a user's name or an id.
 //! What the numbers mean: docs/OPERATIONS.md, "Metrics".
 
+use std::sync::{Arc, OnceLock};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,9 +17,9 @@ use crate::store::{Stop, StoppedBy, StoreError, StreamState};
 
 pub struct Metrics {
     registry: Registry,
-    starts: Family<Outcome, Counter>,
-    heartbeats: Family<Outcome, Counter>,
-    stops: Family<Outcome, Counter>,
+    starts: Outcomes,
+    heartbeats: Outcomes,
+    stops: Outcomes,
     heartbeat_lateness: Histogram,
     streams_ended: Family<Reason, Counter>,
     leases_reaped: Counter,
@@ -32,6 +34,22 @@ pub struct Metrics {
     pub connections: Gauge,
     pub connections_limit: Gauge,
     pub store: StoreMetrics,
+}
+
+/// Of one route, found once and not for each request.
+pub struct RouteMetrics {
+    route: &'static str,
+    requests: Family<Request, Counter>,
+    /// Of the status that the route answered first: mostly the only one.
+    usual: OnceLock<(u16, Counter)>,
+    seconds: Histogram,
+}
+
+/// How often each of a verb's outcomes came; all are there from the beginning, because a rate sees the first of its kind
+/// only if there was a 0 before.
+struct Outcomes {
+    family: Family<Outcome, Counter>,
+    counters: Vec<(&'static str, Counter)>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -59,9 +77,9 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("stream_manager"),
-            starts: Family::default(),
-            heartbeats: Family::default(),
-            stops: Family::default(),
+            starts: Outcomes::new(&STARTS),
+            heartbeats: Outcomes::new(&HEARTBEATS),
+            stops: Outcomes::new(&STOPS),
             heartbeat_lateness: Histogram::new(BUCKETS_LATENESS),
             streams_ended: Family::default(),
             leases_reaped: Counter::default(),
@@ -76,9 +94,9 @@ impl Metrics {
             store: StoreMetrics::new(),
         };
         let registry = &mut metrics.registry;
-        registry.register("starts", "Starts by outcome", metrics.starts.clone());
-        registry.register("heartbeats", "Heartbeats by outcome", metrics.heartbeats.clone());
-        registry.register("stops", "Stops and evictions by outcome", metrics.stops.clone());
+        registry.register("starts", "Starts by outcome", metrics.starts.family.clone());
+        registry.register("heartbeats", "Heartbeats by outcome", metrics.heartbeats.family.clone());
+        registry.register("stops", "Stops and evictions by outcome", metrics.stops.family.clone());
         registry.register(
             "heartbeat_lateness_ratio",
             "Share of the lease that had passed when a heartbeat renewed it",
@@ -111,7 +129,9 @@ impl Metrics {
             metrics.connections_limit.clone(),
         );
         metrics.store.register(registry);
-        metrics.begin_at_zero();
+        // As with outcomes.
+        metrics.ended("evicted", 0);
+        metrics.ended("replaced", 0);
         metrics
     }
 
@@ -122,30 +142,24 @@ impl Metrics {
             self.ended("replaced", ended.saturating_sub(evicted));
             self.leases_reaped.inc_by(started.reaped as u64);
         }
-        count(
-            &self.starts,
-            match start {
-                Ok(Start::Started(_)) => "started",
-                Ok(Start::Existing(_)) => "replayed",
-                Ok(Start::Ended(_)) => "ended",
-                Ok(Start::KeyReused) => "key_reused",
-                Ok(Start::Denied(_)) => "denied",
-                Err(_) => "failed",
-            },
-        );
+        self.starts.count(match start {
+            Ok(Start::Started(_)) => "started",
+            Ok(Start::Existing(_)) => "replayed",
+            Ok(Start::Ended(_)) => "ended",
+            Ok(Start::KeyReused) => "key_reused",
+            Ok(Start::Denied(_)) => "denied",
+            Err(_) => "failed",
+        });
     }
 
     pub fn heartbeat(&self, beat: Result<&StreamState, &StoreError>) {
-        count(
-            &self.heartbeats,
-            match beat {
-                Ok(StreamState::Live(_)) => "renewed",
-                Ok(StreamState::Over(lease)) if lease.ending.is_some() => "ended",
-                Ok(StreamState::Over(_)) => "expired",
-                Ok(StreamState::NotFound) => "not_found",
-                Err(_) => "failed",
-            },
-        );
+        self.heartbeats.count(match beat {
+            Ok(StreamState::Live(_)) => "renewed",
+            Ok(StreamState::Over(lease)) if lease.ending.is_some() => "ended",
+            Ok(StreamState::Over(_)) => "expired",
+            Ok(StreamState::NotFound) => "not_found",
+            Err(_) => "failed",
+        });
     }
 
     /// How late a heartbeat came that renewed its lease: 0 at once, 1 as the lease ran out.
@@ -157,21 +171,22 @@ impl Metrics {
         if let (StoppedBy::Evictor, Ok(Stop::Freed)) = (by, stop) {
             self.ended("evicted", 1);
         }
-        count(
-            &self.stops,
-            match (by, stop) {
-                (StoppedBy::Player, Ok(Stop::Freed)) => "stopped",
-                (StoppedBy::Evictor, Ok(Stop::Freed)) => "evicted",
-                (_, Ok(Stop::AlreadyGone)) => "already_gone",
-                (_, Err(_)) => "failed",
-            },
-        );
+        self.stops.count(match (by, stop) {
+            (StoppedBy::Player, Ok(Stop::Freed)) => "stopped",
+            (StoppedBy::Evictor, Ok(Stop::Freed)) => "evicted",
+            (_, Ok(Stop::AlreadyGone)) => "already_gone",
+            (_, Err(_)) => "failed",
+        });
     }
 
-    /// One answered HTTP request. `route` is the operation's name, never the path.
-    pub fn request(&self, route: &'static str, status: u16, seconds: f64) {
-        self.requests.get_or_create(&Request { route, status }).inc();
-        self.request_seconds.get_or_create(&Route { route }).observe(seconds);
+    /// `route` is an operation's name, never a path.
+    pub fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics {
+            route,
+            requests: self.requests.clone(),
+            usual: OnceLock::new(),
+            seconds: self.request_seconds.get_or_create_owned(&Route { route }),
+        })
     }
 
     /// All of it in Prometheus' text format.
@@ -181,21 +196,38 @@ impl Metrics {
         Ok(text)
     }
 
-    /// A rate sees the first of its kind only if there was a 0 before.
-    fn begin_at_zero(&self) {
-        for (family, outcomes) in
-            [(&self.starts, &STARTS[..]), (&self.heartbeats, &HEARTBEATS), (&self.stops, &STOPS)]
-        {
-            for outcome in outcomes {
-                family.get_or_create(&Outcome { outcome }).inc_by(0);
-            }
-        }
-        self.ended("evicted", 0);
-        self.ended("replaced", 0);
-    }
-
     fn ended(&self, reason: &'static str, streams: u64) {
         self.streams_ended.get_or_create(&Reason { reason }).inc_by(streams);
+    }
+}
+
+impl RouteMetrics {
+    pub fn route(&self) -> &'static str {
+        self.route
+    }
+
+    /// One answered HTTP request.
+    pub fn answered(&self, status: u16, seconds: f64) {
+        let counter = || self.requests.get_or_create_owned(&Request { route: self.route, status });
+        match self.usual.get_or_init(|| (status, counter())) {
+            (usual, requests) if *usual == status => requests.inc(),
+            _ => counter().inc(),
+        };
+        self.seconds.observe(seconds);
+    }
+}
+
+impl Outcomes {
+    fn new(outcomes: &[&'static str]) -> Self {
+        let family = Family::<Outcome, Counter>::default();
+        let counter = |outcome: &&'static str| (*outcome, family.get_or_create_owned(&Outcome { outcome }));
+        Self { counters: outcomes.iter().map(counter).collect(), family }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let counter = self.counters.iter().find(|(known, _)| *known == outcome);
+        debug_assert!(counter.is_some(), "{outcome} is not there from the beginning");
+        counter.inspect(|(_, counter)| _ = counter.inc());
     }
 }
 
@@ -215,7 +247,3 @@ const BUCKETS_S: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0
 /// Around a third, the heartbeat interval of the default settings: beyond two thirds, a heartbeat was missed; towards 1, the
 /// stream was nearly lost.
 const BUCKETS_LATENESS: [f64; 9] = [0.1, 0.25, 0.35, 0.5, 0.66, 0.8, 0.9, 0.95, 1.0];
-
-fn count(family: &Family<Outcome, Counter>, outcome: &'static str) {
-    family.get_or_create(&Outcome { outcome }).inc();
-}

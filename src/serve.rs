@@ -113,7 +113,7 @@ impl Service {
         let random = StdRng::try_from_rng(&mut SysRng).context("the system gives no random numbers")?;
         let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
         let limiter = Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), config.policy()));
-        let app = Arc::new(http::app(Parts {
+        let app = http::app(Parts {
             limiter,
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
@@ -122,8 +122,8 @@ impl Service {
             rates,
             origins: Origins::new(&config.cors.allowed_origins),
             bounds: config.bounds(),
-        }));
-        let operators = Arc::new(http::management(Arc::clone(&metrics), config.bounds()));
+        });
+        let operators = http::management(Arc::clone(&metrics), config.bounds());
 
         let address = public.local_addr()?;
         info!("stream-manager {} on http://{address}", env!("CARGO_PKG_VERSION"));

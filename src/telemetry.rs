@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 
 use tracing::{Subscriber, error};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,7 +22,11 @@ pub fn start(log: &Log, environment: impl Fn(&str) -> Option<String>) -> Result<
     let started = match &traces {
         // One filter for all costs less than one for each.
         None => registry().with(filter).with(lines(log.format)).try_init(),
-        Some(traces) => registry().with(lines(log.format).with_filter(filter)).with(traces.layer()).try_init(),
+        // Where there are spans anyway, each line may have its own.
+        Some(traces) => {
+            let filter = filter.or(filter_fn(traces::is_request));
+            registry().with(lines(log.format).with_filter(filter)).with(traces.layer()).try_init()
+        }
     };
     started.map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(log_panic));

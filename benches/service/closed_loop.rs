@@ -20,6 +20,11 @@ impl Connection {
         Self { stream, answer: Vec::with_capacity(4096) }
     }
 
+    /// It does not block.
+    pub fn into_std(self) -> std::net::TcpStream {
+        self.stream.into_std().expect("a socket")
+    }
+
     /// The status and the body.
     pub async fn call(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.expect("a request");
@@ -69,8 +74,7 @@ pub async fn requests_per_s(address: SocketAddr, connections: usize, verb: Verb,
             let ready = ready.clone();
             tokio::spawn(async move {
                 let mut connection = Connection::open(address).await;
-                let streams = format!("/v1/users/user-{n:04}/streams");
-                let stream = format!("{streams}/{}", started(&mut connection, &streams).await);
+                let (streams, stream) = (streams(n), player(&mut connection, n).await);
                 let heartbeat = request("POST", &format!("{stream}/heartbeat"));
                 let (start, count) = (request("POST", &streams), request("GET", &format!("{streams}/count")));
                 ready.wait().await;
@@ -102,10 +106,16 @@ pub async fn requests_per_s(address: SocketAddr, connections: usize, verb: Verb,
     requests as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// A stream's id; any for a peer that knows no starts.
-async fn started(connection: &mut Connection, streams: &str) -> String {
-    let (status, body) = connection.call(&request("POST", streams)).await;
-    if status == 201 { stream_id(body) } else { uuid::Uuid::nil().to_string() }
+fn streams(user: usize) -> String {
+    format!("/v1/users/user-{user:04}/streams")
+}
+
+/// The path of a stream of this user; of any for a peer that knows no starts.
+pub async fn player(connection: &mut Connection, user: usize) -> String {
+    let streams = streams(user);
+    let (status, body) = connection.call(&request("POST", &streams)).await;
+    let id = if status == 201 { stream_id(body) } else { uuid::Uuid::nil().to_string() };
+    format!("{streams}/{id}")
 }
 
 async fn started_by(connection: &mut Connection, start: &[u8]) -> String {

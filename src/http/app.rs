@@ -1,5 +1,4 @@
-//! From one request to one answer, around the operations: request id, bounds, deadline, problems, log line, metrics.
-//! Knows no operation by name.
+//! From a request to what answers it: the bounds, the body, a place, and the operation. Knows no operation by name.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -7,28 +6,25 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use poem::error::{MethodNotAllowedError, NotFoundError};
-use poem::http::{HeaderName, HeaderValue, StatusCode, Uri, Version, header};
-use poem::{Body, Endpoint, Request, Response};
+use hyper::body::{Body as HttpBody, Bytes};
+use poem::error::NotFoundError;
+use poem::http::request::Parts;
+use poem::http::{StatusCode, Uri, Version, header};
+use poem::{Body, Request, Response};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info_span};
-use uuid::Uuid;
 
+use super::answering::{self, Answering};
+use super::auth::caller::{Access, Called};
 use super::cors::Origins;
-use super::endpoints::Endpoints;
+use super::exchange::Exchange;
 use super::places::{Places, Priority};
 use super::problems::{Problem, ProblemCode};
-use super::routes::Routes;
-use super::to_its_end::ToItsEnd;
-use super::traces::RequestTrace;
-use crate::clock::Stopwatch;
+use super::routes::{Operation, Parameters, Routes};
 use crate::metrics::Metrics;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 pub struct App {
-    endpoint: Arc<Endpoints>,
     routes: Routes,
+    access: Access,
     origins: Origins,
     metrics: Arc<Metrics>,
     places: Arc<Places>,
@@ -46,92 +42,83 @@ pub struct Bounds {
 }
 
 impl App {
-    pub fn new(endpoint: Endpoints, routes: Routes, origins: Origins, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
-        Self {
-            endpoint: Arc::new(endpoint),
+    pub fn new(routes: Routes, access: Access, origins: Origins, metrics: Arc<Metrics>, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
             routes,
+            access,
             origins,
             places: Places::new(bounds.max_in_flight, Arc::clone(&metrics)),
             metrics,
             bounds,
             tasks: TaskTracker::new(),
-        }
+        })
     }
 
     /// Answers always, and within the request timeout. What was begun goes on to its end even if the caller is gone
     /// or the time is up: a stop sent by a closing page must not depend on the page.
-    pub async fn answer<B>(&self, request: poem::http::Request<B>) -> Response
+    pub fn answer<B>(self: &Arc<Self>, request: poem::http::Request<B>) -> Answering
     where
-        B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let watch = Stopwatch::start();
-        let request_id = Uuid::new_v4().to_string();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.operation(method.as_str(), &path);
-        let span = info_span!("request", request_id, route);
-        let trace = RequestTrace::begin(&span, route, || self.routes.template(&path), &method, request.headers());
-        let cross_origin = self.origins.headers(request.headers());
-        let answered = match self.origins.preflight(&method, request.headers()) {
-            Some(preflight) => Ok(preflight),
-            None => self.operate(request, Priority::of(route)).instrument(span.clone()).await,
+        let (parts, body) = request.into_parts();
+        let found = self.routes.find(&parts.method, parts.uri.path());
+        let operation = found.as_ref().ok().map(|(operation, _)| &**operation);
+        let route = operation.map_or(&self.routes.other, |operation| &operation.metrics);
+        let priority = operation.map_or(Priority::Asking, |operation| operation.priority);
+        let cross_origin = self.origins.headers(&parts.headers);
+        let exchange = Exchange::begin(Arc::clone(route), operation, &parts, cross_origin);
+        let operation: answering::Operation = match self.origins.preflight(&parts.method, &parts.headers) {
+            Some(preflight) => Box::pin(std::future::ready(Ok(preflight))),
+            None => match self.check(&parts, priority) {
+                Err(problem) => Box::pin(std::future::ready(Err(problem))),
+                Ok(()) => Box::pin(Arc::clone(self).operate(parts, body, found, priority)),
+            },
         };
-
-        let mut response = span.in_scope(|| match answered {
-            Ok(response) => response,
-            Err(problem) => problem.answer(&request_id),
-        });
-        let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            headers.insert(REQUEST_ID, value);
-        }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(cross_origin);
-        let (status, seconds) = (response.status().as_u16(), watch.seconds());
-        self.metrics.request(route, status, seconds);
-        trace.end(response.status());
-        span.in_scope(|| debug!(%method, path, status, ms = seconds * 1000.0, "answered"));
-        response
+        Answering::new(operation, exchange, self.bounds.request_timeout, &self.tasks)
     }
 
-    async fn operate<B>(&self, request: poem::http::Request<B>, priority: Priority) -> Result<Response, Problem>
+    /// Before the body, so that what will be refused need not arrive.
+    fn check(&self, parts: &Parts, priority: Priority) -> Result<(), Problem> {
+        check_host(parts)?;
+        self.check_length(&parts.uri)?;
+        check_escapes(parts.uri.path())?;
+        if self.places.has_room(priority) { Ok(()) } else { Err(self.overloaded()) }
+    }
+
+    async fn operate<B>(
+        self: Arc<Self>,
+        parts: Parts,
+        body: B,
+        found: Result<(Arc<Operation>, Parameters), Problem>,
+        priority: Priority,
+    ) -> Result<Response, Problem>
     where
-        B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        check_host(&request)?;
-        self.check_length(request.uri())?;
-        check_escapes(request.uri().path())?;
-        // Before the body, so that what will be refused need not arrive; a place is taken only when it is there.
-        if !self.places.has_room(priority) {
-            return Err(self.overloaded());
-        }
-        let path = request.uri().path().to_owned();
-        let deadline = tokio::time::Instant::now() + self.bounds.request_timeout;
-        let request = tokio::time::timeout_at(deadline, self.read(request)).await;
-        let request = request
-            .map_err(|_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time"))??;
-
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            let read = tokio::time::timeout(self.bounds.request_timeout, self.read(body)).await;
+            let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
+            Body::from_vec(read.map_err(late)??)
+        };
         // After the body, so that a slow one takes nobody's place.
         let place = self.places.enter(priority).ok_or_else(|| self.overloaded())?;
-        let endpoint = Arc::clone(&self.endpoint);
-        let operation = async move {
-            let answered = AssertUnwindSafe(endpoint.call(request)).catch_unwind().await;
-            drop(place);
-            answered
-        };
-        let operation = ToItsEnd::new(operation.in_current_span(), self.tasks.clone());
-        match tokio::time::timeout_at(deadline, operation).await {
-            Ok(Ok(answered)) => answered.map_err(|error| self.problem(error, &path)),
+        let (operation, parameters) = found?;
+        let mut request = Request::builder().method(parts.method).uri(parts.uri).version(parts.version).body(body);
+        *request.headers_mut() = parts.headers;
+        request.set_data(Called { access: self.access.clone(), parameters });
+        let answered = AssertUnwindSafe(operation.endpoint.call(request)).catch_unwind().await;
+        drop(place);
+        match answered {
+            Ok(answered) => answered.map_err(problem),
             // What it said is in the log, by the hook for panics.
-            Ok(Err(_)) => {
+            Err(_) => {
                 let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
                 problem.cause = Some("the operation panicked".to_owned());
                 Err(problem)
-            }
-            Err(_) => {
-                Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
             }
         }
     }
@@ -152,15 +139,14 @@ impl App {
         ))
     }
 
-    /// The request with its body in memory.
-    async fn read<B>(&self, request: poem::http::Request<B>) -> Result<Request, Problem>
+    /// The body in memory.
+    async fn read<B>(&self, body: B) -> Result<Vec<u8>, Problem>
     where
-        B: hyper::body::Body<Data = hyper::body::Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let max = self.bounds.max_body_bytes;
         let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max} bytes"));
-        let (parts, body) = request.into_parts();
         // Refused before it is read, also by those who wait for "100 Continue".
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
@@ -175,34 +161,25 @@ impl App {
                 Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body broke off")),
             }
         }
-        let request = Request::builder().method(parts.method).uri(parts.uri).version(parts.version);
-        let mut request = request.body(Body::from_vec(whole));
-        *request.headers_mut() = parts.headers;
-        Ok(request)
+        Ok(whole)
     }
+}
 
-    /// What the framework's refusals and the operations' own mean to a client.
-    fn problem(&self, error: poem::Error, path: &str) -> Problem {
-        let error = match error.downcast::<Problem>() {
-            Ok(problem) => return problem,
-            Err(error) => error,
-        };
-        if error.is::<NotFoundError>() {
-            return Problem::new(ProblemCode::RouteNotFound, "see /openapi.json for the routes");
-        }
-        if error.is::<MethodNotAllowedError>() {
-            let allow = self.routes.allow(path).unwrap_or_default();
-            let mut problem = Problem::new(ProblemCode::MethodNotAllowed, format!("this route has {allow}"));
-            problem.extra.allow = Some(allow);
-            return problem;
-        }
-        if error.status() == StatusCode::BAD_REQUEST {
-            return Problem::new(ProblemCode::InvalidRequest, "the request is not valid");
-        }
-        let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
-        problem.cause = Some(error.to_string());
-        problem
+/// What the framework's refusals and the operations' own mean to a client.
+fn problem(error: poem::Error) -> Problem {
+    let error = match error.downcast::<Problem>() {
+        Ok(problem) => return problem,
+        Err(error) => error,
+    };
+    if error.is::<NotFoundError>() {
+        return Problem::new(ProblemCode::RouteNotFound, "see /openapi.json for the routes");
     }
+    if error.status() == StatusCode::BAD_REQUEST {
+        return Problem::new(ProblemCode::InvalidRequest, "the request is not valid");
+    }
+    let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
+    problem.cause = Some(error.to_string());
+    problem
 }
 
 /// `%` must be followed by two hexadecimal digits: decoders differ in what they make of anything else.
@@ -218,11 +195,11 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
 }
 
 /// Whoever routes by `Host` must find the one that the client meant (RFC 9112, section 3.2).
-fn check_host<B>(request: &poem::http::Request<B>) -> Result<(), Problem> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let reason = match (request.version(), hosts.next(), hosts.next()) {
+fn check_host(request: &Parts) -> Result<(), Problem> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let reason = match (request.version, hosts.next(), hosts.next()) {
         (_, Some(_), Some(_)) => "must be sent once",
-        (Version::HTTP_11, None, _) if request.uri().authority().is_none() => "must be sent",
+        (Version::HTTP_11, None, _) if request.uri.authority().is_none() => "must be sent",
         _ => return Ok(()),
     };
     Err(Problem::field("Host", reason))

@@ -6,8 +6,7 @@ use poem::error::NotFoundError;
 use poem::http::header;
 use poem::{Endpoint, Error, Response};
 
-/// The paths that it answers, as routes.
-pub const PATHS: [&str; 2] = ["/demo", "/demo/:file"];
+use super::auth::caller::Called;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -43,9 +42,10 @@ pub fn page() -> impl Endpoint<Output = Response> {
     })
 }
 
+/// For `/demo/{file}`.
 pub fn file() -> impl Endpoint<Output = Response> {
     make_sync(|request| {
-        let name = request.raw_path_param("file").unwrap_or_default();
+        let name = Called::parameter(&request, "file").unwrap_or_default();
         let (_, media_type, text) =
             FILES.iter().find(|(known, ..)| *known == name).ok_or_else(|| Error::from(NotFoundError))?;
         Ok::<_, Error>(Response::builder().content_type(media_type).body(*text))

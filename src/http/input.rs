@@ -9,6 +9,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::auth::caller::Called;
 use super::problems::{Problem, ProblemCode};
 use super::wire::{FieldError, LimitBody, StartBody};
 use crate::lease::StreamLimit;
@@ -103,14 +104,9 @@ impl<'a, T: PathPart> ApiExtractor<'a> for Path<T> {
         Some(MetaSchemaRef::Inline(Box::new(T::schema())))
     }
 
-    async fn from_request(
-        request: &'a Request,
-        _: &mut RequestBody,
-        options: ExtractParamOptions<String>,
-    ) -> Result<Self> {
-        // poem gives the parts decoded, and none where one does not decode to UTF-8.
-        let part = request.raw_path_param(options.name).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
-        T::parse(part).map(Self).map_err(|error| Problem::field(T::NAME, &error.to_string()).into())
+    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<String>) -> Result<Self> {
+        let part = Called::parameter(request, T::NAME).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
+        T::parse(&part).map(Self).map_err(|error| Problem::field(T::NAME, &error.to_string()).into())
     }
 }
 

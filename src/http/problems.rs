@@ -201,10 +201,15 @@ impl Problem {
         }
     }
 
+    /// Whether the service is at fault, and not who asks.
+    pub fn is_failure(&self) -> bool {
+        self.code.status() >= 500
+    }
+
     /// The answer, and for a server's fault the one line in the log.
     pub fn answer(self, request_id: &str) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status.is_server_error() {
+        if self.is_failure() {
             let cause = self.cause.as_deref().unwrap_or(&self.detail);
             match self.code {
                 ProblemCode::Internal => tracing::error!(code = self.code.code(), cause, "request failed"),

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, TryFutureExt};
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::app::App;
-use super::to_its_end::ToItsEnd;
+use super::one_piece::OnePiece;
 use crate::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
@@ -63,19 +63,17 @@ pub async fn serve(
         _ = stream.set_nodelay(true);
         let app = Arc::clone(&app);
         let service = service_fn(move |request| {
-            let app = Arc::clone(&app);
-            let tasks = app.tasks.clone();
-            // A defect ends this connection, in order.
-            let answer = async move { AssertUnwindSafe(app.answer(request)).catch_unwind().await };
-            let answer = answer
-                .map_ok(poem::http::Response::from)
-                .map_err(|_| std::io::Error::other("a defect while answering"));
-            ToItsEnd::new(answer, tasks)
+            let answer = AssertUnwindSafe(app.answer(request)).catch_unwind();
+            async move {
+                // A defect ends this connection, in order.
+                let answer = answer.await.map_err(|_| std::io::Error::other("a defect while answering"));
+                answer.map(poem::http::Response::from)
+            }
         });
         // hyper waits for ever for a client that does not read.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(OnePiece::new(stream)), service));
         let (metrics, hang_up) = (Arc::clone(&metrics), hang_up.clone());
         open.spawn(async move {
             metrics.connections.inc();

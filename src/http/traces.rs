@@ -11,46 +11,39 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The trace of one request.
-pub struct RequestTrace {
-    span: Span,
-    on: bool,
+/// `operation` names the span; `template` gives the path as the OpenAPI document has it. Returns whether the span is traced.
+pub fn begin(
+    span: &Span,
+    operation: &'static str,
+    template: Option<&'static str>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> bool {
+    if span.is_disabled() {
+        return false;
+    }
+    let parent = if headers.contains_key(TRACEPARENT) { caller(headers) } else { Context::new() };
+    // Before the span is entered: then it has a trace already. Fails when nobody exports it.
+    if span.set_parent(parent).is_err() {
+        return false;
+    }
+    // Anybody can make up a method.
+    let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
+    let method = if known.contains(method) { method.as_str().to_owned() } else { "_OTHER".to_owned() };
+    span.set_attribute("http.request.method", method);
+    if let Some(template) = template {
+        span.set_attribute("http.route", template);
+    }
+    span.context().span().update_name(operation);
+    true
 }
 
-impl RequestTrace {
-    /// `operation` names the span; `template` gives the path as the OpenAPI document has it.
-    pub fn begin(
-        span: &Span,
-        operation: &'static str,
-        template: impl FnOnce() -> Option<&'static str>,
-        method: &Method,
-        headers: &HeaderMap,
-    ) -> Self {
-        let parent = if headers.contains_key(TRACEPARENT) { caller(headers) } else { Context::new() };
-        // Before the span is entered: then it has a trace already. Fails when nobody exports it.
-        let on = span.set_parent(parent).is_ok();
-        if on {
-            // Anybody can make up a method.
-            let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
-            let method = if known.contains(method) { method.as_str().to_owned() } else { "_OTHER".to_owned() };
-            span.set_attribute("http.request.method", method);
-            if let Some(template) = template() {
-                span.set_attribute("http.route", template);
-            }
-            span.context().span().update_name(operation);
-        }
-        Self { span: span.clone(), on }
-    }
-
-    pub fn end(self, status: StatusCode) {
-        if !self.on {
-            return;
-        }
-        self.span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
-        if status.is_server_error() {
-            self.span.set_attribute("error.type", status.as_str().to_owned());
-            self.span.set_status(Status::error(""));
-        }
+/// Of a span that is traced.
+pub fn end(span: &Span, status: StatusCode) {
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.set_attribute("error.type", status.as_str().to_owned());
+        span.set_status(Status::error(""));
     }
 }
 

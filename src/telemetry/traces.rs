@@ -62,9 +62,12 @@ impl Traces {
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
-    let of = |module: &str| metadata.target().starts_with(module);
-    let request = of("stream_manager::") && *metadata.level() <= Level::INFO;
-    metadata.is_span() && (request || of(SPANS_OF_OPERATIONS))
+    is_request(metadata) || (metadata.is_span() && metadata.target().starts_with(SPANS_OF_OPERATIONS))
+}
+
+/// Whether it is a request's span: of a request that has nothing to tell the log, it is at the level of `debug`.
+pub fn is_request(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target().starts_with("stream_manager::") && *metadata.level() <= Level::DEBUG
 }
 
 /// Whether the environment asks for traces; an error for what this build cannot do.

@@ -135,7 +135,7 @@ enum Store {
 
 struct Service<'a> {
     runtime: &'a Runtime,
-    app: App,
+    app: Arc<App>,
     clock: Arc<ManualClock>,
 }
 

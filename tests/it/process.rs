@@ -298,3 +298,28 @@ async fn a_denial_is_logged_with_its_request_id_and_without_the_user() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_failure_is_logged_with_its_request_id_though_nothing_else_of_its_request_would_be() {
+    let away = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{away}"));
+    for (format, traces) in [("pretty", None), ("json", None), ("json", Some(collector))] {
+        let folder = folder();
+        let mut command = command(folder.path());
+        command
+            .env("STREAM_MANAGER__LOG__FORMAT", format)
+            .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
+            .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://{away}"))
+            .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")])
+            .envs(traces.clone());
+        let mut service = Service::start(&mut command).await;
+        let (status, problem) = service.call("GET", "/v1/users/ann/streams/count").await;
+        assert_eq!(status, 503, "{problem}");
+        let request_id = problem["instance"].as_str().and_then(|urn| urn.rsplit(':').next()).expect("an id");
+        service.terminate().await;
+        let log = service.rest_of_the_log().await;
+        let failures: Vec<&String> = log.iter().filter(|line| line.contains("request failed")).collect();
+        assert_eq!(failures.len(), 1, "{format}, {traces:?}: {log:?}");
+        assert!(failures[0].contains(request_id) && failures[0].contains("count"), "{traces:?}: {failures:?}");
+    }
+}

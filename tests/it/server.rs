@@ -124,7 +124,7 @@ impl TestServer {
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let counted = Arc::clone(&metrics);
-        let serving = tokio::spawn(server::serve(listener, Arc::new(app), counted, settings, stop.clone()));
+        let serving = tokio::spawn(server::serve(listener, app, counted, settings, stop.clone()));
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let document = serde_json::from_str(&http::openapi_document()).expect("a document");

@@ -51,7 +51,7 @@ pub async fn honest(at_limit: AtLimit) -> String {
         max_connections: 100,
         drain: Duration::ZERO,
     };
-    tokio::spawn(server::serve(listener, Arc::new(app), metrics, settings, CancellationToken::new()));
+    tokio::spawn(server::serve(listener, app, metrics, settings, CancellationToken::new()));
     url
 }
 

@@ -1,6 +1,7 @@
 //! Who calls: the first argument of every operation below `/v1`, so that no such operation can be reached without it,
 //! and so that the OpenAPI document says the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use poem::http::{HeaderMap, header};
@@ -10,8 +11,11 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tracing::debug;
 
 use super::{Identity, TokenError, Tokens};
+use crate::http::input::PathPart;
 use crate::http::problems::{Problem, ProblemCode};
+use crate::http::routes::Parameters;
 use crate::lease::StreamLimit;
+use crate::names::UserName;
 
 /// Whether tokens are asked for. Said to every operation: one that is not told refuses.
 #[derive(Clone)]
@@ -19,6 +23,20 @@ pub enum Access {
     /// Everybody may do everything.
     Open,
     Tokens(Arc<Tokens>),
+}
+
+/// What an operation is told of its call beside the request.
+#[derive(Clone)]
+pub struct Called {
+    pub access: Access,
+    pub parameters: Parameters,
+}
+
+impl Called {
+    /// One of the parameters of the path, decoded. None when it does not decode to UTF-8.
+    pub fn parameter<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
+        request.data::<Self>()?.parameters.get(request.uri().path(), name)
+    }
 }
 
 /// Somebody who may act for the user in the path.
@@ -29,9 +47,6 @@ pub struct Caller {
 
 /// Somebody who may set limits.
 pub struct Administrator;
-
-/// poem-openapi calls the parameters of a path by their place; the first one below `/v1` is `userName`.
-const USER_NAME: &str = "param0";
 
 const SCHEME: &str = "token";
 
@@ -55,8 +70,8 @@ impl<'a> ApiExtractor<'a> for Caller {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let Some((tokens, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
-        // The same text that the operation takes for the user: decoded once, by poem.
-        if request.raw_path_param(USER_NAME) == Some(&identity.user) {
+        // The same text that the operation takes for the user.
+        if Called::parameter(request, UserName::NAME).as_deref() == Some(&*identity.user) {
             return Ok(Self { token_limit: identity.limit });
         }
         if identity.admin {
@@ -95,7 +110,7 @@ impl<'a> ApiExtractor<'a> for Administrator {
 
 /// None where no tokens are asked for.
 async fn identify(request: &Request) -> Result<Option<(Arc<Tokens>, Identity)>, Problem> {
-    let tokens = match request.data::<Access>() {
+    let tokens = match request.data::<Called>().map(|called| &called.access) {
         Some(Access::Open) => return Ok(None),
         Some(Access::Tokens(tokens)) => Arc::clone(tokens),
         None => return Err(Problem::new(ProblemCode::Internal, "the service failed")),

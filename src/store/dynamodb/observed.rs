@@ -207,7 +207,7 @@ impl Intercept for Observer {
         };
         self.metrics.requests.get_or_create(&Request { operation, outcome }).inc();
         if let Some(Begun(watch)) = state.load::<Begun>() {
-            self.metrics.seconds.get_or_create(&label).observe(watch.seconds());
+            self.metrics.seconds.get_or_create(&label).observe(watch.elapsed().as_secs_f64());
         }
         let attempts = state.load::<RequestAttempts>().map_or(0, RequestAttempts::attempts);
         self.metrics.retries.get_or_create(&label).inc_by(u64::from(attempts.saturating_sub(1)));

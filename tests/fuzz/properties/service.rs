@@ -27,7 +27,7 @@ const REQUESTS: usize = 20_000;
 
 pub struct Service {
     runtime: Runtime,
-    app: App,
+    app: Arc<App>,
     document: Value,
     asked: usize,
 }
