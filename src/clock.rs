@@ -68,4 +68,9 @@ impl Stopwatch {
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+
+    /// When this much time will have passed.
+    pub fn at(&self, passed: Duration) -> Instant {
+        self.0 + passed
+    }
 }

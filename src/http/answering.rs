@@ -3,11 +3,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use poem::Response;
 use tokio::runtime::Handle;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
@@ -22,7 +21,7 @@ pub type Operation = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Se
 pub struct Answering {
     /// None after the answer.
     left: Option<(Operation, Exchange)>,
-    within: Duration,
+    deadline: Instant,
     /// Not before the operation has to wait.
     late: Option<Pin<Box<Sleep>>>,
     tasks: TaskTracker,
@@ -31,8 +30,14 @@ pub struct Answering {
 }
 
 impl Answering {
-    pub fn new(operation: Operation, exchange: Exchange, within: Duration, tasks: &TaskTracker) -> Self {
-        Self { left: Some((operation, exchange)), within, late: None, _counted: tasks.token(), tasks: tasks.clone() }
+    pub fn new(operation: Operation, exchange: Exchange, deadline: Instant, tasks: &TaskTracker) -> Self {
+        Self {
+            left: Some((operation, exchange)),
+            deadline,
+            late: None,
+            _counted: tasks.token(),
+            tasks: tasks.clone(),
+        }
     }
 }
 
@@ -44,8 +49,9 @@ impl Future for Answering {
         let outcome = match exchange.span().in_scope(|| operation.as_mut().poll(context)) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
-                let left = self.within.saturating_sub(exchange.elapsed());
-                if self.late.get_or_insert_with(|| Box::pin(sleep(left))).as_mut().poll(context).is_pending() {
+                let deadline = self.deadline;
+                let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                if late.as_mut().poll(context).is_pending() {
                     self.left = Some((operation, exchange));
                     return Poll::Pending;
                 }

@@ -11,6 +11,7 @@ use poem::error::NotFoundError;
 use poem::http::request::Parts;
 use poem::http::{StatusCode, Uri, Version, header};
 use poem::{Body, Request, Response};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::answering::{self, Answering};
@@ -68,14 +69,15 @@ impl App {
         let priority = operation.map_or(Priority::Asking, |operation| operation.priority);
         let cross_origin = self.origins.headers(&parts.headers);
         let exchange = Exchange::begin(Arc::clone(route), operation, &parts, cross_origin);
+        let deadline = exchange.deadline(self.bounds.request_timeout);
         let operation: answering::Operation = match self.origins.preflight(&parts.method, &parts.headers) {
             Some(preflight) => Box::pin(std::future::ready(Ok(preflight))),
             None => match self.check(&parts, priority) {
                 Err(problem) => Box::pin(std::future::ready(Err(problem))),
-                Ok(()) => Box::pin(Arc::clone(self).operate(parts, body, found, priority)),
+                Ok(()) => Box::pin(Arc::clone(self).operate(parts, body, found, priority, deadline)),
             },
         };
-        Answering::new(operation, exchange, self.bounds.request_timeout, &self.tasks)
+        Answering::new(operation, exchange, deadline, &self.tasks)
     }
 
     /// Before the body, so that what will be refused need not arrive.
@@ -92,6 +94,7 @@ impl App {
         body: B,
         found: Result<(Arc<Operation>, Parameters), Problem>,
         priority: Priority,
+        deadline: Instant,
     ) -> Result<Response, Problem>
     where
         B: HttpBody<Data = Bytes> + Send,
@@ -100,7 +103,7 @@ impl App {
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
-            let read = tokio::time::timeout(self.bounds.request_timeout, self.read(body)).await;
+            let read = tokio::time::timeout_at(deadline, self.read(body)).await;
             let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
             Body::from_vec(read.map_err(late)??)
         };

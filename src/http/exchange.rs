@@ -7,6 +7,7 @@ use std::time::Duration;
 use poem::Response;
 use poem::http::request::Parts;
 use poem::http::{HeaderName, HeaderValue, Method, header};
+use tokio::time::Instant;
 use tracing::{Level, Span, debug, debug_span, info_span};
 use uuid::Uuid;
 
@@ -56,8 +57,9 @@ impl Exchange {
         &self.span
     }
 
-    pub fn elapsed(&self) -> Duration {
-        self.watch.elapsed()
+    /// When it must have an answer.
+    pub fn deadline(&self, within: Duration) -> Instant {
+        Instant::from_std(self.watch.at(within))
     }
 
     /// Ends it: the outcome with what every answer bears, logged and counted.

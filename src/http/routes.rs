@@ -14,8 +14,7 @@ use super::places::Priority;
 use super::problems::{Problem, ProblemCode};
 use crate::metrics::{Metrics, RouteMetrics};
 
-/// By hand and not by poem's routes, which move each request through five more futures on the heap: a third of what a heartbeat
-/// cost.
+/// By hand and not by poem's routes, which match each path once more and move the request through five more futures on the heap.
 pub struct Routes {
     routes: Vec<Route>,
     /// Of requests for which there is no operation.
