@@ -35,8 +35,8 @@ pub enum AtLimit {
 /// A DynamoDB transaction holds at most 100 actions; the counter and the new lease take two.
 pub const MAX_DROPPED: usize = 98;
 
-/// How many ended leases of a user are remembered when a start looks: so that what a look reads stays bounded, however
-/// often a device restarts within the retention.
+/// How many ended leases of a user a start that looks and an eviction leave to be remembered: so that what a look reads
+/// stays bounded, whatever is started and ended within the retention.
 pub const MAX_REMEMBERED: usize = 20;
 
 /// What is known of a user. Leases of ids that are not members may be among them (ended ones, or expired ones).
@@ -235,15 +235,22 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
         }
     });
     let ended: Vec<EndedLease> = ended.collect();
-    let forgotten = forgotten(snapshot, request, ended.len(), MAX_DROPPED.saturating_sub(dead.len() + ended.len()));
+    let most = MAX_DROPPED.saturating_sub(dead.len() + ended.len());
+    let forgotten = forgotten(snapshot, request.stream_id, ended.len(), most);
     let lease = request.lease(now);
     Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, forgotten, lease })
 }
 
-/// The ended leases beyond [`MAX_REMEMBERED`], those that would be deleted first anyway, at most `most`.
-fn forgotten(snapshot: &Snapshot<'_>, request: &StartRequest, new: usize, most: usize) -> Vec<StreamId> {
+/// What an eviction forgets. The one evicted is among those to remember, whether it is shown as ended already or not.
+pub fn forgotten_by_eviction(snapshot: &Snapshot<'_>, evicted: StreamId) -> Vec<StreamId> {
+    forgotten(snapshot, evicted, 1, MAX_DROPPED)
+}
+
+/// The ended leases beyond [`MAX_REMEMBERED`], those that would be deleted first anyway, at most `most`. `new` ones are
+/// added to those shown; `own` is never among them.
+fn forgotten(snapshot: &Snapshot<'_>, own: StreamId, new: usize, most: usize) -> Vec<StreamId> {
     let over = |lease: &&Lease| {
-        lease.ending.is_some() && lease.stream_id != request.stream_id && !snapshot.members.contains(&lease.stream_id)
+        lease.ending.is_some() && lease.stream_id != own && !snapshot.members.contains(&lease.stream_id)
     };
     let mut ended: Vec<&Lease> = snapshot.leases.iter().filter(over).collect();
     let too_many = (ended.len() + new).saturating_sub(MAX_REMEMBERED).min(ended.len()).min(most);

@@ -56,7 +56,8 @@ pub trait LeaseStore: Send + Sync {
     /// `terms.retention_s` has passed, so that its player can learn what happened.
     ///
     /// # Effect
-    /// The stream holds no slot; no other stream is touched.
+    /// The stream holds no slot; no other live stream is touched. An eviction also forgets what was ended before, by the
+    /// rule of [`crate::admission::forgotten_by_eviction`]; that may come after it, or if storage fails, not at all.
     /// # Idempotency
     /// A stream that holds no slot is left as it is, and an ended one keeps its mark.
     /// # Cancel safety

@@ -221,14 +221,29 @@ fn a_repeated_start_whose_lease_ran_out_is_admitted_anew() {
     assert_eq!((commit.dead, commit.members), (vec![], BTreeSet::from([id(1)])));
 }
 
+fn over(n: u8) -> Lease {
+    let ending = Ending { reason: EndReason::Replaced, ended_by: None };
+    Lease { ttl_s: 1000 + i64::from(n), ending: Some(Box::new(ending)), ..lease(n) }
+}
+
+#[test]
+fn an_eviction_forgets_all_but_the_latest_and_neither_its_own_nor_a_member() {
+    let guard = Guard { revision: Some(1), own_limit: None };
+    let forgets =
+        |members: &[StreamId], leases: &[Lease]| forgotten_by_eviction(&Snapshot { guard, members, leases }, id(10));
+    let ids = |ids: std::ops::Range<u8>| ids.map(id).collect::<Vec<_>>();
+    let mut leases: Vec<Lease> = (10..40).map(over).collect();
+    assert_eq!(forgets(&[], &leases[..MAX_REMEMBERED]), []);
+    assert_eq!(forgets(&[], &leases), ids(11..21));
+    assert_eq!(forgets(&[id(11)], &leases), ids(12..21));
+    leases[0] = lease(10);
+    assert_eq!(forgets(&[id(10)], &leases), ids(11..21), "also where its end does not show yet");
+    assert_eq!(forgets(&[], &(10..200).map(over).collect::<Vec<_>>()).len(), MAX_DROPPED);
+}
+
 #[test]
 fn a_start_that_looks_forgets_all_but_the_latest_of_the_ended_leases() {
-    let ended = |n: u8| Lease {
-        ttl_s: 1000 + i64::from(n),
-        ending: Some(Box::new(Ending { reason: EndReason::Replaced, ended_by: None })),
-        ..lease(n)
-    };
-    let mut leases: Vec<Lease> = (10..40).map(ended).collect();
+    let mut leases: Vec<Lease> = (10..40).map(over).collect();
     let commit = admitted(decide_on(&[], &leases[..MAX_REMEMBERED], &request(9)));
     assert_eq!(commit.forgotten, []);
     let commit = admitted(decide_on(&[], &leases, &request(9)));
@@ -239,7 +254,7 @@ fn a_start_that_looks_forgets_all_but_the_latest_of_the_ended_leases() {
     let commit = admitted(decide_on(&[id(1)], &leases, &replacing));
     assert_eq!(commit.forgotten.len(), 11, "the one that it ends itself is among those to remember");
 
-    let many: Vec<Lease> = (10..200).map(ended).collect();
+    let many: Vec<Lease> = (10..200).map(over).collect();
     assert_eq!(admitted(decide_on(&[], &many, &request(9))).forgotten.len(), MAX_DROPPED);
 }
 

@@ -10,15 +10,19 @@ pub mod writes;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
+use tracing::debug;
 
 use self::errors::{Cancelled, cancellation_error, cancelled, condition_failed, store_error};
 use self::items::{Counter, Partition, instant, number};
 use super::{Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams};
-use crate::admission::{Decision, Guard, OwnLease, Snapshot, Start, StartRequest, Started, decide};
+use crate::admission::{
+    Decision, Guard, OwnLease, Snapshot, Start, StartRequest, Started, decide, forgotten_by_eviction,
+};
 use crate::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::names::{StreamId, UserName};
 
@@ -65,15 +69,32 @@ impl DynamoStore {
 
     /// One consistent query, and one transaction unless the answer is clear without.
     async fn deciding_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<Start> {
-        let Partition { counter, leases } = self.partition(user).await?;
-        let members: Vec<StreamId> = counter.streams.into_iter().collect();
-        let guard = Guard { revision: counter.revision, own_limit: counter.stream_limit };
-        let commit = match decide(&Snapshot { guard, members: &members, leases: &leases }, request, now) {
+        let partition = self.partition(user).await?;
+        let commit = match shown(&partition, |snapshot| decide(snapshot, request, now)) {
             Decision::Answer(start) => return Ok(start),
             Decision::Admit(commit) => commit,
         };
         match self.transact(writes::commit(&self.table, user, &commit)?).await {
             Ok(()) => Ok(Start::Started(commit.into_started())),
+            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
+            Err(Cancelled::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Deletes the ended leases that the one just evicted makes too many. Only after the eviction, and touching no item
+    /// that a start, a stop or a live stream's heartbeat needs: the eviction cannot fail for it. What it leaves undone,
+    /// the next eviction or deciding start does.
+    async fn forget(&self, user: &UserName, evicted: StreamId) -> Result<()> {
+        // One page is enough. If there are more, the page holds far more leases than one transaction deletes and
+        // MAX_REMEMBERED together, so that none of the latest goes.
+        let page = self.query(user).send().await.map_err(store_error)?;
+        let partition = items::decode_partition(&page.items.unwrap_or_default())?;
+        let forgotten = shown(&partition, |snapshot| forgotten_by_eviction(snapshot, evicted));
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        match self.transact(writes::forget(&self.table, user, &forgotten)?).await {
+            Ok(()) => Ok(()),
             Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
             Err(Cancelled::Failed(error)) => Err(error),
         }
@@ -85,17 +106,20 @@ impl DynamoStore {
         request.send().await.map(|_| ()).map_err(cancelled)
     }
 
-    async fn partition(&self, user: &UserName) -> Result<Partition> {
+    fn query(&self, user: &UserName) -> QueryFluentBuilder {
         let condition = "#userName = :user";
-        let request = self
-            .client
+        self.client
             .query()
             .table_name(&self.table)
             .consistent_read(true)
             .key_condition_expression(condition)
             .set_expression_attribute_names(writes::names([condition]))
             .expression_attribute_values(":user", items::text(user.as_str()))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    async fn partition(&self, user: &UserName) -> Result<Partition> {
+        let request = self.query(user);
         let mut items = Vec::new();
         let mut from = None;
         for _ in 0..MAX_PAGES {
@@ -200,7 +224,14 @@ impl LeaseStore for DynamoStore {
             StoppedBy::Evictor => writes::evict(&self.table, user, stream_id, terms, now)?,
         };
         match self.transact(actions).await {
-            Ok(()) => Ok(Stop::Freed),
+            Ok(()) => {
+                if by == StoppedBy::Evictor
+                    && let Err(error) = self.forget(user, stream_id).await
+                {
+                    debug!(%error, "an eviction could not forget what was ended before");
+                }
+                Ok(Stop::Freed)
+            }
             Err(Cancelled::Failed(error)) => Err(self.explained(user, error).await),
             Err(Cancelled::Reasons(reasons))
                 if condition_failed(&reasons, writes::STOP_COUNTER)
@@ -255,6 +286,13 @@ impl LeaseStore for DynamoStore {
             },
         }
     }
+}
+
+fn shown<T>(partition: &Partition, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+    let Partition { counter, leases } = partition;
+    let members: Vec<StreamId> = counter.streams.iter().copied().collect();
+    let guard = Guard { revision: counter.revision, own_limit: counter.stream_limit };
+    look(&Snapshot { guard, members: &members, leases })
 }
 
 fn lease(item: Option<items::Item>) -> Result<Option<Lease>> {

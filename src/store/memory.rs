@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Heartbeat, LeaseStore, Result, Room, Stop, StoppedBy, StreamState, UserStreams};
-use crate::admission::{Commit, Decision, Guard, Snapshot, Start, StartRequest, decide};
+use crate::admission::{Commit, Decision, Guard, Snapshot, Start, StartRequest, decide, forgotten_by_eviction};
 use crate::lease::{EndReason, Ending, Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::names::{StreamId, UserName};
 
@@ -85,8 +85,8 @@ impl LeaseStore for MemoryStore {
     async fn start(&self, user: &UserName, request: &StartRequest, _: Room, now: Timestamp) -> Result<Start> {
         let mut users = self.shard(user);
         let decision = match users.get(user) {
-            Some(user) => user.decide(request, now),
-            None => User::default().decide(request, now),
+            Some(user) => user.shown(|snapshot| decide(snapshot, request, now)),
+            None => User::default().shown(|snapshot| decide(snapshot, request, now)),
         };
         Ok(match decision {
             Decision::Answer(start) => start,
@@ -139,6 +139,8 @@ impl LeaseStore for MemoryStore {
                 let lease = &mut user.leases[index];
                 lease.ending = Some(Box::new(Ending { reason: EndReason::Evicted, ended_by: None }));
                 lease.ttl_s = terms.ttl_s(now);
+                let forgotten = user.shown(|snapshot| forgotten_by_eviction(snapshot, stream_id));
+                user.leases.retain(|lease| !forgotten.contains(&lease.stream_id));
             }
         }
         user.bump_revision();
@@ -177,11 +179,11 @@ impl LeaseStore for MemoryStore {
 }
 
 impl User {
-    fn decide(&self, request: &StartRequest, now: Timestamp) -> Decision {
+    fn shown<T>(&self, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
         let held = self.leases.iter().filter(|lease| lease.ending.is_none());
         let members: Vec<StreamId> = held.map(|lease| lease.stream_id).collect();
         let guard = Guard { revision: self.revision, own_limit: self.own_limit };
-        decide(&Snapshot { guard, members: &members, leases: &self.leases }, request, now)
+        look(&Snapshot { guard, members: &members, leases: &self.leases })
     }
 
     /// The guard and the conditions hold: the lock was not given back since the decision.

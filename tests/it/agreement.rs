@@ -1,7 +1,7 @@
 //! The stores agree: any sequence of verbs gets the same answers from memory and from the DynamoDB store.
 
 use proptest::prelude::*;
-use stream_manager::admission::{AtLimit, Start, StartRequest};
+use stream_manager::admission::{AtLimit, MAX_REMEMBERED, Start, StartRequest};
 use stream_manager::lease::{Fingerprint, StreamLimit};
 use stream_manager::names::{Label, UserName};
 use stream_manager::store::{Room, StoppedBy, StreamState};
@@ -55,10 +55,17 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the store answers, in full, as text; and after it the state that everyone can see.
-async fn answers(fixture: &Fixture, user: &UserName, steps: &[Step]) -> Vec<String> {
+/// What the store answers, in full, as text; and after it the state that everyone can see. Before it, `evicted` streams
+/// come and go; after it, what is still known of them.
+async fn answers(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]) -> Vec<String> {
     let store = &fixture.store;
     let mut answers = Vec::new();
+    for n in STREAMS..STREAMS + evicted {
+        let request = start(n);
+        persistently(|| store.start(user, &request, Room::Expected, fixture.now())).await;
+        persistently(|| store.stop(user, stream(n), StoppedBy::Evictor, TERMS, fixture.now())).await;
+        fixture.advance_s(i64::from(n % 2));
+    }
     for step in steps {
         let now = fixture.now();
         let answer = match step {
@@ -104,6 +111,9 @@ async fn answers(fixture: &Fixture, user: &UserName, steps: &[Step]) -> Vec<Stri
         }
         answers.push(format!("{step:?} -> {answer} {seen:?} {states:?}"));
     }
+    for n in STREAMS..STREAMS + evicted {
+        answers.push(format!("{n}: {:?}", store.stream(user, stream(n), fixture.now()).await.expect("a stream")));
+    }
     answers
 }
 
@@ -123,14 +133,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_and_dynamodb_answer_alike(steps in proptest::collection::vec(any_step(), 1..40)) {
+    fn memory_and_dynamodb_answer_alike(
+        evicted in prop_oneof![Just(0), 0..=MAX_REMEMBERED as u8 + 5],
+        steps in proptest::collection::vec(any_step(), 1..40),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let memory = Fixture::memory().await.expect("a store");
             let embedded = Fixture::embedded().await.expect("a store");
             let ann = user("ann");
             embedded.clock.advance_ms(memory.now().epoch_ms() - embedded.now().epoch_ms());
-            let (memory, embedded) = (answers(&memory, &ann, &steps).await, answers(&embedded, &ann, &steps).await);
+            let memory = answers(&memory, &ann, evicted, &steps).await;
+            let embedded = answers(&embedded, &ann, evicted, &steps).await;
             for (memory, embedded) in memory.iter().zip(&embedded) {
                 prop_assert_eq!(memory, embedded);
             }

@@ -11,7 +11,7 @@ use stream_manager::store::{Room, Stop, StoppedBy, StreamState};
 
 use self::admissions::*;
 use self::endings::*;
-use crate::support::{Fixture, TERMS, persistently, start, stream};
+use crate::support::{Backing, Fixture, TERMS, persistently, start, stream};
 
 macro_rules! contract {
     ($($clause:ident),* $(,)?) => {
@@ -65,6 +65,7 @@ contract! {
     users_are_apart_however_alike_their_names,
     deletion_by_ttl_frees_nothing_twice_and_blocks_nothing,
     an_eviction_of_a_stream_that_ttl_deleted_is_done_already,
+    evictions_without_end_leave_no_more_than_the_latest_to_remember,
 }
 
 /// One user on one store, and the verbs in short.
@@ -114,6 +115,17 @@ impl User {
 
     async fn state(&self, n: u8) -> StreamState {
         self.fixture.store.stream(&self.name, stream(n), self.fixture.now()).await.expect("a stream")
+    }
+
+    /// How many leases are stored, over or not.
+    async fn stored(&self) -> usize {
+        match &self.fixture.backing {
+            Backing::Memory(store) => store.size().1,
+            Backing::Embedded(_, client) | Backing::Endpoint(client) => {
+                let items = crate::support::items(client, &self.name).await;
+                items.iter().filter(|item| item["record"].as_s().is_ok_and(|record| record != "counter")).count()
+            }
+        }
     }
 
     async fn limit(&self, limit: Option<u64>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use stream_manager::admission::Start;
+use stream_manager::admission::{MAX_REMEMBERED, Start};
 use stream_manager::limiter::{Limiter, Policy, StartOptions};
 use stream_manager::metrics::Metrics;
 use stream_manager::names::{IdempotencyKey, Label, UserName};
@@ -127,6 +127,30 @@ async fn a_verb_whose_answer_was_lost_is_found_done_by_the_sdks_own_retry() {
         let again = store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.expect("an answer");
         assert_eq!(again, Stop::AlreadyGone);
     }
+}
+
+#[tokio::test]
+async fn an_eviction_is_done_whatever_becomes_of_what_it_forgets_and_the_next_one_makes_up_for_it() {
+    let (tap, store, fixture) = tapped(1).await;
+    let Backing::Embedded(_, client) = &fixture.backing else { panic!("embedded") };
+    let user = someone();
+    let evicted = async |n: u8| {
+        let now = fixture.now().plus_s(n.into());
+        store.start(&user, &start(n), Room::Expected, now).await.expect("a start");
+        let stop = store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
+        assert_eq!(stop, Stop::Freed);
+        assert!(matches!(store.stream(&user, stream(n), now).await, Ok(StreamState::Over(_))));
+        crate::support::items(client, &user).await.len() - 1
+    };
+    let faults =
+        [Fault::Lost, Fault::Refused(400, "AccessDeniedException"), Fault::Refused(400, CONFLICT), Fault::Hangs];
+    for (n, fault) in (0..MAX_REMEMBERED as u8).map(|n| (n, Fault::Lost)).chain((100..).zip(faults)) {
+        tap.set_on("Query", fault);
+        evicted(n).await;
+    }
+    assert_eq!(evicted(120).await, MAX_REMEMBERED + 5, "none was forgotten");
+    tap.set(Fault::None);
+    assert_eq!(evicted(121).await, MAX_REMEMBERED);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What each verb costs: requests and capacity units, counted on the way to the engine (promise G6).
 
-use stream_manager::admission::{AtLimit, Start, StartRequest};
+use stream_manager::admission::{AtLimit, MAX_REMEMBERED, Start, StartRequest};
 use stream_manager::lease::StreamLimit;
 use stream_manager::store::{LeaseStore, Room, StoppedBy};
 
@@ -60,7 +60,14 @@ async fn every_verb_takes_the_promised_requests_and_capacity() {
     assert_eq!(costs(&tap).len(), 1, "a repeated stop: one refused transaction");
 
     store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
-    assert_eq!(costs(&tap), ["TransactWriteItems 4"]);
+    assert_eq!(
+        costs(&tap),
+        ["TransactWriteItems 4", "Query 1"],
+        "an eviction looks afterwards what is to be forgotten"
+    );
+
+    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
+    assert_eq!(costs(&tap).len(), 1, "a repeated one: one refused transaction");
 
     store.start(&user, &on_device(5, "tv"), expect, now).await.expect("a start");
     assert_eq!(costs(&tap), ["Query 1", "TransactWriteItems 4"], "a start with a device looks first");
@@ -72,6 +79,24 @@ async fn every_verb_takes_the_promised_requests_and_capacity() {
         ["Query 1", "TransactWriteItems 6"],
         "and marks what it replaces in the same transaction"
     );
+}
+
+#[tokio::test]
+async fn an_eviction_that_forgets_takes_one_transaction_more_and_the_players_own_stop_does_not() {
+    let (tap, store, fixture) = tapped().await;
+    let (user, now) = (someone(), fixture.now());
+    let most = MAX_REMEMBERED as u8;
+    for n in 0..=most {
+        store.start(&user, &start(n), Room::Expected, now).await.expect("a start");
+        costs(&tap);
+        store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
+        let (always, forgets) = (["TransactWriteItems 4", "Query 1"], ["TransactWriteItems 2"]);
+        assert_eq!(costs(&tap), if n < most { always.to_vec() } else { [&always[..], &forgets].concat() });
+    }
+    store.start(&user, &start(100), Room::Expected, now).await.expect("a start");
+    costs(&tap);
+    store.stop(&user, stream(100), StoppedBy::Player, TERMS, now).await.expect("a stop");
+    assert_eq!(costs(&tap), ["TransactWriteItems 4"]);
 }
 
 #[tokio::test]

@@ -211,13 +211,19 @@ pub struct Passed {
 pub struct Tap {
     inner: SharedHttpClient,
     pub passed: Arc<Mutex<Vec<Passed>>>,
-    pub fault: Arc<Mutex<Fault>>,
+    /// And of which operation; `None` is all of them.
+    fault: Arc<Mutex<(Fault, Option<&'static str>)>>,
     refused: Arc<AtomicUsize>,
 }
 
 impl Tap {
     pub fn before(inner: SharedHttpClient) -> Self {
-        Self { inner, passed: Arc::default(), fault: Arc::new(Mutex::new(Fault::None)), refused: Arc::default() }
+        Self {
+            inner,
+            passed: Arc::default(),
+            fault: Arc::new(Mutex::new((Fault::None, None))),
+            refused: Arc::default(),
+        }
     }
 
     /// A store on the engine behind this tap, with an attempt timeout short enough for tests.
@@ -238,7 +244,11 @@ impl Tap {
     }
 
     pub fn set(&self, fault: Fault) {
-        *self.fault.lock().expect("a lock") = fault;
+        *self.fault.lock().expect("a lock") = (fault, None);
+    }
+
+    pub fn set_on(&self, operation: &'static str, fault: Fault) {
+        *self.fault.lock().expect("a lock") = (fault, Some(operation));
     }
 
     /// How many requests were refused.
@@ -275,7 +285,8 @@ impl HttpConnector for TapConnector {
         let operation = operation.unwrap_or_default().to_owned();
         let all = |name| request.headers().get_all(name).map(str::to_owned);
         let user_agents = all("user-agent").chain(all("x-amz-user-agent")).collect();
-        let fault = *self.tap.fault.lock().expect("a lock");
+        let (fault, only) = *self.tap.fault.lock().expect("a lock");
+        let fault = if only.is_none_or(|only| only == operation) { fault } else { Fault::None };
         if matches!(fault, Fault::Refused(..)) {
             self.tap.refused.fetch_add(1, Ordering::SeqCst);
         }

@@ -73,7 +73,7 @@ async fn a_commit_does_to_every_counter_what_the_model_says() {
 }
 
 #[tokio::test]
-async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
+async fn plain_starts_stops_evictions_and_what_those_forget_do_what_the_model_says() {
     let mut bench = Bench::new().await;
     let request = protocol::request(OWN, Some(1), &[], AtLimit::Reject, 2, DURATION);
     for counter in counters(&[0, bit(OWN), bit(DEAD), bit(DEAD) | bit(ENDED), 0b1110]) {
@@ -95,6 +95,10 @@ async fn plain_starts_stops_and_evictions_do_what_the_model_says() {
             let user = bench.plant(&items).await;
             let rendered = writes::evict(TABLE, &user, stream_id(OWN), TERMS, now).expect("it renders");
             bench.run(&user, &items, rendered, &protocol::evict(OWN)).await;
+
+            let user = bench.plant(&items).await;
+            let rendered = writes::forget(TABLE, &user, &[stream_id(OWN)]).expect("it renders");
+            bench.run(&user, &items, rendered, &[Write::Forget { id: OWN }]).await;
         }
     }
     bench.must_have_applied_and_refused();

@@ -77,11 +77,7 @@ pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<Trans
     for ended in &commit.ended {
         actions.push(mark_ended(table, user, ended)?);
     }
-    for forgotten in &commit.forgotten {
-        let condition = Some("attribute_not_exists(#record) OR attribute_exists(#endReason)");
-        let action = Action { update: None, condition, values: None };
-        actions.push(action.delete(table, items::lease_key(user, *forgotten))?);
-    }
+    actions.extend(forget(table, user, &commit.forgotten)?);
     let lease = Action {
         update: None,
         condition: Some("attribute_not_exists(#record) OR (attribute_not_exists(#endReason) AND #expiresAt <= :now)"),
@@ -152,6 +148,16 @@ pub fn evict(
     let ending = crate::lease::Ending { reason: EndReason::Evicted, ended_by: None };
     let ended = EndedLease { stream_id, ending, ttl_s: terms.ttl_s(now) };
     Ok(vec![leave(table, user, stream_id)?, mark_ended(table, user, &ended)?])
+}
+
+/// Deletes ended leases. The counter is none of their business: they hold no slot. By the condition, one that was
+/// started again since it was read is left alone.
+pub fn forget(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<TransactWriteItem>, BuildError> {
+    let delete = |stream_id: &StreamId| {
+        let condition = Some("attribute_not_exists(#record) OR attribute_exists(#endReason)");
+        Action { update: None, condition, values: None }.delete(table, items::lease_key(user, *stream_id))
+    };
+    ended.iter().map(delete).collect()
 }
 
 /// Takes an id off the counter, if it is on it: a repeated stop writes nothing and creates no counter.

@@ -1,5 +1,6 @@
 //! Clauses on heartbeats, stops, evictions and deletion by TTL.
 
+use stream_manager::admission::MAX_REMEMBERED;
 use stream_manager::lease::EndReason;
 use stream_manager::store::{Stop, StoppedBy, StreamState};
 
@@ -133,4 +134,23 @@ pub async fn an_eviction_of_a_stream_that_ttl_deleted_is_done_already(user: User
     for n in 2..=4 {
         user.started(start(n)).await;
     }
+}
+
+pub async fn evictions_without_end_leave_no_more_than_the_latest_to_remember(user: User) {
+    const FIRST: u8 = 10;
+    const LAST: u8 = FIRST + MAX_REMEMBERED as u8;
+    user.started(start(200)).await;
+    for n in 0..LAST {
+        user.started(start(n)).await;
+        assert_eq!(user.stop(n, StoppedBy::Evictor).await, Stop::Freed);
+        assert_eq!(user.stored().await, 1 + MAX_REMEMBERED.min(usize::from(n) + 1));
+        user.fixture.advance_s(1);
+    }
+    for n in 0..FIRST {
+        assert_eq!(user.beat(n).await, StreamState::NotFound, "{n}");
+    }
+    for n in FIRST..LAST {
+        assert!(over(user.beat(n).await).ending.is_some(), "{n}");
+    }
+    assert_eq!(user.live().await, [stream(200)]);
 }

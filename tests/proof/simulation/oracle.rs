@@ -58,11 +58,11 @@ impl Step<'_> {
     fn removed(&self, lease: &Lease) -> Verdict {
         let explained = match self.act {
             Act::Stop { stream_id } => *stream_id == lease.stream_id && lease.ending.is_none(),
-            // A start clears away what has expired, and forgets what was ended long before.
-            Act::Start { .. } if lease.ending.is_some() => self.remembers_enough(),
+            // A start clears away what has expired, and as an eviction forgets what was ended long before.
+            Act::Start { .. } | Act::Evict { .. } | Act::Forget if lease.ending.is_some() => self.remembers_enough(),
             Act::Start { now, .. } => lease.expires_at <= *now,
             Act::Sweep { now } => lease.ttl_s * 1000 <= now.epoch_ms(),
-            Act::Beat { .. } | Act::Evict { .. } | Act::Limit { .. } => false,
+            Act::Beat { .. } | Act::Evict { .. } | Act::Forget | Act::Limit { .. } => false,
         };
         let what = || format!("{} was deleted by {}", Short(lease.stream_id), self.act);
         if explained { Ok(()) } else { Err(Rule::TakenEarly.broken(what())) }
@@ -126,7 +126,7 @@ impl Step<'_> {
             }
             // In memory a lease is its own membership; of the table TTL deletes leases only.
             Act::Sweep { .. } => added.is_empty() && removed.iter().all(|id| after.lease(**id).is_none()),
-            Act::Beat { .. } | Act::Limit { .. } => added.is_empty() && removed.is_empty(),
+            Act::Beat { .. } | Act::Forget | Act::Limit { .. } => added.is_empty() && removed.is_empty(),
         };
         if !explained {
             let what = format!("{}: added{}, removed{}", self.act, shorts(added), shorts(removed));

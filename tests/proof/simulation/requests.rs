@@ -20,7 +20,10 @@ pub type Items = BTreeMap<String, Value>;
 /// Whose items a request is about.
 pub fn user(operation: &str, body: &Value) -> Option<UserName> {
     let name = match operation {
-        "TransactWriteItems" => &body["TransactItems"][0]["Update"]["Key"]["userName"],
+        "TransactWriteItems" => {
+            let first = &body["TransactItems"][0];
+            &first.get("Update").unwrap_or(&first["Delete"])["Key"]["userName"]
+        }
         "Query" => &body["ExpressionAttributeValues"][":user"],
         _ => &body["Key"]["userName"],
     };
@@ -35,6 +38,10 @@ pub fn act(operation: &str, body: &Value) -> Option<Act> {
             if let Some(put) = actions.iter().find_map(|action| action.get("Put")) {
                 let item = &put["Item"];
                 return Some(Act::Start { stream_id: stream_id(item)?, now: instant(&item["startedAt"])? });
+            }
+            // Every change of membership begins with the counter.
+            if actions[0].get("Update").is_none() {
+                return Some(Act::Forget);
             }
             match (actions[1].get("Delete"), actions[1].get("Update")) {
                 (Some(delete), _) => Some(Act::Stop { stream_id: stream_id(&delete["Key"])? }),

@@ -22,6 +22,8 @@ pub enum Act {
     Beat { stream_id: StreamId, now: Timestamp },
     Stop { stream_id: StreamId },
     Evict { stream_id: StreamId },
+    // What follows an eviction on the table; in memory it is one with it.
+    Forget,
     Limit { limit: Option<StreamLimit> },
     Sweep { now: Timestamp },
 }
@@ -31,7 +33,7 @@ impl Act {
     pub fn now(&self) -> Option<Timestamp> {
         match self {
             Self::Start { now, .. } | Self::Beat { now, .. } => Some(*now),
-            Self::Stop { .. } | Self::Evict { .. } | Self::Limit { .. } | Self::Sweep { .. } => None,
+            Self::Stop { .. } | Self::Evict { .. } | Self::Forget | Self::Limit { .. } | Self::Sweep { .. } => None,
         }
     }
 }
@@ -103,6 +105,7 @@ impl fmt::Display for Act {
             Self::Beat { stream_id, now } => write!(f, "heartbeat {} at {}", Short(*stream_id), Until(*now)),
             Self::Stop { stream_id } => write!(f, "stop {}", Short(*stream_id)),
             Self::Evict { stream_id } => write!(f, "evict {}", Short(*stream_id)),
+            Self::Forget => f.write_str("what an eviction forgets"),
             Self::Limit { limit } => write!(f, "limit {}", limit.map_or(0, StreamLimit::get)),
             Self::Sweep { now } => write!(f, "sweep at {}", Until(*now)),
         }

@@ -176,6 +176,7 @@ impl World {
             Act::Beat { .. } => self.count("renewals"),
             Act::Stop { .. } => self.count("stops"),
             Act::Evict { .. } => self.count("evictions"),
+            Act::Forget => self.add("forgotten after evictions", gone),
             Act::Limit { .. } => self.count("limits set"),
             Act::Sweep { .. } => self.add("TTL deletions", gone),
         }

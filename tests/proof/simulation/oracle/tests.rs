@@ -95,3 +95,20 @@ fn a_change_without_a_reason_is_seen() {
         assert_eq!(rule(before, after, act, StartOptions::default()), Some(expected));
     }
 }
+
+#[test]
+fn an_end_that_is_forgotten_while_there_are_few_to_remember_is_seen() {
+    let remembering = |ids: std::ops::Range<u8>| holding(ids.map(|n| evicted(lease(n, 1), 99)));
+    let most = MAX_REMEMBERED as u8;
+    let acts = || [Act::Forget, Act::Evict { stream_id: id(1) }, Act::Start { stream_id: id(100), now: NOW }];
+    for act in acts() {
+        let after = remembering(1..most + 1);
+        assert_eq!(rule(&remembering(0..most + 1), &after, act, StartOptions::default()), None);
+    }
+    for act in acts() {
+        let after = remembering(1..most);
+        assert_eq!(rule(&remembering(0..most), &after, act, StartOptions::default()), Some(Rule::TakenEarly));
+    }
+    let one = holding([lease(1, 1)]);
+    assert_eq!(rule(&one, &State::default(), Act::Forget, StartOptions::default()), Some(Rule::TakenEarly));
+}
