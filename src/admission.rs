@@ -36,8 +36,9 @@ pub enum AtLimit {
 pub const MAX_DROPPED: usize = 98;
 
 /// How many ended leases of a user a start that looks and an eviction leave to be remembered: so that what a look reads
-/// stays bounded, whatever is started and ended within the retention.
-pub const MAX_REMEMBERED: usize = 20;
+/// stays bounded, whatever is started and ended within the retention. As many as a user can hold: all of them evicted at
+/// once, each player still learns that it was.
+pub const MAX_REMEMBERED: usize = 50;
 
 /// What is known of a user. Leases of ids that are not members may be among them (ended ones, or expired ones).
 #[derive(Clone, Debug)]

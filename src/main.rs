@@ -5,6 +5,7 @@ mod serve;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use stream_manager::plan::prices::Prices;
 use stream_manager::plan::{self, report};
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::{http, migrate, telemetry};
+use tokio::runtime::{Builder, Runtime};
 
 /// Limits how many video streams a user watches at once.
 #[derive(Parser)]
@@ -145,12 +147,19 @@ fn environment() -> Result<HashMap<String, String>> {
 }
 
 fn run_to_end<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = runtime().context("cannot start the runtime")?;
     let result = runtime.block_on(command);
     // Dropping it would wait for a look-up of a host name that may take as long as it likes.
     runtime.shutdown_background();
     result
+}
+
+/// A worker for each core. One core has a scheduler of its own, which takes turns among the connections where the other follows
+/// each request to its end: the same code for many of them in a row, and half as many answers more: see docs/PERFORMANCE.md.
+fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().build()
 }
 
 /// What `migrate` and its check work with.

@@ -232,7 +232,7 @@ fn an_eviction_forgets_all_but_the_latest_and_neither_its_own_nor_a_member() {
     let forgets =
         |members: &[StreamId], leases: &[Lease]| forgotten_by_eviction(&Snapshot { guard, members, leases }, id(10));
     let ids = |ids: std::ops::Range<u8>| ids.map(id).collect::<Vec<_>>();
-    let mut leases: Vec<Lease> = (10..40).map(over).collect();
+    let mut leases: Vec<Lease> = (10..70).map(over).collect();
     assert_eq!(forgets(&[], &leases[..MAX_REMEMBERED]), []);
     assert_eq!(forgets(&[], &leases), ids(11..21));
     assert_eq!(forgets(&[id(11)], &leases), ids(12..21));
@@ -243,7 +243,7 @@ fn an_eviction_forgets_all_but_the_latest_and_neither_its_own_nor_a_member() {
 
 #[test]
 fn a_start_that_looks_forgets_all_but_the_latest_of_the_ended_leases() {
-    let mut leases: Vec<Lease> = (10..40).map(over).collect();
+    let mut leases: Vec<Lease> = (10..70).map(over).collect();
     let commit = admitted(decide_on(&[], &leases[..MAX_REMEMBERED], &request(9)));
     assert_eq!(commit.forgotten, []);
     let commit = admitted(decide_on(&[], &leases, &request(9)));

@@ -323,3 +323,17 @@ async fn a_failure_is_logged_with_its_request_id_though_nothing_else_of_its_requ
         assert!(failures[0].contains(request_id) && failures[0].contains("count"), "{traces:?}: {failures:?}");
     }
 }
+
+#[tokio::test]
+async fn on_one_core_it_serves_and_ends_as_on_many() {
+    for kind in ["memory", "embedded"] {
+        let folder = folder();
+        let mut command = command_of("taskset", folder.path());
+        command.args(["-c", "0", BINARY]).env("STREAM_MANAGER__STORE__KIND", kind);
+        let mut service = Service::start(&mut command).await;
+        for status in [201, 201, 201, 409] {
+            assert_eq!(service.call("POST", "/v1/users/ann/streams").await.0, status, "{kind}");
+        }
+        assert_eq!(service.terminate().await.code(), Some(0), "{kind}");
+    }
+}
