@@ -45,7 +45,7 @@ e2e url *seconds:
 
 # All that docs/PERFORMANCE.md says, as ratios of one run: half an hour, on two cores with nothing else to do; needs redis-server
 bench:
-    cargo build --release -p peers
+    cargo build --profile bench -p peers
     cargo bench --bench compare --bench dynamodb --bench engine --bench requests --bench tail --bench growth --bench memory --bench hostile
     cargo bench --bench micro
 

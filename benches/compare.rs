@@ -2,7 +2,7 @@
 //! bare hyper server, and axum with a script in Redis. 64 kept connections in a closed loop; who is measured has one core (Redis
 //! too, or the client's as the second line of it says), and the client has the other. All take turns, and a ratio is that of one
 //! round's rates, the median of the rounds with the least and the greatest.
-//! `cargo build --release -p peers && cargo bench --bench compare`
+//! `cargo build --profile bench -p peers && cargo bench --bench compare`
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 

@@ -1,7 +1,7 @@
 //! Heartbeats through HTTP on the DynamoDB store against a bare loop of the SDK that sends the same `UpdateItem`, at the same
 //! concurrency, to the same stub, which always has one answer. Who is measured has one core, stub and client have the other. Both
 //! take turns; a ratio is that of one round's rates, the median of the rounds with the least and the greatest.
-//! `cargo build --release -p peers && cargo bench --bench dynamodb`
+//! `cargo build --profile bench -p peers && cargo bench --bench dynamodb`
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -37,8 +37,8 @@ fn main() {
     if let [_, how, address, stub] = &arguments[..]
         && how == "bare"
     {
-        // The same runtime as the service's.
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        // The same runtime as the service's on one core.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         return runtime.block_on(bare_loop(address.parse().expect("an address"), stub));
     }
     pin_self(CLIENT);

@@ -1,7 +1,7 @@
 //! How long heartbeats on the memory store take below saturation: first as many as can be answered, then 70 % of that on a
 //! schedule, timed from when each is due. And how soon the binary is ready, and its size.
 //! Service and client have a core each. The same on a bare server says what of the tail is the machine's.
-//! `cargo build --release -p peers && cargo bench --bench tail`
+//! `cargo build --profile bench -p peers && cargo bench --bench tail`
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 

@@ -45,11 +45,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// One of the package `peers`: `cargo build --release -p peers` puts it beside the binary that is measured.
+    /// One of the package `peers`: `cargo build --profile bench -p peers` puts it beside the binary that is measured.
     pub async fn start(name: &str, core: &str, arguments: &[&str]) -> Self {
         let address = free_port().await;
         let mut command = pinned(core, Path::new(env!("CARGO_BIN_EXE_stream-manager")).with_file_name(name));
-        let child = command.arg(address.to_string()).args(arguments).spawn().expect("cargo build --release -p peers");
+        let child =
+            command.arg(address.to_string()).args(arguments).spawn().expect("cargo build --profile bench -p peers");
         listening(address).await;
         Self { address, child }
     }

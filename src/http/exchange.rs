@@ -8,7 +8,7 @@ use poem::Response;
 use poem::http::request::Parts;
 use poem::http::{HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
-use tracing::{Level, Span, debug, debug_span, info_span};
+use tracing::{Level, Span, debug, debug_span, error_span, info_span};
 use uuid::Uuid;
 
 use super::problems::Problem;
@@ -92,8 +92,8 @@ impl Exchange {
 
     /// A failure is told of with the request's id, also where nothing else would have been.
     fn span_of(&self, problem: &Problem) -> Span {
-        if self.span.is_disabled() && problem.is_failure() {
-            return info_span!("request", request_id = %self.request_id, route = self.route.route());
+        if self.span.is_disabled() && problem.is_told() {
+            return error_span!("request", request_id = %self.request_id, route = self.route.route());
         }
         self.span.clone()
     }

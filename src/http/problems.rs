@@ -201,25 +201,21 @@ impl Problem {
         }
     }
 
-    /// Whether the service is at fault, and not who asks.
-    pub fn is_failure(&self) -> bool {
-        self.code.status() >= 500
+    /// Whether the log tells of it. As many as somebody likes to send are refused for want of room or of keys: a line each
+    /// would be more to do, not less. The metrics count them, and why there are no keys is in the log.
+    pub fn is_told(&self) -> bool {
+        self.code.status() >= 500 && !matches!(self.code, ProblemCode::Overloaded | ProblemCode::KeysUnavailable)
     }
 
     /// The answer, and for a server's fault the one line in the log.
     pub fn answer(self, request_id: &str) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if self.is_failure() {
-            let cause = self.cause.as_deref().unwrap_or(&self.detail);
-            match self.code {
-                ProblemCode::Internal => tracing::error!(code = self.code.code(), cause, "request failed"),
-                // As many as somebody likes to send: a line each would be more to do, not less. The metrics count them, and
-                // why there are no keys is in the log.
-                ProblemCode::Overloaded | ProblemCode::KeysUnavailable => {
-                    tracing::debug!(code = self.code.code(), cause, "request refused")
-                }
-                _ => tracing::warn!(code = self.code.code(), cause, "request failed"),
-            }
+        let (code, cause) = (self.code.code(), self.cause.as_deref().unwrap_or(&self.detail));
+        match self.code {
+            ProblemCode::Internal => tracing::error!(code, cause, "request failed"),
+            _ if self.is_told() => tracing::warn!(code, cause, "request failed"),
+            _ if status.is_server_error() => tracing::debug!(code, cause, "request refused"),
+            _ => {}
         }
         let extra = &self.extra;
         let retry_after_s = extra.retry_after_s.or(extra.slot_frees_in_seconds).or(self.code.retry_after_s());

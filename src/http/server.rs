@@ -74,15 +74,14 @@ pub async fn serve(
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(OnePiece::new(stream)), service));
-        let (metrics, hang_up) = (Arc::clone(&metrics), hang_up.clone());
+        let (counted, hang_up) = (Counted::new(Arc::clone(&metrics)), hang_up.clone());
         open.spawn(async move {
-            metrics.connections.inc();
+            let _counted = counted;
             match hang_up.run_until_cancelled_owned(connection).await {
                 Some(Err(error)) => debug!(%error, "connection broke off"),
                 Some(Ok(())) => {}
                 None => debug!("connection given up at the end"),
             }
-            metrics.connections.dec();
             drop(permit);
         });
     }
@@ -98,6 +97,22 @@ pub async fn serve(
     open.wait().await;
     // The head of one more request may have come whole in between.
     answered && tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok()
+}
+
+/// A connection in the metrics, until its task ends, whatever ends it.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
 }
 
 /// The next connection, once there is room for one.

@@ -8,6 +8,8 @@ pub mod observed;
 mod user_agent;
 pub mod writes;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
@@ -25,6 +27,9 @@ use crate::admission::{
 };
 use crate::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::names::{StreamId, UserName};
+
+/// Who waits for an eviction waits no longer for what is done on its occasion.
+const FORGET_WITHIN: Duration = Duration::from_millis(500);
 
 /// A page is 1 MB, over a thousand leases: a user with more of them than this retained is refused, not served slowly.
 const MAX_PAGES: usize = 16;
@@ -81,9 +86,9 @@ impl DynamoStore {
         }
     }
 
-    /// Deletes the ended leases that the one just evicted makes too many. Only after the eviction, and touching no item
-    /// that a start, a stop or a live stream's heartbeat needs: the eviction cannot fail for it. What it leaves undone,
-    /// the next eviction or deciding start does.
+    /// Deletes the ended leases that the one just evicted makes too many. Only after the eviction, which cannot fail for it,
+    /// and touching neither the counter nor a live lease: a start that forgets the same ones at the same moment has to be
+    /// tried again, and nothing else. What it leaves undone, the next eviction or deciding start does.
     async fn forget(&self, user: &UserName, evicted: StreamId) -> Result<()> {
         // One page is enough. If there are more, the page holds far more leases than one transaction deletes and
         // MAX_REMEMBERED together, so that none of the latest goes.
@@ -225,10 +230,12 @@ impl LeaseStore for DynamoStore {
         };
         match self.transact(actions).await {
             Ok(()) => {
-                if by == StoppedBy::Evictor
-                    && let Err(error) = self.forget(user, stream_id).await
-                {
-                    debug!(%error, "an eviction could not forget what was ended before");
+                if by == StoppedBy::Evictor {
+                    match tokio::time::timeout(FORGET_WITHIN, self.forget(user, stream_id)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => debug!(%error, "an eviction could not forget what was ended before"),
+                        Err(_) => debug!("an eviction had no time to forget what was ended before"),
+                    }
                 }
                 Ok(Stop::Freed)
             }
