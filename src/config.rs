@@ -6,7 +6,7 @@ mod sections;
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -115,6 +115,12 @@ impl Config {
             },
             heartbeat_interval_s: second(self.lease.heartbeat_interval_s),
         }
+    }
+
+    /// How many threads answer requests: as many as there are cores for this process, unless a number is set.
+    pub fn worker_threads(&self) -> NonZeroUsize {
+        NonZeroUsize::new(size(self.server.worker_threads))
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
     /// Whether the demo page is served.

@@ -95,7 +95,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(Command::Migrate { check: true }) = arguments.command {
         let config = Config::load(arguments.config.as_deref(), environment()?)?;
-        return run_to_end(check_table(&config));
+        return run_to_end(&config, check_table(&config));
     }
     run_command(arguments).map(|()| ExitCode::SUCCESS)
 }
@@ -112,13 +112,13 @@ fn run_command(arguments: &Arguments) -> Result<()> {
         None | Some(Command::Serve) => {
             let variable = |name: &str| std::env::var(name).ok();
             let traces = telemetry::start(&config.log, variable).map_err(anyhow::Error::msg)?;
-            let served = run_to_end(serve::serve(&config));
+            let served = run_to_end(&config, serve::serve(&config));
             if let Some(traces) = traces {
                 traces.end();
             }
             served
         }
-        Some(Command::Migrate { .. }) => run_to_end(run_migrate(&config)),
+        Some(Command::Migrate { .. }) => run_to_end(&config, run_migrate(&config)),
         Some(Command::CheckConfig) => print(&config.to_toml()),
         Some(Command::Healthcheck) => healthcheck(config.server.bind),
         Some(Command::Openapi | Command::Plan(_)) => Ok(()),
@@ -146,20 +146,21 @@ fn environment() -> Result<HashMap<String, String>> {
     text.collect()
 }
 
-fn run_to_end<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = runtime().context("cannot start the runtime")?;
+fn run_to_end<T>(config: &Config, command: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = runtime(config.worker_threads()).context("cannot start the runtime")?;
     let result = runtime.block_on(command);
     // Dropping it would wait for a look-up of a host name that may take as long as it likes.
     runtime.shutdown_background();
     result
 }
 
-/// A worker for each core. One core has a scheduler of its own, which takes turns among the connections where the other follows
-/// each request to its end: the same code for many of them in a row, and half as many answers more: see docs/PERFORMANCE.md.
-fn runtime() -> std::io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let mut builder = if cores == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    builder.enable_all().build()
+/// One worker has a scheduler of its own, which takes turns among the connections where the other follows each request to its
+/// end: the same code for many of them in a row, and half as many answers more: see docs/PERFORMANCE.md.
+fn runtime(workers: NonZeroUsize) -> std::io::Result<Runtime> {
+    match workers.get() {
+        1 => Builder::new_current_thread().enable_all().build(),
+        several => Builder::new_multi_thread().worker_threads(several).enable_all().build(),
+    }
 }
 
 /// What `migrate` and its check work with.

@@ -16,6 +16,7 @@ const MIN_SECRET_BYTES: usize = 32;
 /// Every bound, and what must fit together.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
     let Config { server, dynamodb, lease, limits, rate, .. } = config;
+    within("server.worker_threads", server.worker_threads, 0, 256)?;
     within("server.header_read_timeout_s", server.header_read_timeout_s, 1, 3600)?;
     within("server.request_timeout_s", server.request_timeout_s, 1, 300)?;
     within("server.write_timeout_s", server.write_timeout_s, 1, 3600)?;

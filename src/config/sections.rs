@@ -32,6 +32,8 @@ pub struct Server {
     pub management_bind: SocketAddr,
     pub demo: Demo,
     #[serde(deserialize_with = "whole")]
+    pub worker_threads: u64,
+    #[serde(deserialize_with = "whole")]
     pub header_read_timeout_s: u64,
     #[serde(deserialize_with = "whole")]
     pub request_timeout_s: u64,

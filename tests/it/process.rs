@@ -337,3 +337,20 @@ async fn on_one_core_it_serves_and_ends_as_on_many() {
         assert_eq!(service.terminate().await.code(), Some(0), "{kind}");
     }
 }
+
+#[tokio::test]
+async fn as_many_threads_answer_as_are_set() {
+    // With one, it is the one that waits for the signal, too.
+    for (worker_threads, threads) in [("1", 1), ("2", 3), ("5", 6)] {
+        let folder = folder();
+        let mut command = command(folder.path());
+        command.envs([
+            ("STREAM_MANAGER__STORE__KIND", "memory"),
+            ("STREAM_MANAGER__SERVER__WORKER_THREADS", worker_threads),
+        ]);
+        let service = Service::start(&mut command).await;
+        assert_eq!(service.call("POST", "/v1/users/ann/streams").await.0, 201, "{worker_threads}");
+        let tasks = format!("/proc/{}/task", service.child.id().expect("a process"));
+        assert_eq!(std::fs::read_dir(tasks).expect("Linux").count(), threads, "{worker_threads}");
+    }
+}

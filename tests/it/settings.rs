@@ -70,6 +70,7 @@ fn out_of_range_names_the_key_the_value_and_what_is_allowed() {
     for (name, value, message) in [
         ("__LIMITS__STREAMS_PER_USER", "0", "limits.streams_per_user = 0: must be 1 to 50"),
         ("__LIMITS__STREAMS_PER_USER", "51", "limits.streams_per_user = 51: must be 1 to 50"),
+        ("__SERVER__WORKER_THREADS", "257", "server.worker_threads = 257: must be 0 to 256"),
         ("__LEASE__DURATION_S", "1", "lease.duration_s = 1: must be 2 to 86400"),
         (
             "__LEASE__HEARTBEAT_INTERVAL_S",

@@ -1,5 +1,6 @@
 """The templates say what the code, the migrations and the documents say."""
 
+import math
 import re
 import unittest
 
@@ -64,7 +65,7 @@ class Templates(unittest.TestCase):
         variables = {
             each["Name"]: self.service["Parameters"][each["Value"]["Ref"]]
             for each in container["Environment"]
-            if isinstance(each["Value"], dict) and self.service["Parameters"].get(each["Value"]["Ref"], {}).get("Type") == "Number"
+            if isinstance(each["Value"], dict) and self.service["Parameters"].get(each["Value"].get("Ref"), {}).get("Type") == "Number"
         }
         self.assertEqual(len(variables), 5)
         for end, beyond in (("MinValue", -1), ("MaxValue", 1)):
@@ -74,6 +75,15 @@ class Templates(unittest.TestCase):
             for name, parameter in variables.items():
                 with self.assertRaises(AssertionError, msg=f"{name}: {end}"):
                     settings(all_at_end | {name: str(parameter[end] + beyond)})
+
+    def test_a_task_has_a_worker_for_each_cpu_that_it_may_use(self):
+        [container] = self.task_definition["ContainerDefinitions"]
+        variables = {each["Name"]: each["Value"] for each in container["Environment"]}
+        by_size = lambda key: {"Fn::FindInMap": ["TaskSizes", {"Ref": "TaskSize"}, key]}
+        self.assertEqual(self.task_definition["Cpu"], by_size("Cpu"))
+        self.assertEqual(variables["STREAM_MANAGER__SERVER__WORKER_THREADS"], by_size("Threads"))
+        for name, size in self.service["Mappings"]["TaskSizes"].items():
+            self.assertEqual(int(size["Threads"]), math.ceil(int(size["Cpu"]) / 1024), name)
 
     def test_a_template_is_small_enough_to_be_sent_without_a_bucket(self):
         for path in TEMPLATES.glob("*.yaml"):
