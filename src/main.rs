@@ -155,7 +155,7 @@ fn run_to_end<T>(config: &Config, command: impl Future<Output = Result<T>>) -> R
 }
 
 /// One worker has a scheduler of its own, which takes turns among the connections where the other follows each request to its
-/// end: the same code for many of them in a row, and half as many answers more: see docs/PERFORMANCE.md.
+/// end: the same code for many of them in a row, and half as many answers again on DynamoDB: see docs/PERFORMANCE.md.
 fn runtime(workers: NonZeroUsize) -> std::io::Result<Runtime> {
     match workers.get() {
         1 => Builder::new_current_thread().enable_all().build(),
