@@ -43,6 +43,23 @@ export async function watch(context, { pages, service, user, name, tokens }) {
   return player(page);
 }
 
+/**
+ * Closes a tab that `play()` has brought to play, `{ page, streamId }`, as its user does, until its stream was stopped by it.
+ * Chromium ends a page that has not handled its closing within half a second; a busy machine may not have that for it, so
+ * three tabs may try.
+ */
+export async function closes(play, stopped) {
+  for (let left = 2; ; left -= 1) {
+    const { page, streamId } = await play();
+    await page.close({ runBeforeUnload: true });
+    try {
+      return await until("the stream of a closed tab was stopped", () => stopped(streamId), 4000);
+    } catch (failure) {
+      if (left === 0) throw failure;
+    }
+  }
+}
+
 export function player(page) {
   const events = () => page.evaluate(() => window.watched?.events ?? []);
 

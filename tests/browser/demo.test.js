@@ -3,23 +3,25 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { launch, newUser } from "./browser.js";
+import { closes, launch, newUser } from "./browser.js";
 import { AUDIENCE, ISSUER, SECRET, servePages, tokenFor } from "./pages.js";
-import { startService, until } from "./service.js";
+import { BRIEF, startService, until } from "./service.js";
 
 const FROM_SERVICE = process.env.DEMO_FROM_SERVICE === "1";
 const DEVICES = ["Living-room TV", "Kitchen tablet", "Phone", "Laptop"];
 let browser;
 let pages;
 let service;
+let brief;
 
 before(async () => {
   pages = await servePages();
-  [browser, service] = await Promise.all([launch(), startService({ CORS__ALLOWED_ORIGINS: pages.url })]);
+  const settings = { CORS__ALLOWED_ORIGINS: pages.url };
+  [browser, service, brief] = await Promise.all([launch(), startService(settings), startService({ ...settings, ...BRIEF })]);
 });
 
 after(async () => {
-  await Promise.all([browser?.close(), service?.stop(), pages?.stop()]);
+  await Promise.all([browser?.close(), service?.stop(), brief?.stop(), pages?.stop()]);
 });
 
 function addressOf(user, at = service) {
@@ -130,15 +132,15 @@ describe("the demo page", { concurrency: 3 }, () => {
   });
 
   flow("frees a crashed device's slot when its lease runs out, and not before", async ({ context, user }) => {
-    const { press, badges, shows, screen } = await open(context, user);
+    const { press, badges, shows, screen } = await open(context, user, brief);
     await press("Phone", "Play");
     await badges("Off", "Off", "Playing", "Off");
     await press("Phone", "Crash");
     await badges("Off", "Off", "Crashed", "Off");
-    const [{ streamId, expiresAt }] = await service.streams(user);
+    const [{ streamId, expiresAt }] = await brief.streams(user);
     await shows("0 of 3");
     assert.ok(Date.now() >= Date.parse(expiresAt));
-    assert.deepEqual(await service.fate(user, streamId), [410, "expired"]);
+    assert.deepEqual(await brief.fate(user, streamId), [410, "expired"]);
     assert.match(await screen("Phone"), /slot is free/);
   });
 
@@ -157,21 +159,23 @@ describe("the demo page", { concurrency: 3 }, () => {
   });
 
   flow("gives the slots back when it is closed, and when its user changes", async ({ context, user }) => {
-    const { page, press, badges } = await open(context, user);
-    await press("Phone", "Play");
-    await badges("Off", "Off", "Playing", "Off");
-    const [{ streamId }] = await service.streams(user);
     const other = newUser();
-    await page.getByLabel("User").fill(other);
-    await page.getByLabel("User").press("Enter");
-    await badges("Off", "Off", "Off", "Off");
-    await until("the first user's slot is free", async () => (await service.fate(user, streamId))[0] === 404);
-    assert.equal(new URL(page.url()).hash, `#${encodeURIComponent(other)}`);
-    await press("Laptop", "Play");
-    await badges("Off", "Off", "Off", "Playing");
-    const [second] = await service.streams(other);
-    await page.close({ runBeforeUnload: true });
-    await until("the other user's slot is free", async () => (await service.fate(other, second.streamId))[0] === 404);
+    const stopped = async (of, streamId) => (await service.fate(of, streamId))[0] === 404;
+    const play = async () => {
+      const { page, press, badges } = await open(context, user);
+      await press("Phone", "Play");
+      await badges("Off", "Off", "Playing", "Off");
+      const [{ streamId }] = await service.streams(user);
+      await page.getByLabel("User").fill(other);
+      await page.getByLabel("User").press("Enter");
+      await badges("Off", "Off", "Off", "Off");
+      await until("the first user's slot is free", () => stopped(user, streamId));
+      assert.equal(new URL(page.url()).hash, `#${encodeURIComponent(other)}`);
+      await press("Laptop", "Play");
+      await badges("Off", "Off", "Off", "Playing");
+      return { page, ...(await service.streams(other)).at(-1) };
+    };
+    await closes(play, (streamId) => stopped(other, streamId));
   });
 
   flow("has devices of its own in a second window, and stops those of the first", async ({ context, user }) => {

@@ -5,21 +5,23 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { launch, newUser, watch } from "./browser.js";
+import { closes, launch, newUser, watch } from "./browser.js";
 import { AUDIENCE, ISSUER, SECRET, servePages, tokenFor } from "./pages.js";
-import { startService, until } from "./service.js";
+import { BRIEF, startService, until } from "./service.js";
 
 let browser;
 let pages;
 let service;
+let brief;
 
 before(async () => {
   pages = await servePages();
-  [browser, service] = await Promise.all([launch(), startService({ CORS__ALLOWED_ORIGINS: pages.url })]);
+  const settings = { CORS__ALLOWED_ORIGINS: pages.url };
+  [browser, service, brief] = await Promise.all([launch(), startService(settings), startService({ ...settings, ...BRIEF })]);
 });
 
 after(async () => {
-  await Promise.all([browser?.close(), service?.stop(), pages?.stop()]);
+  await Promise.all([browser?.close(), service?.stop(), brief?.stop(), pages?.stop()]);
 });
 
 /** A test with a browser window and a user of its own. */
@@ -40,13 +42,13 @@ const counts = (user, n, at = service) => until(`${n} of ${user} play`, async ()
 
 describe("a player in a browser", { concurrency: 3 }, () => {
   flow("takes a slot when it plays, and keeps it beyond the first lease", async ({ user, open }) => {
-    const tv = await open({ name: "TV" });
+    const tv = await open({ service: brief, name: "TV" });
     const { streamId } = await tv.hears("started");
-    const [first] = await service.streams(user);
+    const [first] = await brief.streams(user);
     assert.equal(first.streamId, streamId);
     assert.equal(first.deviceName, "TV");
     await until("the first lease would be over", () => Date.now() > Date.parse(first.expiresAt));
-    const [now] = await service.streams(user);
+    const [now] = await brief.streams(user);
     assert.equal(now?.streamId, streamId);
     assert.ok(now.expiresAt > first.expiresAt);
     assert.ok((await tv.events()).every(({ type }) => ["started", "renewed"].includes(type)));
@@ -64,12 +66,11 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   });
 
   flow("frees its slot when its tab is closed", async ({ user, open }) => {
-    const tab = await open();
-    const { streamId } = await tab.hears("started");
-    await tab.page.close({ runBeforeUnload: true });
-    await counts(user, 0);
-    // Stopped, and not run out: that would be 410.
-    assert.equal((await service.fate(user, streamId))[0], 404);
+    const play = async () => {
+      const tab = await open();
+      return { page: tab.page, ...(await tab.hears("started")) };
+    };
+    await closes(play, async (streamId) => (await service.fate(user, streamId))[0] === 404);
   });
 
   flow("frees its slot when one leaves the page, and takes another when the browser brings the page back as it was", async ({ user, open }) => {
@@ -120,16 +121,16 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   });
 
   flow("plays on while it is offline, and has a slot again when it is back", async ({ context, user, open }) => {
-    const tv = await open();
+    const tv = await open({ service: brief });
     await tv.hears("started");
     await context.setOffline(true);
     await tv.hears("unavailable");
-    await counts(user, 0);
+    await counts(user, 0, brief);
     assert.equal(await tv.plays(), true);
     await context.setOffline(false);
     await tv.hears("restarted");
     assert.equal(await tv.plays(), true);
-    assert.equal(await service.count(user), 1);
+    assert.equal(await brief.count(user), 1);
   });
 
   flow("plays on when the service does not allow its page's origin, and says that nobody answers", async ({ context, user }) => {
@@ -150,7 +151,6 @@ describe("a player in a browser", { concurrency: 3 }, () => {
       CORS__ALLOWED_ORIGINS: pages.url,
       STORE__KIND: "embedded",
       EMBEDDED__PATH: join(folder, "streams.db"),
-      LEASE__DURATION_S: 15,
     };
     let lasting = await startService(settings);
     try {
@@ -180,17 +180,19 @@ describe("a player in a browser", { concurrency: 3 }, () => {
     });
     try {
       pages.issued.forS = 2;
-      const tv = await watch(context, { pages, service: guarded, user, tokens: true });
-      const { streamId } = await tv.hears("started");
-      await until("a second token was asked for", () => pages.issued.count >= 2);
-      await tv.forget();
-      await tv.hears("renewed");
-      assert.equal(await tv.plays(), true);
-      assert.equal(await tv.streamId(), streamId);
+      const play = async () => {
+        pages.issued.count = 0;
+        const tv = await watch(context, { pages, service: guarded, user, tokens: true });
+        const { streamId } = await tv.hears("started");
+        await until("a second token was asked for", () => pages.issued.count >= 2);
+        await tv.forget();
+        await tv.hears("renewed");
+        assert.equal(await tv.plays(), true);
+        assert.equal(await tv.streamId(), streamId);
+        return { page: tv.page, streamId };
+      };
+      await closes(play, async (streamId) => (await guarded.fate(user, streamId, tokenFor(user)))[0] === 404);
       assert.equal((await fetch(`${guarded.url}/v1/users/${encodeURIComponent(user)}/streams`)).status, 401);
-      await tv.page.close({ runBeforeUnload: true });
-      const stopped = async () => (await guarded.fate(user, streamId, tokenFor(user)))[0] === 404;
-      await until("the stream was stopped, and did not run out", stopped);
     } finally {
       await guarded.stop();
     }

@@ -29,7 +29,10 @@ export async function until(what, condition, withinMs = 8000) {
   throw new Error(`${what}: not within ${withinMs} ms, but ${JSON.stringify(last)}`);
 }
 
-/** `settings` are those of the environment without their prefix: `{ LEASE__DURATION_S: 3 }`. */
+/** For what a lease that runs out does. Else it is so long that a busy machine does not let it run out. */
+export const BRIEF = { LEASE__DURATION_S: 3 };
+
+/** `settings` are those of the environment without their prefix, as in `BRIEF`. */
 export async function startService({ port, ...settings } = {}) {
   port ??= await freePort();
   const url = `http://127.0.0.1:${port}`;
@@ -41,7 +44,7 @@ export async function startService({ port, ...settings } = {}) {
     SERVER__DEREGISTRATION_S: 0,
     SERVER__DRAIN_S: 0,
     LOG__FILTER: "warn",
-    LEASE__DURATION_S: 3,
+    LEASE__DURATION_S: 30,
     LEASE__HEARTBEAT_INTERVAL_S: 1,
     ...settings,
   };
