@@ -63,8 +63,16 @@ impl Config {
             .map_err(|error| ConfigError::Unreadable(without_quotes(&error.to_string())))?;
         let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| {
             let key = error.path().to_string();
-            // serde's word for one of several values is Rust's.
+            // serde's words for a value of the wrong type, and for one of several values, are Rust's.
             let problem = error.inner().to_string().replacen("unknown variant", "unknown value", 1);
+            let of_type =
+                problem.strip_prefix("invalid type: ").and_then(|problem| problem.rsplit_once(", expected "));
+            let problem = match of_type {
+                Some((_, "a string" | "string or map" | "path string")) => "must be a text".to_owned(),
+                Some((_, "socket address")) => "must be a socket address".to_owned(),
+                Some((_, expected)) => format!("must be {expected}"),
+                None => problem,
+            };
             let value = key.split('.').fold(&values, |value, part| &value[part]).to_string();
             // A secret may stand in the wrong place, or under a misspelt name; serde's words would hold it, too.
             let (value, problem) = match key.as_str() {

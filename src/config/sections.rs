@@ -194,13 +194,14 @@ pub enum LogFormat {
 
 impl Log {
     /// Reads the filter. A word alone must be a level: `EnvFilter` would take a misspelt one for a module, and log nothing.
+    /// A space before a word would shift what `EnvFilter` 0.3.23 reads of it, and panic within a character of several bytes.
     pub fn filter(&self) -> Result<EnvFilter, String> {
-        let words = self.filter.split(',').map(str::trim);
-        let mut alone = words.filter(|word| !word.contains(['=', '[']));
+        let words: Vec<&str> = self.filter.split(',').map(str::trim).collect();
+        let mut alone = words.iter().filter(|word| !word.contains(['=', '[']));
         if let Some(word) = alone.find(|word| word.parse::<LevelFilter>().is_err()) {
             return Err(format!("{word:?} is not a level; a module is written as module=level"));
         }
-        EnvFilter::try_new(&self.filter).map_err(|error| error.to_string())
+        EnvFilter::try_new(words.join(",")).map_err(|error| error.to_string())
     }
 }
 

@@ -98,6 +98,34 @@ fn out_of_range_names_the_key_the_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_list_or_a_section_in_place_of_a_value_is_refused_in_words_of_settings() {
+    let printed = load(&[]).expect("valid defaults").to_toml();
+    let mut section = "";
+    for line in printed.lines().filter(|line| !line.is_empty()) {
+        if line.starts_with('[') {
+            section = line;
+            continue;
+        }
+        let key = line.trim_start_matches("# ").split([' ', '=']).next().expect("a key");
+        for value in ["[[1]]", "{ a = 1 }"] {
+            let message = load_file(&format!("{section}\n{key} = {value}\n")).expect_err(key);
+            let rust = ["invalid type", "sequence", "map"].into_iter().find(|word| message.contains(word));
+            assert!(message.contains(key) && rust.is_none(), "{message}");
+        }
+    }
+}
+
+#[test]
+fn spaces_in_the_filter_change_nothing() {
+    let filter =
+        |text: &str| load(&[("__LOG__FILTER", text)]).map(|config| config.log.filter().map(|f| f.to_string()));
+    assert_eq!(filter(" info , stream_manager=debug"), filter("info,stream_manager=debug"));
+    for text in [" s[auth\u{fffd}]", "info, s[\u{e9}]=debug", " \u{e9}"] {
+        _ = filter(text);
+    }
+}
+
+#[test]
 fn a_wrong_type_names_the_key_and_the_value() {
     for (name, value, parts) in [
         ("__LEASE__DURATION_S", "soon", ["lease.duration_s = \"soon\"", "must be a whole number"]),
