@@ -13,23 +13,23 @@ test:
 
 # The suite on any DynamoDB: just test-dynamodb http://127.0.0.1:8000
 test-dynamodb endpoint:
-    TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test it contract::endpoint
+    TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test integration contract::endpoint
 
 # Three instances racing on one table, one killed, the store restarted
 race *arguments:
-    cargo test --release --test race -- {{arguments}}
+    cargo test --release --test chaos -- {{arguments}}
 
 # The same with kills, freezes, a hurt network and wrong clocks, each answer judged: just attack --seconds 600 --seed 7
 attack *arguments='--seconds 60':
-    cargo test --test race -- --attack {{arguments}}
+    cargo test --test chaos -- --attack {{arguments}}
 
 # The model in larger worlds, up to a quarter of an hour each
 prove:
-    PROOF_MODEL=long cargo test --release --test proof no_promise
+    PROOF_MODEL=long cargo test --release --test model no_promise
 
 # Thousands of seeds, or some: just simulate 2000..2800
 simulate seeds:
-    PROOF_SEEDS={{seeds}} cargo test --release --test proof keep_every_rule
+    PROOF_SEEDS={{seeds}} cargo test --release --test model keep_every_rule
 
 # Search for inputs that break a parser: just fuzz 600 starts
 fuzz *arguments:
@@ -78,7 +78,7 @@ browser *files:
 # Write anew what is generated
 bless:
     cargo run -- openapi > docs/openapi.json
-    cargo insta test --accept --test it
+    cargo insta test --accept --test integration
 
 # Write the tables of docs/CAPACITY.md and its chart anew, from the binary that `cargo build` made
 charts:

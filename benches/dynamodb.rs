@@ -17,14 +17,14 @@ use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesO
 use service::closed_loop::{Connection, request};
 use service::cores::{CLIENT, MEASURED, Peer, cpu_seconds, pin_self, pinned, spread};
 use service::{Service, free_port};
-use stream_manager::lease::{LeaseTerms, Timestamp};
-use stream_manager::names::{StreamId, UserName};
-use stream_manager::store::dynamodb::{items, writes};
+use stream_manager::domain::lease::{LeaseTerms, Timestamp};
+use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::store::dynamodb::{codec, expressions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 #[allow(dead_code, reason = "the stub uses the rest of it")]
-#[path = "../tests/instructions/answers.rs"]
+#[path = "../tests/instruction_counts/answers.rs"]
 mod answers;
 
 const CONCURRENCY: usize = 64;
@@ -171,13 +171,13 @@ async fn update(client: &aws_sdk_dynamodb::Client) {
     let sent = client
         .update_item()
         .table_name("user-streams")
-        .set_key(Some(items::lease_key(&user, stream_id)))
-        .update_expression(writes::HEARTBEAT_UPDATE)
-        .condition_expression(writes::HEARTBEAT_CONDITION)
+        .set_key(Some(codec::lease_key(&user, stream_id)))
+        .update_expression(expressions::HEARTBEAT_UPDATE)
+        .condition_expression(expressions::HEARTBEAT_CONDITION)
         .set_expression_attribute_names(Some(names.into()))
-        .expression_attribute_values(":now", items::instant(now))
-        .expression_attribute_values(":new", items::instant(expires_at))
-        .expression_attribute_values(":ttl", items::number(terms.ttl_s(expires_at)))
+        .expression_attribute_values(":now", codec::instant(now))
+        .expression_attribute_values(":new", codec::instant(expires_at))
+        .expression_attribute_values(":ttl", codec::number(terms.ttl_s(expires_at)))
         .return_values(ReturnValue::AllOld)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .return_consumed_capacity(ReturnConsumedCapacity::Total);

@@ -18,15 +18,15 @@ use aws_smithy_runtime_api::client::http::{
 use service::Service;
 use service::closed_loop::{Connection, request};
 use service::cores::spread;
-use stream_manager::admission::{AtLimit, StartRequest};
 use stream_manager::clock::{Clock, SystemClock};
-use stream_manager::lease::{LeaseTerms, StreamLimit};
+use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
+use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::migrate;
-use stream_manager::names::{StreamId, UserName};
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
-use stream_manager::store::embedded::{Embedded, Sync};
-use stream_manager::store::{LeaseStore, Room, StoppedBy};
+use stream_manager::store::embedded::{Embedded, SyncMode};
+use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
 
 const CONCURRENCY: u64 = 64;
 const ROUNDS: usize = 5;
@@ -39,7 +39,7 @@ fn main() {
     runtime.block_on(async {
         let service = Service::start(&[("STORE__KIND", "embedded")]).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let engine = Embedded::open(&folder.path().join("engine.db"), Sync::Normal).expect("an engine");
+        let engine = Embedded::open(&folder.path().join("engine.db"), SyncMode::Normal).expect("an engine");
         let (connector, recorded) = record(&engine).await;
         let mut rates = [Vec::new(), Vec::new()];
         for round in 0..=ROUNDS {
@@ -91,7 +91,7 @@ async fn record(engine: &Embedded) -> (SharedHttpConnector, Vec<Vec<HttpRequest>
             default_limit: StreamLimit::DEFAULT,
             terms: TERMS,
         };
-        store.start(&user, &start, Room::Expected, now).await.expect("a start");
+        store.start(&user, &start, StartHint::Optimistic, now).await.expect("a start");
         for beat in 1..=4 {
             store.heartbeat(&user, stream_id, TERMS, now.plus_ms(beat)).await.expect("a heartbeat");
         }

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stream_manager::admission::{AtLimit, Start, StartRequest};
 use stream_manager::clock::ManualClock;
-use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest};
+use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::names::{Label, StreamId, UserName};
 use stream_manager::migrate;
-use stream_manager::names::{Label, StreamId, UserName};
 use stream_manager::store::dynamodb::client::{self, Client, ClientSettings};
-use stream_manager::store::dynamodb::{DynamoStore, items};
+use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
-use stream_manager::store::{LeaseStore, Room, StoppedBy, StreamState};
+use stream_manager::store::{LeaseStore, StartHint, StoppedBy, StreamState};
 
 const NOW: Timestamp = Timestamp::from_epoch_ms(1_790_000_000_000);
 const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
@@ -75,7 +75,7 @@ async fn expired_leases() {
         for n in 0..expired {
             let id = stream(10_000 + n);
             let lease = Lease { expires_at: NOW.plus_ms(-1000), ..request(id, 50).lease(NOW.plus_ms(-100_000)) };
-            let put = client.put_item().table_name(TABLE).set_item(Some(items::encode_lease(&name, &lease)));
+            let put = client.put_item().table_name(TABLE).set_item(Some(codec::encode_lease(&name, &lease)));
             put.send().await.expect("a put");
         }
         let store = DynamoStore::new(client, TABLE);
@@ -91,8 +91,8 @@ async fn expired_leases() {
             let device = StartRequest { device_id: Label::parse("device-99").ok(), ..request(stream(n), 50) };
             took[4].push(
                 timed(async {
-                    let start = store.start(&name, &device, Room::Expected, NOW).await.expect("a start");
-                    assert!(matches!(start, Start::Started(_)), "{start:?}");
+                    let start = store.start(&name, &device, StartHint::Optimistic, NOW).await.expect("a start");
+                    assert!(matches!(start, StartOutcome::Started(_)), "{start:?}");
                 })
                 .await,
             );
@@ -136,8 +136,8 @@ async fn verbs(store: &dyn LeaseStore, asked: &[UserName], held: u64, limit: u64
         let refused = request(stream(1_000_000), limit);
         took[4].push(
             timed(async {
-                let start = store.start(user, &refused, Room::Uncertain, NOW).await.expect("a start");
-                assert!(matches!(start, Start::Denied(_)), "{start:?}");
+                let start = store.start(user, &refused, StartHint::ReadFirst, NOW).await.expect("a start");
+                assert!(matches!(start, StartOutcome::Denied(_)), "{start:?}");
             })
             .await,
         );
@@ -167,8 +167,8 @@ async fn timed(verb: impl Future<Output = ()>) -> Duration {
 }
 
 async fn admit(store: &dyn LeaseStore, user: &UserName, n: u64, limit: u64) {
-    let start = store.start(user, &request(stream(n), limit), Room::Expected, NOW).await.expect("a start");
-    assert!(matches!(start, Start::Started(_)), "{start:?}");
+    let start = store.start(user, &request(stream(n), limit), StartHint::Optimistic, NOW).await.expect("a start");
+    assert!(matches!(start, StartOutcome::Started(_)), "{start:?}");
 }
 
 async fn heartbeat(store: &dyn LeaseStore, user: &UserName, n: u64) {

@@ -2,11 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a benchmark prints and may stop by panicking")]
 
-use stream_manager::admission::{AtLimit, StartRequest};
-use stream_manager::lease::{LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::names::{Label, StreamId, UserName};
+use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::names::{Label, StreamId, UserName};
 use stream_manager::store::memory::MemoryStore;
-use stream_manager::store::{LeaseStore, Room};
+use stream_manager::store::{LeaseStore, StartHint};
 
 const LEASES: u64 = 1_000_000;
 
@@ -44,7 +44,7 @@ async fn fill(store: &MemoryStore, per_user: u64) {
                 default_limit: StreamLimit::new(50).expect("a limit"),
                 terms: LeaseTerms { duration_s: 90, retention_s: 3600 },
             };
-            store.start(&name, &request, Room::Expected, now).await.expect("a start");
+            store.start(&name, &request, StartHint::Optimistic, now).await.expect("a start");
         }
     }
 }

@@ -15,23 +15,26 @@ use poem::http::Request;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::json;
-use stream_manager::admission::{AtLimit, Guard, Snapshot, StartRequest, decide};
 use stream_manager::clock::{ManualClock, SystemClock};
 use stream_manager::config::Config;
-use stream_manager::http::auth::{KeySource, TokenSettings, Tokens};
-use stream_manager::http::cors::Origins;
-use stream_manager::http::rate::Rates;
-use stream_manager::http::{self, App, Parts, Readiness};
-use stream_manager::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, decide};
+use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::names::{Label, StreamId, UserName};
+use stream_manager::http::api::health::Readiness;
+use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::auth::{KeySource, TokenSettings};
+use stream_manager::http::pipeline::app::App;
+use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::Limiter;
-use stream_manager::metrics::Metrics;
-use stream_manager::names::{Label, StreamId, UserName};
-use stream_manager::store::dynamodb::items;
+use stream_manager::store::dynamodb::codec;
 use stream_manager::store::memory::MemoryStore;
+use stream_manager::telemetry::metrics::Metrics;
 use tokio::runtime::{Builder, Runtime};
 
 #[allow(dead_code, reason = "the tests use the rest of it")]
-#[path = "../tests/it/tokens/issuer.rs"]
+#[path = "../tests/integration/tokens/issuer.rs"]
 mod issuer;
 
 const NOW: Timestamp = Timestamp::from_epoch_ms(1_790_000_000_000);
@@ -64,15 +67,15 @@ fn rules(criterion: &mut Criterion) {
 
 fn codec(criterion: &mut Criterion) {
     let (user, lease) = (UserName::parse("user-0000").expect("a name"), request(1, AtLimit::Reject).lease(NOW));
-    let item = items::encode_lease(&user, &lease);
+    let item = codec::encode_lease(&user, &lease);
     criterion.bench_function("item of a lease, encoded", |b| {
-        b.iter(|| items::encode_lease(black_box(&user), black_box(&lease)));
+        b.iter(|| codec::encode_lease(black_box(&user), black_box(&lease)));
     });
     criterion.bench_function("item of a lease, decoded", |b| {
-        b.iter(|| items::decode_lease(black_box(&item)).expect("a lease"));
+        b.iter(|| codec::decode_lease(black_box(&item)).expect("a lease"));
     });
     criterion.bench_function("item of a lease, decoded as renewed", |b| {
-        b.iter(|| items::decode_renewed(black_box(&item), NOW.plus_s(90), 1_790_003_690).expect("a lease"));
+        b.iter(|| codec::decode_renewed(black_box(&item), NOW.plus_s(90), 1_790_003_690).expect("a lease"));
     });
 }
 
@@ -129,7 +132,7 @@ fn tokens(criterion: &mut Criterion, runtime: &Runtime) {
             limit_claim: "max_streams".to_owned(),
             admin_scope: "streams:admin".to_owned(),
         };
-        let tokens = runtime.block_on(Tokens::open(settings, Arc::new(SystemClock))).expect("keys");
+        let tokens = runtime.block_on(TokenVerifier::open(settings, Arc::new(SystemClock))).expect("keys");
         criterion.bench_function(&format!("token check, {algorithm}"), |b| {
             b.iter(|| runtime.block_on(tokens.check(black_box(&token))).expect("a good token"));
         });
@@ -141,7 +144,7 @@ fn app() -> Arc<App> {
     let (clock, metrics) = (Arc::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
     let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(7));
     let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
-    http::app(Parts {
+    http::app(AppDeps {
         limiter: Arc::new(limiter),
         readiness: Arc::new(Readiness::default()),
         metrics,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::lease::Timestamp;
+use crate::domain::lease::Timestamp;
 
 pub trait Clock: Send + Sync {
     /// By the calendar; may jump either way when somebody sets it.

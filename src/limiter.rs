@@ -1,5 +1,5 @@
 //! The verbs of the product. Reads the clock once per attempt, draws ids, retries contention within bounds, and logs
-//! and counts what came out. Decides nothing: [`crate::admission`] does.
+//! and counts what came out. Decides nothing: [`crate::domain::admission`] does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tracing::info;
 
-use crate::admission::{AtLimit, Start, StartRequest};
 use crate::clock::Clock;
-use crate::lease::{Fingerprint, LeaseTerms, StreamLimit, Timestamp};
-use crate::metrics::Metrics;
-use crate::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, StreamId, UserName};
+use crate::domain::admission::{AtLimit, StartOutcome, StartRequest};
+use crate::domain::lease::{Fingerprint, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, StreamId, UserName};
 use crate::store::{
-    Heartbeat, LeaseStore, Refusal, Result, Room, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
+use crate::telemetry::metrics::Metrics;
 
 /// How often a verb is tried when others keep changing the same user's streams.
 const MAX_ATTEMPTS: u32 = 5;
@@ -63,18 +63,18 @@ pub struct StartOptions {
     pub token_limit: Option<StreamLimit>,
 }
 
-/// An answer, and the instant at which it was decided.
+/// A value and the instant at which it was read or decided.
 #[derive(Clone, Debug)]
-pub struct At<T> {
+pub struct Timestamped<T> {
     pub now: Timestamp,
-    pub answer: T,
+    pub value: T,
 }
 
 /// The live streams of a user against the limit in force.
 #[derive(Clone, Debug)]
 pub struct Usage {
     pub limit: StreamLimit,
-    pub streams: Vec<crate::lease::Lease>,
+    pub streams: Vec<crate::domain::lease::Lease>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,21 +111,21 @@ impl Limiter {
 
     /// Asks for a slot. With an idempotency key or a device id it can be repeated without taking a second slot;
     /// without either, a repetition is another stream, and one whose answer was lost runs out by itself.
-    pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<At<Start>> {
+    pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<Timestamped<StartOutcome>> {
         let request = self.request(user, options);
         let started = self
-            .retrying(|attempt, now| {
-                let room = if attempt == 1 { Room::Expected } else { Room::Uncertain };
-                self.store.start(user, &request, room, now)
+            .retry_on_contention(|attempt, now| {
+                let hint = if attempt == 1 { StartHint::Optimistic } else { StartHint::ReadFirst };
+                self.store.start(user, &request, hint, now)
             })
             .await;
-        self.metrics.started(started.as_ref().map(|at| &at.answer));
-        match started.as_ref().map(|at| &at.answer) {
-            Ok(Start::Started(started)) if started.evicted > 0 => {
+        self.metrics.started(started.as_ref().map(|at| &at.value));
+        match started.as_ref().map(|at| &at.value) {
+            Ok(StartOutcome::Started(started)) if started.evicted > 0 => {
                 let ended: Vec<String> = started.ended.iter().map(StreamId::to_string).collect();
                 info!(stream_id = %request.stream_id, ended = ended.join(" "), "streams evicted by a start");
             }
-            Ok(Start::Denied(denial)) => {
+            Ok(StartOutcome::Denied(denial)) => {
                 info!(limit = %denial.limit, count = denial.streams.len(), "start denied: limit reached");
             }
             _ => {}
@@ -134,48 +134,49 @@ impl Limiter {
     }
 
     /// Renews a lease.
-    pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<At<StreamState>> {
+    pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
         let terms = self.policy.terms;
-        let beat = self.retrying(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
-        self.metrics.heartbeat(beat.as_ref().map(|at| &at.answer.state));
-        let At { now, answer: Heartbeat { state, previous_expiry } } = beat?;
+        let beat = self.retry_on_contention(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
+        self.metrics.heartbeat(beat.as_ref().map(|at| &at.value.state));
+        let Timestamped { now, value: Heartbeat { state, previous_expiry } } = beat?;
         if let Some(previous) = previous_expiry {
             self.metrics.heartbeat_lateness(terms.share_passed(previous, now));
         }
-        Ok(At { now, answer: state })
+        Ok(Timestamped { now, value: state })
     }
 
     /// Frees a slot; one that is free already stays free.
-    pub async fn stop(&self, user: &UserName, stream_id: StreamId, by: StoppedBy) -> Result<At<Stop>> {
+    pub async fn stop(&self, user: &UserName, stream_id: StreamId, by: StoppedBy) -> Result<Timestamped<Stop>> {
         let terms = self.policy.terms;
-        let stop = self.retrying(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
-        self.metrics.stopped(by, stop.as_ref().map(|at| &at.answer));
-        if let (StoppedBy::Evictor, Ok(At { answer: Stop::Freed, .. })) = (by, &stop) {
+        let stop = self.retry_on_contention(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
+        self.metrics.stopped(by, stop.as_ref().map(|at| &at.value));
+        if let (StoppedBy::Evictor, Ok(Timestamped { value: Stop::Freed, .. })) = (by, &stop) {
             info!(%stream_id, "stream evicted");
         }
         stop
     }
 
-    pub async fn stream(&self, user: &UserName, stream_id: StreamId) -> Result<At<StreamState>> {
-        self.retrying(|_, now| self.store.stream(user, stream_id, now)).await
+    pub async fn stream(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
+        self.retry_on_contention(|_, now| self.store.stream(user, stream_id, now)).await
     }
 
     /// Count and list: the live streams, oldest first.
-    pub async fn streams(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<At<Usage>> {
-        let At { now, answer } = self.retrying(|_, now| self.store.streams(user, now)).await?;
+    pub async fn streams(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<Timestamped<Usage>> {
+        let Timestamped { now, value: answer } =
+            self.retry_on_contention(|_, now| self.store.streams(user, now)).await?;
         let UserStreams { own_limit, live: streams } = answer;
         let limit = self.limit_in_force(token_limit, own_limit).limit;
-        Ok(At { now, answer: Usage { limit, streams } })
+        Ok(Timestamped { now, value: Usage { limit, streams } })
     }
 
     pub async fn limit(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<UserLimit> {
-        let own = self.retrying(|_, _| self.store.limit(user)).await?.answer;
+        let own = self.retry_on_contention(|_, _| self.store.limit(user)).await?.value;
         Ok(self.limit_in_force(token_limit, own))
     }
 
     /// Gives the user a limit of their own, or with `None` takes it away.
     pub async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
-        self.retrying(|_, _| self.store.set_limit(user, limit)).await?;
+        self.retry_on_contention(|_, _| self.store.set_limit(user, limit)).await?;
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Limiter {
 
     /// Each attempt has one `now`. By hand, because only contention is worth another try: the SDK has retried
     /// everything else, and it retries neither a conflict nor a cancelled transaction.
-    async fn retrying<T, F>(&self, attempt: impl Fn(u32, Timestamp) -> F) -> Result<At<T>>
+    async fn retry_on_contention<T, F>(&self, attempt: impl Fn(u32, Timestamp) -> F) -> Result<Timestamped<T>>
     where
         F: Future<Output = Result<T>>,
     {
@@ -221,7 +222,7 @@ impl Limiter {
         loop {
             let now = self.clock.now();
             match attempt(tries, now).await {
-                Ok(answer) => return Ok(At { now, answer }),
+                Ok(answer) => return Ok(Timestamped { now, value: answer }),
                 Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }) if tries < MAX_ATTEMPTS => {
                     self.metrics.contention.inc();
                     tokio::time::sleep(self.jitter(tries)).await;

@@ -1,6 +1,6 @@
 //! The command line: reads the settings, and runs one command with the real clock, store and servers.
 
-mod serve;
+mod commands;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use stream_manager::config::{Config, StoreKind};
-use stream_manager::plan::demand::{Demand, Terms};
-use stream_manager::plan::prices::Prices;
-use stream_manager::plan::{self, report};
+use stream_manager::planning::demand::{Demand, Terms};
+use stream_manager::planning::prices::Prices;
+use stream_manager::planning::{self, report};
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::{http, migrate, telemetry};
 use tokio::runtime::{Builder, Runtime};
@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn run_command(arguments: &Arguments) -> Result<()> {
     if let Some(Command::Openapi) = arguments.command {
-        return print(&format!("{}\n", http::openapi_document()));
+        return print(&format!("{}\n", http::api::openapi::openapi_document()));
     }
     if let Some(Command::Plan(plan)) = &arguments.command {
         return print(&run_plan(arguments.config.as_deref(), plan)?);
@@ -112,7 +112,7 @@ fn run_command(arguments: &Arguments) -> Result<()> {
         None | Some(Command::Serve) => {
             let variable = |name: &str| std::env::var(name).ok();
             let traces = telemetry::start(&config.log, variable).map_err(anyhow::Error::msg)?;
-            let served = run_to_end(&config, serve::serve(&config));
+            let served = run_to_end(&config, commands::serve::serve(&config));
             if let Some(traces) = traces {
                 traces.end();
             }
@@ -216,7 +216,7 @@ fn run_plan(file: Option<&Path>, arguments: &PlanArguments) -> Result<String> {
         heartbeats_per_minute: config.rate.heartbeats_per_minute,
     };
     let prices = Prices::load(arguments.prices.as_deref())?;
-    let plan = plan::plan(&arguments.demand, terms, &prices);
+    let plan = planning::plan(&arguments.demand, terms, &prices);
     Ok(if arguments.json { report::json(&plan) } else { report::text(&plan) })
 }
 

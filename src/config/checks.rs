@@ -7,8 +7,8 @@ use hyper::Uri;
 use secrecy::ExposeSecret;
 
 use super::{Auth, AuthMode, Config, ConfigError, Cors};
+use crate::domain::lease::StreamLimit;
 use crate::http::auth::ALGORITHMS;
-use crate::lease::StreamLimit;
 
 /// An HMAC key is as long as its hash at least (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;

@@ -83,12 +83,12 @@ pub enum StoreKind {
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Embedded {
     pub path: PathBuf,
-    pub sync: Sync,
+    pub sync: SyncMode,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Sync {
+pub enum SyncMode {
     Normal,
     Full,
 }

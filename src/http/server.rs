@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::app::App;
-use super::one_piece::OnePiece;
-use crate::metrics::Metrics;
+use crate::http::pipeline::app::App;
+use crate::http::pipeline::coalesce::CoalescingWriter;
+use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
@@ -35,7 +35,7 @@ pub struct ServerSettings {
 }
 
 /// How long the last answers may take to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` is cancelled, then lets the requests in flight finish. Returns whether all did in time.
 pub async fn serve(
@@ -46,7 +46,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> bool {
     let connections = Arc::new(Semaphore::new(settings.max_connections));
-    let (graceful, open, hang_up) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+    let (graceful, open, force_close) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
     metrics.connections_limit.set(i64::try_from(settings.max_connections).unwrap_or(i64::MAX));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -73,11 +73,11 @@ pub async fn serve(
         // hyper waits for ever for a client that does not read.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(OnePiece::new(stream)), service));
-        let (counted, hang_up) = (Counted::new(Arc::clone(&metrics)), hang_up.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(CoalescingWriter::new(stream)), service));
+        let (counted, force_close) = (Counted::new(Arc::clone(&metrics)), force_close.clone());
         open.spawn(async move {
             let _counted = counted;
-            match hang_up.run_until_cancelled_owned(connection).await {
+            match force_close.run_until_cancelled_owned(connection).await {
                 Some(Err(error)) => debug!(%error, "connection broke off"),
                 Some(Ok(())) => {}
                 None => debug!("connection given up at the end"),
@@ -92,8 +92,8 @@ pub async fn serve(
     tokio::spawn(graceful.shutdown());
     let answered = tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok();
     // Whoever is still connected after this has sent half a head, or does not read: there is nothing to wait for.
-    _ = tokio::time::timeout(LAST_WORDS, open.wait()).await;
-    hang_up.cancel();
+    _ = tokio::time::timeout(FLUSH_GRACE, open.wait()).await;
+    force_close.cancel();
     open.wait().await;
     // The head of one more request may have come whole in between.
     answered && tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok()

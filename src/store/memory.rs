@@ -7,10 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Heartbeat, LeaseStore, Result, Room, Stop, StoppedBy, StreamState, UserStreams};
-use crate::admission::{Commit, Decision, Guard, Snapshot, Start, StartRequest, decide, forgotten_by_eviction};
-use crate::lease::{EndReason, Ending, Lease, LeaseTerms, StreamLimit, Timestamp};
-use crate::names::{StreamId, UserName};
+use super::{Heartbeat, LeaseStore, Result, StartHint, Stop, StoppedBy, StreamState, UserStreams};
+use crate::domain::admission::{
+    Commit, Decision, Guard, Snapshot, StartOutcome, StartRequest, decide, pruned_by_eviction,
+};
+use crate::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use crate::domain::names::{StreamId, UserName};
 
 /// Many small shards, so that a sweep holds up few users for a short time.
 const SHARDS: usize = 1024;
@@ -82,20 +84,26 @@ impl Default for MemoryStore {
 
 #[async_trait]
 impl LeaseStore for MemoryStore {
-    async fn start(&self, user: &UserName, request: &StartRequest, _: Room, now: Timestamp) -> Result<Start> {
+    async fn start(
+        &self,
+        user: &UserName,
+        request: &StartRequest,
+        _: StartHint,
+        now: Timestamp,
+    ) -> Result<StartOutcome> {
         let mut users = self.shard(user);
         let decision = match users.get(user) {
             Some(user) => user.shown(|snapshot| decide(snapshot, request, now)),
             None => User::default().shown(|snapshot| decide(snapshot, request, now)),
         };
         Ok(match decision {
-            Decision::Answer(start) => start,
+            Decision::NoWrite(start) => start,
             Decision::Admit(commit) => {
                 match users.get_mut(user) {
                     Some(user) => user.apply(&commit),
                     None => users.entry(user.clone()).or_default().apply(&commit),
                 }
-                Start::Started(commit.into_started())
+                StartOutcome::Started(commit.into_started())
             }
         })
     }
@@ -131,16 +139,16 @@ impl LeaseStore for MemoryStore {
     ) -> Result<Stop> {
         let mut users = self.shard(user);
         let Some(user) = users.get_mut(user) else { return Ok(Stop::AlreadyGone) };
-        let member = |lease: &Lease| lease.stream_id == stream_id && lease.ending.is_none();
+        let member = |lease: &Lease| lease.stream_id == stream_id && lease.termination.is_none();
         let Some(index) = user.leases.iter().position(member) else { return Ok(Stop::AlreadyGone) };
         match by {
             StoppedBy::Player => _ = user.leases.remove(index),
             StoppedBy::Evictor => {
                 let lease = &mut user.leases[index];
-                lease.ending = Some(Box::new(Ending { reason: EndReason::Evicted, ended_by: None }));
+                lease.termination = Some(Box::new(Termination { reason: EndReason::Evicted, ended_by: None }));
                 lease.ttl_s = terms.ttl_s(now);
-                let forgotten = user.shown(|snapshot| forgotten_by_eviction(snapshot, stream_id));
-                user.leases.retain(|lease| !forgotten.contains(&lease.stream_id));
+                let pruned = user.shown(|snapshot| pruned_by_eviction(snapshot, stream_id));
+                user.leases.retain(|lease| !pruned.contains(&lease.stream_id));
             }
         }
         user.bump_revision();
@@ -180,7 +188,7 @@ impl LeaseStore for MemoryStore {
 
 impl User {
     fn shown<T>(&self, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let held = self.leases.iter().filter(|lease| lease.ending.is_none());
+        let held = self.leases.iter().filter(|lease| lease.termination.is_none());
         let members: Vec<StreamId> = held.map(|lease| lease.stream_id).collect();
         let guard = Guard { revision: self.revision, own_limit: self.own_limit };
         look(&Snapshot { guard, members: &members, leases: &self.leases })
@@ -189,11 +197,11 @@ impl User {
     /// The guard and the conditions hold: the lock was not given back since the decision.
     fn apply(&mut self, commit: &Commit) {
         let own = commit.lease.stream_id;
-        let goes = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.forgotten.contains(id);
+        let goes = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.pruned.contains(id);
         self.leases.retain(|lease| !goes(&lease.stream_id));
         for ended in &commit.ended {
             if let Some(lease) = self.lease_mut(ended.stream_id) {
-                lease.ending = Some(Box::new(ended.ending.clone()));
+                lease.termination = Some(Box::new(ended.termination.clone()));
                 lease.ttl_s = ended.ttl_s;
             }
         }
@@ -220,7 +228,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::AtLimit;
+    use crate::domain::admission::AtLimit;
 
     const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 10 };
 
@@ -247,7 +255,7 @@ mod tests {
         let users: Vec<UserName> = (0..50).map(|n| UserName::parse(&format!("user-{n}")).unwrap()).collect();
         for user in &users {
             for n in 0..20 {
-                store.start(user, &request(n), Room::Expected, now).await.unwrap();
+                store.start(user, &request(n), StartHint::Optimistic, now).await.unwrap();
             }
         }
         store.set_limit(&users[0], StreamLimit::new(5)).await.unwrap();

@@ -12,15 +12,17 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use stream_manager::admission::AtLimit;
 use stream_manager::clock::SystemClock;
-use stream_manager::http::cors::Origins;
-use stream_manager::http::rate::Rates;
+use stream_manager::domain::admission::AtLimit;
+use stream_manager::http::api::health::Readiness;
+use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::pipeline::app::Bounds;
+use stream_manager::http::pipeline::cors::Origins;
 use stream_manager::http::server::{self, ServerSettings};
-use stream_manager::http::{self, Bounds, Parts, Readiness};
+use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
-use stream_manager::metrics::Metrics;
 use stream_manager::store::memory::MemoryStore;
+use stream_manager::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +35,9 @@ pub async fn honest(at_limit: AtLimit) -> String {
     let policy = Policy { at_limit, ..Policy::default() };
     let limiter = Limiter::new(store, clock, random, Arc::clone(&metrics), policy);
     let request_timeout = Duration::from_secs(10);
-    let app = http::app(Parts {
+    let app = http::app(AppDeps {
         limiter: Arc::new(limiter),
-        readiness: Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_difference))),
+        readiness: Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew))),
         metrics: Arc::clone(&metrics),
         tokens: None,
         rates: Rates::unbounded(),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::json::Object;
 use super::{Identity, TokenError};
-use crate::lease::StreamLimit;
+use crate::domain::lease::StreamLimit;
 
 pub struct Rules {
     pub issuer: String,

@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::config::{
 use thiserror::Error;
 
 use super::errors::with_causes;
-use super::observed::Observer;
+use super::metrics_interceptor::MetricsInterceptor;
 use super::user_agent::SameUserAgent;
 
 /// Where the SDK's own spans come from, one for each of its operations.
@@ -82,7 +82,7 @@ fn built(mut config: Builder) -> Client {
 }
 
 /// The same client, and `observer` sees every request of it.
-pub fn observed(client: &Client, observer: Observer) -> Client {
+pub fn observed(client: &Client, observer: MetricsInterceptor) -> Client {
     let mut config = client.config().to_builder();
     // As an interceptor that could be disabled, it would be asked before each of its hooks whether it is.
     config.push_interceptor(SharedInterceptor::permanent(observer));

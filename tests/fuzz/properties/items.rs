@@ -4,10 +4,10 @@
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
-use stream_manager::lease::StreamLimit;
-use stream_manager::names::{Label, UserName};
+use stream_manager::domain::lease::StreamLimit;
+use stream_manager::domain::names::{Label, UserName};
 use stream_manager::store::StoreError;
-use stream_manager::store::dynamodb::items::{self, Item};
+use stream_manager::store::dynamodb::codec::{self, Item};
 
 /// The input is an item, or a list of them, in DynamoDB's JSON.
 pub fn check(input: &[u8]) {
@@ -20,7 +20,7 @@ pub fn check(input: &[u8]) {
     let mut leases = 0;
     for item in &items {
         let (lease, counter) = (lease(item, input), counter(item, input));
-        all_well &= match item.get(items::RECORD) {
+        all_well &= match item.get(codec::RECORD) {
             Some(AttributeValue::S(record)) if record == "counter" => counter,
             Some(AttributeValue::S(record)) if record.starts_with("stream#") => {
                 leases += usize::from(lease);
@@ -31,7 +31,7 @@ pub fn check(input: &[u8]) {
             _ => false,
         };
     }
-    match items::decode_partition(&items) {
+    match codec::decode_partition(&items) {
         Ok(partition) => {
             assert!(all_well, "a partition is as good as its items");
             assert_eq!(partition.leases.len(), leases);
@@ -44,7 +44,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn lease(item: &Item, input: &[u8]) -> bool {
-    let lease = match items::decode_lease(item) {
+    let lease = match codec::decode_lease(item) {
         Ok(lease) => lease,
         Err(error) => {
             assert!(names(&error, item, input), "{error}");
@@ -56,20 +56,20 @@ fn lease(item: &Item, input: &[u8]) -> bool {
     assert!(within(lease.device_name.as_ref().map(Label::as_str), 256), "{lease:?}");
     assert!(within(lease.content_id.as_ref().map(Label::as_str), 256), "{lease:?}");
     let user = UserName::parse("ann").expect("a name");
-    let encoded = items::encode_lease(&user, &lease);
-    assert_eq!(items::decode_lease(&encoded).expect("what this service writes"), lease);
+    let encoded = codec::encode_lease(&user, &lease);
+    assert_eq!(codec::decode_lease(&encoded).expect("what this service writes"), lease);
     for (name, value) in encoded {
         if let (AttributeValue::S(written), Some(AttributeValue::S(read))) = (&value, item.get(&name))
-            && name != items::USER_NAME
+            && name != codec::USER_NAME
         {
-            assert!(written.eq_ignore_ascii_case(read) || name == items::FINGERPRINT, "{name}: {read:?} {written:?}");
+            assert!(written.eq_ignore_ascii_case(read) || name == codec::FINGERPRINT, "{name}: {read:?} {written:?}");
         }
     }
     true
 }
 
 fn counter(item: &Item, input: &[u8]) -> bool {
-    let counter = match items::decode_counter(item) {
+    let counter = match codec::decode_counter(item) {
         Ok(counter) => counter,
         Err(error) => {
             assert!(names(&error, item, input), "{error}");
@@ -79,15 +79,15 @@ fn counter(item: &Item, input: &[u8]) -> bool {
     assert!(counter.stream_limit.is_none_or(|limit| (1..=StreamLimit::MAX).contains(&limit.get())));
     let mut encoded = Item::new();
     if !counter.streams.is_empty() {
-        encoded.insert(items::STREAMS.to_owned(), items::ids(&counter.streams));
+        encoded.insert(codec::STREAMS.to_owned(), codec::ids(&counter.streams));
     }
     if let Some(revision) = counter.revision {
-        encoded.insert(items::REVISION.to_owned(), items::number(revision));
+        encoded.insert(codec::REVISION.to_owned(), codec::number(revision));
     }
     if let Some(limit) = counter.stream_limit {
-        encoded.insert(items::STREAM_LIMIT.to_owned(), items::number(limit));
+        encoded.insert(codec::STREAM_LIMIT.to_owned(), codec::number(limit));
     }
-    assert_eq!(items::decode_counter(&encoded).expect("what this service writes"), counter);
+    assert_eq!(codec::decode_counter(&encoded).expect("what this service writes"), counter);
     true
 }
 
@@ -101,7 +101,7 @@ fn names(error: &StoreError, item: &Item, input: &[u8]) -> bool {
     };
     let line = error.to_string();
     !line.contains('\n')
-        && *key == format!("{}/{}", part(items::USER_NAME), part(items::RECORD))
+        && *key == format!("{}/{}", part(codec::USER_NAME), part(codec::RECORD))
         && problem.split_once(": ").is_some_and(|(attribute, why)| !attribute.is_empty() && !why.is_empty())
 }
 

@@ -1,5 +1,5 @@
 //! What must hold of each parser of outside input, whatever the bytes: a file a parser, each with one `check` that panics
-//! when it does not. `tests/it/corpus.rs` replays the corpus, `scripts/fuzz` searches.
+//! when it does not. `tests/integration/corpus.rs` replays the corpus, `scripts/fuzz` searches.
 
 #![allow(clippy::expect_used, reason = "a property fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tokens are checked by the host's clock")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use stream_manager::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
+use stream_manager::domain::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
 use unicode_normalization::UnicodeNormalization;
 
 /// The input is one name, and split at its first line break a user and a key.

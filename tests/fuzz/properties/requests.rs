@@ -4,7 +4,7 @@
 use percent_encoding::percent_decode_str;
 use poem::http::{Method, Uri};
 use serde_json::Value;
-use stream_manager::names::UserName;
+use stream_manager::domain::names::UserName;
 
 use super::service::{self, Answer, Headers};
 

@@ -11,13 +11,15 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
-use stream_manager::http::cors::Origins;
-use stream_manager::http::rate::Rates;
-use stream_manager::http::{self, App, Bounds, Parts, Readiness};
-use stream_manager::lease::Timestamp;
+use stream_manager::domain::lease::Timestamp;
+use stream_manager::http::api::health::Readiness;
+use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::pipeline::app::{App, Bounds};
+use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
-use stream_manager::metrics::Metrics;
 use stream_manager::store::memory::MemoryStore;
+use stream_manager::telemetry::metrics::Metrics;
 use tokio::runtime::{Builder, Runtime};
 
 pub const MAX_BODY_BYTES: usize = 16384;
@@ -88,7 +90,7 @@ impl Service {
         readiness.store_seen();
         Self {
             runtime: Builder::new_current_thread().enable_time().build().expect("a runtime"),
-            app: http::app(Parts {
+            app: http::app(AppDeps {
                 limiter: Arc::new(limiter),
                 readiness,
                 metrics,
@@ -98,7 +100,7 @@ impl Service {
                 demo: true,
                 bounds,
             }),
-            document: serde_json::from_str(&http::openapi_document()).expect("a document"),
+            document: serde_json::from_str(&http::api::openapi::openapi_document()).expect("a document"),
             asked: 0,
         }
     }

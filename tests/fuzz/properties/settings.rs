@@ -8,7 +8,7 @@ use std::path::Path;
 
 use secrecy::ExposeSecret;
 use stream_manager::config::{Config, ConfigError};
-use stream_manager::lease::StreamLimit;
+use stream_manager::domain::lease::StreamLimit;
 use tempfile::NamedTempFile;
 
 thread_local! {

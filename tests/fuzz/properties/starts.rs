@@ -6,7 +6,7 @@ use std::fmt;
 use poem::http::{Method, Uri};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use stream_manager::names::{IdempotencyKey, Label, StreamId};
+use stream_manager::domain::names::{IdempotencyKey, Label, StreamId};
 
 use super::service::{self, Headers, MAX_BODY_BYTES, Service};
 

@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use stream_manager::clock::ManualClock;
-use stream_manager::http::auth::{Identity, KeySource, TokenSettings, Tokens};
+use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::auth::{Identity, KeySource, TokenSettings};
 use tokio::runtime::{Builder, Runtime};
 
 const SECRET: &str = "known to the one who signs, and to nobody else";
@@ -16,7 +17,7 @@ const ISSUER: &str = "iss";
 const AUDIENCES: [&str; 2] = ["aud", "other"];
 
 thread_local! {
-    static CHECKER: (Runtime, Tokens) = checker();
+    static CHECKER: (Runtime, TokenVerifier) = checker();
 }
 
 /// The input is a token, and split at its first line break a header and claims, which are then signed.
@@ -41,7 +42,7 @@ pub fn check(input: &[u8]) {
     });
 }
 
-fn checker() -> (Runtime, Tokens) {
+fn checker() -> (Runtime, TokenVerifier) {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     let settings = TokenSettings {
         keys: KeySource::Secret(SECRET.into()),
@@ -52,7 +53,7 @@ fn checker() -> (Runtime, Tokens) {
         limit_claim: "max".to_owned(),
         admin_scope: "admin".to_owned(),
     };
-    let tokens = runtime.block_on(Tokens::open(settings, std::sync::Arc::new(ManualClock::default())));
+    let tokens = runtime.block_on(TokenVerifier::open(settings, std::sync::Arc::new(ManualClock::default())));
     (runtime, tokens.expect("a secret needs no fetching"))
 }
 
@@ -92,7 +93,7 @@ fn said(claims: &str) -> Result<Option<Identity>, Unclear> {
         None => None,
         Some(limit) => match (1..=50).find(|number| is_number(limit, *number)) {
             None => return Ok(None),
-            limit => limit.and_then(stream_manager::lease::StreamLimit::new),
+            limit => limit.and_then(stream_manager::domain::lease::StreamLimit::new),
         },
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 #[allow(dead_code, reason = "who asks uses the rest of it")]
-#[path = "../../../../tests/instructions/answers.rs"]
+#[path = "../../../../tests/instruction_counts/answers.rs"]
 mod answers;
 
 #[tokio::main(flavor = "current_thread")]

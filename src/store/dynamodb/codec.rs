@@ -1,0 +1,253 @@
+//! The table's items: every attribute name, and the only code that writes or reads them. Only this file says that a
+//! stored item is corrupt.
+
+use std::collections::{BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, StreamLimit, Termination, Timestamp};
+use crate::domain::names::{Label, StreamId, UserName};
+use crate::store::StoreError;
+
+pub const USER_NAME: &str = "userName";
+pub const RECORD: &str = "record";
+/// The attribute that DynamoDB's TTL reads: epoch seconds, on leases only. A counter never expires.
+pub const TTL: &str = "ttl";
+pub const STREAMS: &str = "streams";
+pub const REVISION: &str = "revision";
+pub const STREAM_LIMIT: &str = "streamLimit";
+pub const STARTED_AT: &str = "startedAt";
+pub const EXPIRES_AT: &str = "expiresAt";
+pub const DEVICE_ID: &str = "deviceId";
+pub const DEVICE_NAME: &str = "deviceName";
+pub const CONTENT_ID: &str = "contentId";
+pub const FINGERPRINT: &str = "fingerprint";
+pub const END_REASON: &str = "endReason";
+pub const ENDED_BY: &str = "endedBy";
+const STREAM_ID: &str = "streamId";
+
+const COUNTER: &str = "counter";
+const STREAM_PREFIX: &str = "stream#";
+
+pub type Item = HashMap<String, AttributeValue>;
+
+/// The item that counts a user's streams by naming them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    pub streams: BTreeSet<StreamId>,
+    pub revision: Option<u64>,
+    pub stream_limit: Option<StreamLimit>,
+}
+
+/// All that one query of a user's partition shows.
+#[derive(Clone, Debug, Default)]
+pub struct Partition {
+    pub counter: Counter,
+    pub leases: Vec<Lease>,
+}
+
+pub fn counter_key(user: &UserName) -> Item {
+    key(user, COUNTER.to_owned())
+}
+
+pub fn lease_key(user: &UserName, stream_id: StreamId) -> Item {
+    key(user, format!("{STREAM_PREFIX}{stream_id}"))
+}
+
+fn key(user: &UserName, record: String) -> Item {
+    Item::from([(USER_NAME.to_owned(), text(user.as_str())), (RECORD.to_owned(), text(record))])
+}
+
+pub fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+pub fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub fn instant(value: Timestamp) -> AttributeValue {
+    number(value.epoch_ms())
+}
+
+/// A string set; DynamoDB knows no empty ones.
+pub fn ids<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> AttributeValue {
+    AttributeValue::Ss(ids.into_iter().map(StreamId::to_string).collect())
+}
+
+pub fn end_reason(reason: EndReason) -> AttributeValue {
+    text(match reason {
+        EndReason::Evicted => "evicted",
+        EndReason::Replaced => "replaced",
+    })
+}
+
+pub fn ended_by(by: &EndedBy) -> AttributeValue {
+    let mut map = Item::from([(STREAM_ID.to_owned(), text(by.stream_id.to_string()))]);
+    if let Some(name) = &by.device_name {
+        map.insert(DEVICE_NAME.to_owned(), text(name.as_str()));
+    }
+    AttributeValue::M(map)
+}
+
+pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
+    let mut item = lease_key(user, lease.stream_id);
+    let mut put = |name: &str, value| item.insert(name.to_owned(), value);
+    put(STARTED_AT, instant(lease.started_at));
+    put(EXPIRES_AT, instant(lease.expires_at));
+    put(TTL, number(lease.ttl_s));
+    if let Some(device_id) = &lease.device_id {
+        put(DEVICE_ID, text(device_id.as_str()));
+    }
+    if let Some(device_name) = &lease.device_name {
+        put(DEVICE_NAME, text(device_name.as_str()));
+    }
+    if let Some(content_id) = &lease.content_id {
+        put(CONTENT_ID, text(content_id.as_str()));
+    }
+    if let Some(Fingerprint(fingerprint)) = lease.fingerprint {
+        put(FINGERPRINT, text(fingerprint.to_string()));
+    }
+    if let Some(termination) = &lease.termination {
+        put(END_REASON, end_reason(termination.reason));
+        if let Some(by) = &termination.ended_by {
+            put(ENDED_BY, ended_by(by));
+        }
+    }
+    item
+}
+
+/// Sorts the items of one user's partition. Attributes and records that a newer version may have added are skipped.
+pub fn decode_partition(items: &[Item]) -> Result<Partition, StoreError> {
+    let mut partition = Partition::default();
+    for item in items {
+        let record = Reader::new(item).text(RECORD)?;
+        if record == COUNTER {
+            partition.counter = decode_counter(item)?;
+        } else if record.starts_with(STREAM_PREFIX) {
+            partition.leases.push(decode_lease(item)?);
+        }
+    }
+    Ok(partition)
+}
+
+pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
+    let reader = Reader::new(item);
+    let streams = match item.get(STREAMS) {
+        None => BTreeSet::new(),
+        Some(AttributeValue::Ss(ids)) => {
+            let ids = ids.iter().map(|id| StreamId::parse(id));
+            ids.collect::<Result<_, _>>().map_err(|_| reader.corrupt(STREAMS, "not a set of stream ids"))?
+        }
+        Some(_) => return Err(reader.corrupt(STREAMS, "not a string set")),
+    };
+    let stream_limit = match reader.optional_number(STREAM_LIMIT)? {
+        None => None,
+        Some(limit) => Some(StreamLimit::new(limit).ok_or_else(|| reader.corrupt(STREAM_LIMIT, "not 1 to 50"))?),
+    };
+    Ok(Counter { streams, revision: reader.optional_number(REVISION)?, stream_limit })
+}
+
+pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
+    let reader = Reader::new(item);
+    lease(&reader, reader.instant(EXPIRES_AT)?, reader.number(TTL)?)
+}
+
+/// A lease as a heartbeat has left it, from the item before it, and when that would have run out.
+pub fn decode_renewed(old: &Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
+    let reader = Reader::new(old);
+    Ok((lease(&reader, expires_at, ttl_s)?, reader.instant(EXPIRES_AT)?))
+}
+
+fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease, StoreError> {
+    let record = reader.text(RECORD)?;
+    let stream_id = record.strip_prefix(STREAM_PREFIX).and_then(|id| StreamId::parse(id).ok());
+    let fingerprint = match reader.optional_text(FINGERPRINT)? {
+        None => None,
+        Some(text) => Some(Fingerprint(text.parse().map_err(|_| reader.corrupt(FINGERPRINT, "not a UUID"))?)),
+    };
+    Ok(Lease {
+        stream_id: stream_id.ok_or_else(|| reader.corrupt(RECORD, "not a stream's record"))?,
+        device_id: reader.label(DEVICE_ID)?,
+        device_name: reader.label(DEVICE_NAME)?,
+        content_id: reader.label(CONTENT_ID)?,
+        fingerprint,
+        started_at: reader.instant(STARTED_AT)?,
+        expires_at,
+        ttl_s,
+        termination: decode_ending(reader)?.map(Box::new),
+    })
+}
+
+fn decode_ending(reader: &Reader<'_>) -> Result<Option<Termination>, StoreError> {
+    let reason = match reader.optional_text(END_REASON)? {
+        None => return Ok(None),
+        Some("evicted") => EndReason::Evicted,
+        Some("replaced") => EndReason::Replaced,
+        Some(_) => return Err(reader.corrupt(END_REASON, "neither evicted nor replaced")),
+    };
+    let ended_by = match reader.item.get(ENDED_BY) {
+        None => None,
+        Some(AttributeValue::M(map)) => {
+            let by = Reader { item: map, key: reader.key };
+            let stream_id = StreamId::parse(by.text(STREAM_ID)?);
+            let stream_id = stream_id.map_err(|_| reader.corrupt(ENDED_BY, "streamId is not a UUID"))?;
+            Some(EndedBy { stream_id, device_name: by.label(DEVICE_NAME)? })
+        }
+        Some(_) => return Err(reader.corrupt(ENDED_BY, "not a map")),
+    };
+    Ok(Some(Termination { reason, ended_by }))
+}
+
+/// Reads typed attributes of one item, and names the stored item that holds it (`key`) when one is not as written.
+struct Reader<'a> {
+    item: &'a Item,
+    key: &'a Item,
+}
+
+impl<'a> Reader<'a> {
+    fn new(item: &'a Item) -> Self {
+        Self { item, key: item }
+    }
+
+    fn corrupt(&self, attribute: &str, problem: &str) -> StoreError {
+        let part = |name| self.key.get(name).and_then(|value| value.as_s().ok()).map_or("?", String::as_str);
+        let key = format!("{:?}/{:?}", part(USER_NAME), part(RECORD));
+        StoreError::Corrupt { key, problem: format!("{attribute}: {problem}") }
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<&'a str>, StoreError> {
+        match self.item.get(name) {
+            None => Ok(None),
+            Some(AttributeValue::S(text)) => Ok(Some(text)),
+            Some(_) => Err(self.corrupt(name, "not a string")),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, StoreError> {
+        self.optional_text(name)?.ok_or_else(|| self.corrupt(name, "missing"))
+    }
+
+    fn label<const MAX: usize>(&self, name: &str) -> Result<Option<Label<MAX>>, StoreError> {
+        let label = self.optional_text(name)?.map(Label::parse).transpose();
+        label.map_err(|error| self.corrupt(name, &error.to_string()))
+    }
+
+    fn optional_number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        match self.item.get(name) {
+            None => Ok(None),
+            Some(AttributeValue::N(digits)) => {
+                digits.parse().map(Some).map_err(|_| self.corrupt(name, "not a whole number in range"))
+            }
+            Some(_) => Err(self.corrupt(name, "not a number")),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<i64, StoreError> {
+        self.optional_number(name)?.ok_or_else(|| self.corrupt(name, "missing"))
+    }
+
+    fn instant(&self, name: &str) -> Result<Timestamp, StoreError> {
+        self.number(name).map(Timestamp::from_epoch_ms)
+    }
+}

@@ -1,0 +1,282 @@
+//! Clauses on starts: who is admitted, who makes room, and what a repetition finds.
+
+use std::collections::BTreeSet;
+
+use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest};
+use stream_manager::domain::lease::{EndReason, StreamLimit};
+use stream_manager::domain::names::{Label, StreamId};
+use stream_manager::store::{StartHint, Stop, StoppedBy, StreamState};
+
+use super::{User, evicting, keyed, live, over};
+use crate::support::{on_device, someone, start, stream, user};
+
+pub async fn a_start_is_granted_for_the_duration_and_keeps_what_it_was_told(user: User) {
+    let told = StartRequest { content_id: Label::parse("movie \"7\" é").ok(), ..on_device(1, "tv") };
+    let started = user.started(told.clone()).await;
+    assert_eq!(started.lease, told.lease(user.fixture.now()));
+    assert_eq!(started.lease.expires_at, user.fixture.now().plus_s(90));
+    assert_eq!((started.limit, started.ended), (StreamLimit::DEFAULT, vec![]));
+    assert_eq!(live(user.state(1).await), started.lease);
+}
+
+pub async fn a_start_at_the_limit_is_denied_with_the_live_streams_oldest_first(user: User) {
+    for n in [3, 1, 2] {
+        user.started(start(n)).await;
+        user.fixture.advance_s(1);
+    }
+    let oldest_first = [stream(3), stream(1), stream(2)];
+    assert_eq!(user.denied(start(4)).await, oldest_first);
+    assert_eq!(user.denied(on_device(5, "tv")).await, oldest_first);
+    assert_eq!(user.live().await, oldest_first);
+}
+
+pub async fn racing_starts_grant_exactly_the_limit(user: User) {
+    let starts = (0..24)
+        .map(|n| user.start_at(start(n), if n % 2 == 0 { StartHint::Optimistic } else { StartHint::ReadFirst }));
+    let outcomes = futures_util::future::join_all(starts).await;
+    let granted = outcomes.iter().filter(|start| matches!(start, StartOutcome::Started(_))).count();
+    let denied = outcomes.iter().filter(|start| matches!(start, StartOutcome::Denied(_))).count();
+    assert_eq!((granted, denied), (3, 21));
+    assert_eq!(user.live().await.len(), 3);
+}
+
+pub async fn racing_evictions_never_hold_more_than_the_limit(user: User) {
+    let user = &user;
+    let starts = (0..12).map(|n| async move {
+        let started = user.start(evicting(n)).await;
+        assert!(user.live().await.len() <= 3);
+        started
+    });
+    let outcomes = futures_util::future::join_all(starts).await;
+    assert!(outcomes.iter().all(|start| matches!(start, StartOutcome::Started(_))));
+    let ended: Vec<StreamId> = outcomes
+        .iter()
+        .flat_map(|start| if let StartOutcome::Started(started) = start { started.ended.clone() } else { vec![] })
+        .collect();
+    let distinct: BTreeSet<StreamId> = ended.iter().copied().collect();
+    assert_eq!((ended.len(), distinct.len()), (9, 9), "everyone but the last three was ended, once");
+    assert_eq!(user.live().await.len(), 3);
+}
+
+pub async fn a_repeated_start_answers_the_first_lease_and_takes_no_second_slot(user: User) {
+    let first = user.started(keyed(1, 1)).await;
+    for device in [2, 3] {
+        user.started(start(device)).await;
+    }
+    user.fixture.advance_s(5);
+    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_at(keyed(1, 1), room).await {
+            StartOutcome::Existing(again) => {
+                assert_eq!((again.lease, again.limit), (first.lease.clone(), first.limit))
+            }
+            other => panic!("not found again: {other:?}"),
+        }
+    }
+    assert_eq!(user.live().await.len(), 3);
+}
+
+pub async fn a_repeated_start_with_another_body_is_refused(user: User) {
+    user.started(keyed(1, 1)).await;
+    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        assert_eq!(user.start_at(keyed(1, 2), room).await, StartOutcome::KeyReused);
+        assert_eq!(user.start_at(start(1), room).await, StartOutcome::KeyReused);
+    }
+    assert_eq!(user.live().await, [stream(1)]);
+}
+
+pub async fn a_repeated_start_of_an_ended_stream_says_so(user: User) {
+    user.started(keyed(1, 1)).await;
+    user.stop(1, StoppedBy::Evictor).await;
+    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_at(keyed(1, 1), room).await {
+            StartOutcome::Ended(lease) => {
+                assert_eq!(lease.termination.map(|termination| termination.reason), Some(EndReason::Evicted))
+            }
+            other => panic!("not ended: {other:?}"),
+        }
+    }
+    assert_eq!(user.live().await, []);
+}
+
+pub async fn a_repeated_start_whose_lease_ran_out_is_admitted_anew(user: User) {
+    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        user.start_at(keyed(1, 1), room).await;
+        user.fixture.advance_s(90);
+        match user.start_at(keyed(1, 1), room).await {
+            StartOutcome::Started(again) => assert_eq!(again.lease.started_at, user.fixture.now()),
+            other => panic!("not started: {other:?}"),
+        }
+        assert_eq!(user.live().await, [stream(1)]);
+        user.fixture.advance_s(90);
+    }
+}
+
+pub async fn a_slot_is_free_at_the_expiry_and_not_a_millisecond_before(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+    }
+    user.fixture.clock.advance_ms(89_999);
+    assert_eq!(user.denied(start(4)).await.len(), 3);
+    assert_eq!(user.live().await.len(), 3);
+    user.fixture.clock.advance_ms(1);
+    assert_eq!(user.live().await, []);
+    let started = user.started(start(4)).await;
+    assert_eq!((started.reaped, started.ended), (3, vec![]));
+    assert_eq!(user.live().await, [stream(4)]);
+    assert_eq!(user.state(1).await, StreamState::NotFound, "a reaped lease is gone");
+}
+
+pub async fn a_restarted_device_takes_its_own_slot_again(user: User) {
+    for (n, device) in [(1, "tv"), (2, "phone"), (3, "tablet")] {
+        user.started(on_device(n, device)).await;
+        user.fixture.advance_s(1);
+    }
+    let restarted = user.started(on_device(4, "phone")).await;
+    assert_eq!(restarted.ended, [stream(2)]);
+    assert_eq!(user.live().await, [stream(1), stream(3), stream(4)]);
+    assert_eq!(user.denied(on_device(5, "console")).await.len(), 3);
+}
+
+pub async fn a_stream_that_was_replaced_learns_by_whom(user: User) {
+    user.started(on_device(1, "tv")).await;
+    user.started(on_device(2, "tv")).await;
+    let termination = over(user.beat(1).await).termination.expect("a mark");
+    let by = termination.ended_by.expect("a start");
+    assert_eq!(
+        (termination.reason, by.stream_id, by.device_name),
+        (EndReason::Replaced, stream(2), Label::parse("tv").ok())
+    );
+}
+
+pub async fn a_start_replaces_in_one_step_and_if_denied_replaces_nothing(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+        user.fixture.advance_s(1);
+    }
+    let replacing =
+        |n, replaced: &[u8]| StartRequest { replaces: replaced.iter().copied().map(stream).collect(), ..start(n) };
+    assert_eq!(user.started(replacing(4, &[1, 2, 99])).await.ended, [stream(1), stream(2)]);
+    assert_eq!(user.live().await, [stream(3), stream(4)]);
+    user.limit(Some(1)).await;
+    assert_eq!(user.denied(replacing(5, &[4])).await, [stream(3), stream(4)]);
+    assert_eq!(user.live().await, [stream(3), stream(4)]);
+}
+
+pub async fn evicting_the_oldest_makes_room_for_one(user: User) {
+    for n in 1..=3 {
+        assert_eq!(user.started(evicting(n)).await.ended, [], "there was room");
+        user.fixture.advance_s(1);
+    }
+    assert_eq!(user.started(evicting(4)).await.ended, [stream(1)]);
+    assert_eq!(user.live().await, [stream(2), stream(3), stream(4)]);
+    let termination = over(user.beat(1).await).termination.expect("a mark");
+    assert_eq!(
+        (termination.reason, termination.ended_by.map(|by| by.stream_id)),
+        (EndReason::Evicted, Some(stream(4)))
+    );
+}
+
+pub async fn a_repeated_start_says_again_whom_it_ended(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+        user.fixture.advance_s(1);
+    }
+    let request = StartRequest { at_limit: AtLimit::EvictOldest, ..keyed(4, 1) };
+    user.started(request.clone()).await;
+    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_at(request.clone(), room).await {
+            StartOutcome::Existing(again) => assert_eq!(again.ended, [stream(1)]),
+            other => panic!("not found again: {other:?}"),
+        }
+    }
+}
+
+pub async fn restarts_without_end_leave_no_more_than_the_latest_to_remember(user: User) {
+    for n in 0..60 {
+        user.started(on_device(n, "tv")).await;
+    }
+    assert_eq!(user.live().await, [stream(59)]);
+    assert!(matches!(user.state(58).await, StreamState::Inactive(_)));
+    assert_eq!(user.state(1).await, StreamState::NotFound);
+    let remembered = futures_util::future::join_all((0..59).map(|n| user.state(n))).await;
+    let remembered = remembered.iter().filter(|state| matches!(state, StreamState::Inactive(_))).count();
+    assert_eq!(remembered, stream_manager::domain::admission::MAX_ENDED_LEASES);
+}
+
+pub async fn a_users_own_limit_is_in_force_until_it_is_removed(user: User) {
+    let store = &user.fixture.store;
+    assert_eq!(store.limit(&user.name).await.expect("a limit"), None);
+    user.limit(Some(1)).await;
+    user.limit(Some(1)).await;
+    assert_eq!(store.limit(&user.name).await.expect("a limit"), StreamLimit::new(1));
+    assert_eq!(user.started(start(1)).await.limit.get(), 1);
+    assert_eq!(user.denied(start(2)).await, [stream(1)]);
+    user.limit(Some(4)).await;
+    for n in 2..=4 {
+        assert_eq!(user.started(start(n)).await.limit.get(), 4);
+    }
+    assert_eq!(user.denied(start(5)).await.len(), 4);
+    user.limit(None).await;
+    user.limit(None).await;
+    assert_eq!(store.limit(&user.name).await.expect("a limit"), None);
+    user.stop(4, StoppedBy::Player).await;
+    assert_eq!(user.denied(start(6)).await.len(), 3, "the default again");
+}
+
+pub async fn a_lowered_limit_ends_nobody_and_refuses_until_there_is_room(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+    }
+    user.limit(Some(2)).await;
+    assert_eq!(user.live().await.len(), 3);
+    live(user.beat(1).await);
+    assert_eq!(user.denied(start(4)).await.len(), 3);
+    user.stop(1, StoppedBy::Player).await;
+    assert_eq!(user.denied(start(4)).await.len(), 2);
+    user.stop(2, StoppedBy::Player).await;
+    user.started(start(4)).await;
+}
+
+pub async fn a_limit_that_a_token_says_goes_before_the_stored_one_and_the_default(user: User) {
+    let by_token = |n, limit| StartRequest { token_limit: StreamLimit::new(limit), ..start(n) };
+    let mut n = 0;
+    for stored in [None, Some(1), Some(5)] {
+        user.limit(stored).await;
+        for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+            for _ in 0..2 {
+                n += 1;
+                match user.start_at(by_token(n, 2), room).await {
+                    StartOutcome::Started(started) => assert_eq!(started.limit.get(), 2),
+                    other => panic!("not started: {other:?}"),
+                }
+            }
+            match user.start_at(by_token(99, 2), room).await {
+                StartOutcome::Denied(denial) => assert_eq!((denial.limit.get(), denial.streams.len()), (2, 2)),
+                other => panic!("not denied: {other:?}"),
+            }
+            n += 1;
+            let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..by_token(n, 1) };
+            assert_eq!(user.started(evicting).await.ended, [stream(n - 2), stream(n - 1)]);
+            assert_eq!(user.live().await, [stream(n)]);
+            user.stop(n, StoppedBy::Player).await;
+        }
+    }
+    let stored = user.fixture.store.limit(&user.name).await.expect("a limit");
+    assert_eq!(stored, StreamLimit::new(5), "and changes nothing that is stored");
+}
+
+pub async fn users_are_apart_however_alike_their_names(first: User) {
+    let base = someone().to_string();
+    let names = [base.clone(), base.to_uppercase(), format!("{base}/"), format!("{base}#"), format!("{base}é")];
+    let users = names.map(|name| User { fixture: first.fixture.clone(), name: user(&name) });
+    for user in &users {
+        for n in 1..=3 {
+            user.started(start(n)).await;
+        }
+    }
+    for user in &users {
+        assert_eq!(user.denied(start(4)).await.len(), 3);
+    }
+    assert_eq!(users[0].stop(1, StoppedBy::Player).await, Stop::Freed);
+    assert_eq!(users[1].live().await.len(), 3);
+}
