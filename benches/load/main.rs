@@ -1,5 +1,5 @@
 //! A load tool for a running service: simulated players, what they measured, and whether a user ever had too many
-//! streams (docs/LOAD.md). Only wires the parts; what players may do is in players.rs.
+//! streams (docs/LOAD-TESTING.md). Only wires the parts; what players may do is in players.rs.
 //! `cargo run --release --example load -- --base-url http://127.0.0.1:8080 --players 1000 --duration 60`
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command")]

@@ -100,7 +100,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
         "docs/CORRECTNESS.md",
         "docs/DEPLOYMENT.md",
         "docs/DEVELOPING.md",
-        "docs/LOAD.md",
+        "docs/LOAD-TESTING.md",
         "docs/MULTI-REGION.md",
         "docs/OPERATIONS.md",
         "docs/PERFORMANCE.md",
