@@ -1,13 +1,13 @@
 # syntax=docker/dockerfile:1
-# The service's image: docs/CONTAINER.md says what is in it and how it is checked.
+# The container image of the service. docs/CONTAINER.md lists its contents and how to check it.
 #
-# Nothing here names an architecture: build each on a machine of its own kind, since a compiler under emulation is slow.
+# The file names no architecture. Build each architecture on a machine of that architecture, because compiling under emulation is slow.
 
-# Debian's release fixes the C library, which the image takes along. The toolchain is that of rust-toolchain.toml. The digest names all
-# architectures; .github/workflows/ci.yml has the same.
+# The Debian release determines the C library, which is copied into the image. The toolchain must match rust-toolchain.toml. The digest
+# covers all architectures, and .github/workflows/ci.yml uses the same one.
 FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS chef
 WORKDIR /src
-# A layer for the dependencies, not a cache mount: only layers go to a registry's cache, which a fresh CI machine has.
+# The dependencies are a layer instead of a cache mount. A registry cache stores only layers, and a fresh CI machine has no other cache.
 RUN cargo install --quiet --locked --version 0.1.77 cargo-chef
 
 FROM chef AS recipe
@@ -16,16 +16,16 @@ RUN cargo chef prepare --recipe-path /recipe.json
 
 FROM chef AS build
 COPY --from=recipe /recipe.json /recipe.json
-RUN cargo chef cook --release --locked --no-default-features --bin stream-manager --recipe-path /recipe.json
+RUN cargo chef cook --profile dist --locked --no-default-features --bin stream-manager --recipe-path /recipe.json
 COPY . .
-RUN cargo build --release --locked --no-default-features --bin stream-manager
-# Names of functions stay for backtraces; where their lines are goes to the stage `debug`.
+RUN cargo build --profile dist --locked --no-default-features --bin stream-manager
+# The binary keeps its symbol names for backtraces. The debug information with line numbers goes to the stage `debug`.
 RUN mkdir /debug \
-    && objcopy --only-keep-debug target/release/stream-manager /debug/stream-manager.debug \
-    && objcopy --strip-debug --add-gnu-debuglink=/debug/stream-manager.debug target/release/stream-manager
-RUN scripts/image-files target/release/stream-manager /image
+    && objcopy --only-keep-debug target/dist/stream-manager /debug/stream-manager.debug \
+    && objcopy --strip-debug --add-gnu-debuglink=/debug/stream-manager.debug target/dist/stream-manager
+RUN scripts/build-image-root target/dist/stream-manager /image
 
-# docker build --target debug --output . .
+# Debug information: docker build --target debug --output . .
 FROM scratch AS debug
 COPY --from=build /debug/ /
 
@@ -40,13 +40,13 @@ LABEL org.opencontainers.image.title="stream-manager" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /image/ /
-# Reached from other containers, so not on loopback. The second port is for Prometheus alone: publish it to nobody.
+# Other containers must reach both ports, so the service binds to all interfaces. Port 9464 is for Prometheus only; do not publish it.
 ENV STREAM_MANAGER__SERVER__BIND=0.0.0.0:8080 \
     STREAM_MANAGER__SERVER__MANAGEMENT_BIND=0.0.0.0:9464 \
     STREAM_MANAGER__STORE__KIND=dynamodb \
     STREAM_MANAGER__LOG__FORMAT=json
 EXPOSE 8080 9464
-# By number, so that Kubernetes can see that it is not root; no name is needed.
+# A numeric user lets Kubernetes verify that the container does not run as root, and needs no /etc/passwd.
 USER 65532:65532
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["/stream-manager", "healthcheck"]

@@ -1,113 +1,153 @@
-# The daily commands; each is one that can be typed without `just` too.
+# Everyday commands. A recipe that runs a script has the script's name, and the script's header explains its options.
+# .ci/run and the workflows call the scripts directly, because they do not install just.
 
+# List all recipes
 default:
     @just --list
 
-# Serve from the embedded store
+# Run the service with the embedded store
 dev:
     cargo run
 
-# The whole suite, as the README says
+# Run the test suite
 test:
     cargo test
 
-# The suite on any DynamoDB: just test-dynamodb http://127.0.0.1:8000
-test-dynamodb endpoint:
-    TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test integration contract::endpoint
-
-# Three instances racing on one table, one killed, the store restarted
-race *arguments:
-    cargo test --release --test chaos -- {{arguments}}
-
-# The same with kills, freezes, a hurt network and wrong clocks, each answer judged: just attack --seconds 600 --seed 7
-attack *arguments='--seconds 60':
-    cargo test --test chaos -- --attack {{arguments}}
-
-# The model in larger worlds, up to a quarter of an hour each
-prove:
-    PROOF_MODEL=long cargo test --release --test model no_promise
-
-# Thousands of seeds, or some: just simulate 2000..2800
-simulate seeds:
-    PROOF_SEEDS={{seeds}} cargo test --release --test model keep_every_rule
-
-# Search for inputs that break a parser: just fuzz 600 starts
-fuzz *arguments:
-    scripts/fuzz {{arguments}}
-
-# Hold a running service to its OpenAPI document: just schemathesis http://127.0.0.1:8080
-schemathesis url *seconds:
-    scripts/schemathesis {{url}} {{seconds}}
-
-# Go through a running service from the first start to the last stop: just e2e http://127.0.0.1:8080
-e2e url *seconds:
-    scripts/e2e {{url}} {{seconds}}
-
-# All that docs/PERFORMANCE.md says, as ratios of one run: half an hour, on two cores with nothing else to do; needs redis-server
-bench:
-    cargo build --profile bench -p peers
-    cargo bench --bench compare --bench dynamodb --bench engine --bench requests --bench tail --bench growth --bench memory --bench hostile
-    cargo bench --bench micro
-
-# What each verb costs in instructions, against the committed figures: just instructions, --bless to record, --release to look
-instructions *arguments:
-    scripts/instructions {{arguments}}
-
-# Simulated players on a running service: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
-load *arguments:
-    cargo run --release --example load -- {{arguments}}
-
-# What the binary is built from, as CycloneDX
-sbom:
-    scripts/sbom
-
-# Format, lints and documentation
+# Check formatting, lints and documentation
 check:
     cargo fmt --all --check
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# Test, type-check, build and pack the player for browsers; on a running service too: just player http://127.0.0.1:8080
-player *url:
-    scripts/player {{url}}
+# Run every check that a change must pass
+ci:
+    .ci/run
 
-# The player and the demo page in Chromium, on the binary that `cargo build` made
-browser *files:
-    DEMO_FROM_SERVICE=1 scripts/browser {{files}}
+# --- Longer tests ---
 
-# Write anew what is generated
+# Run the store contract tests on a DynamoDB endpoint: just test-dynamodb http://127.0.0.1:8000
+test-dynamodb endpoint:
+    TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test integration contract::endpoint
+
+# Run three instances on one table, kill one of them and restart the store: just chaos --seconds 30
+chaos *arguments:
+    cargo test --release --test chaos -- {{arguments}}
+
+# Add network faults, paused processes and clock skew, and check every response: just chaos-faults --seconds 600 --seed 7
+chaos-faults *arguments='--seconds 60':
+    cargo test --test chaos -- --attack {{arguments}}
+
+# Explore the larger worlds of the model, each for at most 15 minutes
+model:
+    MODEL_WORLDS=long cargo test --release --test model model::
+
+# Run the simulation with more seeds, given as a count or a range: just simulate 2000..2800
+simulate seeds:
+    SIMULATION_SEEDS={{seeds}} cargo test --release --test model simulation::
+
+# Fuzz the parsers of untrusted input: just fuzz 600 starts
+fuzz *arguments:
+    scripts/fuzz {{arguments}}
+
+# Count the instructions per operation and compare them with the committed figures; --bless records new figures
+count-instructions *arguments:
+    scripts/count-instructions {{arguments}}
+
+# Measure every figure in docs/PERFORMANCE.md: 30 minutes on two idle cores; needs redis-server
+bench:
+    cargo build --profile dist -p peers
+    cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench growth --bench tail
+    cargo bench --profile dist --bench micro
+
+# --- Tests against a running service ---
+
+# Check a service for conformance to its OpenAPI document: just schemathesis http://127.0.0.1:8080
+schemathesis url *seconds:
+    scripts/schemathesis {{url}} {{seconds}}
+
+# Run the end-to-end collection: just e2e http://127.0.0.1:8080
+e2e url *seconds:
+    scripts/e2e {{url}} {{seconds}}
+
+# Simulate players and measure: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
+load *arguments:
+    cargo run --release --example load -- {{arguments}}
+
+# Draw the charts of a load test from its JSON result
+plot-load *arguments:
+    scripts/plot-load {{arguments}}
+
+# Test and pack the JavaScript player; with a URL, also test it against that service: just test-player http://127.0.0.1:8080
+test-player *url:
+    scripts/test-player {{url}}
+
+# Test the JavaScript player and the demo page in Chromium, with the binary that `cargo build` made
+test-browser *files:
+    DEMO_FROM_SERVICE=1 scripts/test-browser {{files}}
+
+# --- Deployment files ---
+
+# Check the alert rules and the dashboard queries
+check-alerts:
+    scripts/check-alerts
+
+# Lint the Dockerfile and run a binary in the image's root file system: just check-image target/dist/stream-manager
+check-image *binary:
+    scripts/check-image {{binary}}
+
+# Check compose.yaml and the files that it mounts
+check-compose:
+    scripts/check-compose
+
+# Run the services of compose.yaml as processes, and stop instances while simulated players use them
+test-failover *binary:
+    scripts/test-failover {{binary}}
+
+# Check the CloudFormation templates and deploy them on an AWS emulator
+check-templates:
+    scripts/check-templates
+
+# Lint the workflows and scripts, and test the deployment and release scripts
+check-workflows:
+    scripts/check-workflows
+
+# Check the dependencies against deny.toml: just deny bans licenses sources
+deny *checks:
+    scripts/deny {{checks}}
+
+# List the components of the binary in CycloneDX format
+sbom:
+    scripts/sbom
+
+# Run a DynamoDB emulator on 127.0.0.1: just ministack 8000
+ministack port:
+    scripts/ministack {{port}}
+
+# --- Generated files ---
+
+# Regenerate docs/openapi.json and the test snapshots
 bless:
     cargo run -- openapi > docs/openapi.json
     cargo insta test --accept --test integration
 
-# Write the tables of docs/CAPACITY.md and its chart anew, from the binary that `cargo build` made
-charts:
-    scripts/charts
+# Regenerate the tables and the chart of docs/CAPACITY.md, with the binary that `cargo build` made
+update-capacity-docs:
+    scripts/update-capacity-docs
 
-# Check the alert rules and the queries of the dashboard
-alerts:
-    scripts/alerts
+# --- Release and deployment: docs/RELEASING.md ---
 
-# Lint the Dockerfile, and run a binary in the root that the image has: just image target/release/stream-manager
-image *binary:
-    scripts/image {{binary}}
+# Print the changelog section of a release: just release-notes v1.2.3
+release-notes tag:
+    scripts/release-notes {{tag}}
 
-# Check compose.yaml and what it mounts
-compose:
-    scripts/compose
+# Pack a release archive: just release-archive target/dist/stream-manager archives
+release-archive binary folder:
+    scripts/release-archive {{binary}} {{folder}}
 
-# What compose.yaml arranges, as processes, with players while instances go and come
-trial *binary:
-    scripts/trial {{binary}}
+# Build the image and push it to a registry: just publish-image build ghcr.io/OWNER/stream-manager 1.2.3
+publish-image *arguments:
+    scripts/publish-image {{arguments}}
 
-# Check the CloudFormation templates, and deploy them on a stand-in for AWS
-deployment:
-    scripts/deployment
-
-# Check the workflows and scripts, and try what deploys and releases
-workflows:
-    scripts/workflows
-
-# Everything, as before a change lands
-ci:
-    .ci/run
+# Deploy an image to AWS: just deploy REPOSITORY@sha256:DIGEST; with --rollback, return to an earlier version
+deploy *arguments:
+    scripts/deploy {{arguments}}

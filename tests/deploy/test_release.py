@@ -1,4 +1,4 @@
-"""scripts/release-notes, scripts/release-archive and scripts/publish-image, in a folder with a version of its own."""
+"""Tests scripts/release-notes, scripts/release-archive and scripts/publish-image in a temporary project."""
 
 import hashlib
 import os
@@ -29,8 +29,8 @@ CHANGELOG = """\
 - Another one.
 """
 REPOSITORY = "ghcr.io/example/stream-manager"
-# Says what it was asked, and answers as the real one would where something is read from it.
-DOCKER = """\
+# A fake docker that logs its arguments, and writes the output that the script reads.
+FAKE_DOCKER = """\
 #!/usr/bin/env bash
 printf '%s\\n' "docker $*" >>"$LOG"
 case $* in
@@ -52,63 +52,73 @@ class Release(unittest.TestCase):
         (self.folder / "Cargo.toml").write_text('[package]\nname = "stream-manager"\nversion = "1.2.3"\n')
         (self.folder / "CHANGELOG.md").write_text(CHANGELOG)
 
-    def run_script(self, name, *words, **settings):
-        command = [self.folder / "scripts" / name, *words]
+    def run_script(self, name, *arguments, **settings):
+        command = [self.folder / "scripts" / name, *arguments]
         return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
 
-    def refused(self, why, tag):
-        done = self.run_script("release-notes", tag)
-        self.assertNotEqual(done.returncode, 0)
-        self.assertEqual(done.stdout, "")
-        self.assertIn(why, done.stderr)
+    def assert_tag_rejected(self, reason, tag):
+        process = self.run_script("release-notes", tag)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertEqual(process.stdout, "")
+        self.assertIn(reason, process.stderr)
 
-    def test_a_releases_notes_are_its_section_of_the_changelog(self):
-        done = self.run_script("release-notes", "v1.2.3")
-        self.assertEqual((done.returncode, done.stdout), (0, "### Added\n\n- This one.\n"), done.stderr)
+    def test_release_notes_are_the_section_of_the_changelog(self):
+        process = self.run_script("release-notes", "v1.2.3")
+        self.assertEqual((process.returncode, process.stdout), (0, "### Added\n\n- This one.\n"), process.stderr)
 
-    def test_a_tag_that_is_not_the_versions_is_refused(self):
-        self.refused("Cargo.toml has version 1.2.3", "v1.2.2")
+    def test_tag_of_another_version_is_rejected(self):
+        self.assert_tag_rejected("Cargo.toml has version 1.2.3", "v1.2.2")
+
+    def test_malformed_tag_is_rejected(self):
         for tag in ("1.2.3", "v1.2", "v1.2.3;id", "v1.2.3\nv1.2.3", "v1.2.3+x"):
-            self.refused("tag is like", tag)
+            self.assert_tag_rejected("must have the form", tag)
 
-    def test_a_version_without_a_section_in_the_changelog_is_refused(self):
+    def test_version_without_changelog_section_is_rejected(self):
         for section in ("## Unreleased", "## 1.2.3", "## 1.2.30 - 2026-01-31", "## 1x2.3 - 2026-01-31"):
             (self.folder / "CHANGELOG.md").write_text(CHANGELOG.replace("## 1.2.3 - 2026-01-31", section))
-            self.refused("needs one section", "v1.2.3")
-        (self.folder / "CHANGELOG.md").write_text(CHANGELOG.replace("- This one.", ""))
-        self.refused("says nothing", "v1.2.3")
+            self.assert_tag_rejected("must have exactly one section", "v1.2.3")
 
-    def archive(self, version, into):
+    def test_empty_changelog_section_is_rejected(self):
+        (self.folder / "CHANGELOG.md").write_text(CHANGELOG.replace("- This one.", ""))
+        self.assert_tag_rejected("has no entries", "v1.2.3")
+
+    def create_archive(self, version, output):
         binary = self.folder / "binary"
         binary.write_text(f"#!/bin/sh\necho stream-manager {version}\n")
         binary.chmod(0o755)
-        return self.run_script("release-archive", binary, self.folder / into, SOURCE_DATE_EPOCH="1700000000")
+        return self.run_script("release-archive", binary, self.folder / output, SOURCE_DATE_EPOCH="1700000000")
 
-    def test_an_archive_is_the_same_to_the_byte_when_it_is_made_again(self):
+    def test_archive_is_reproducible(self):
         files = []
-        for into in ("one", "two"):
-            done = self.archive("1.2.3", into)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            files.append(Path(done.stdout.strip()))
-            # Neither the time of the file nor who may read it goes in.
+        for output in ("one", "two"):
+            process = self.create_archive("1.2.3", output)
+            self.assertEqual(process.returncode, 0, process.stderr)
+            files.append(Path(process.stdout.strip()))
+            # The archive must not depend on the time or the mode of the file.
             os.utime(self.folder / "README.md", (1, 1))
             (self.folder / "README.md").chmod(0o600)
         one, two = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
         self.assertEqual(one, two)
-        name = files[0].name.removesuffix(".tar.gz")
+
+    def test_archive_has_binary_licences_and_documents(self):
+        file = Path(self.create_archive("1.2.3", "archives").stdout.strip())
+        name = file.name.removesuffix(".tar.gz")
         self.assertRegex(name, r"^stream-manager-1\.2\.3-linux-(amd64|arm64)$")
-        with tarfile.open(files[0]) as packed:
-            inside = {member.name: (member.mode, member.uid, member.mtime) for member in packed if member.isfile()}
-        licences = [f"{name}/{file}" for file in ("CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md")]
-        self.assertEqual(inside, {f"{name}/stream-manager": (0o755, 0, 1700000000)} | {file: (0o644, 0, 1700000000) for file in licences})
+        with tarfile.open(file) as archive:
+            members = {member.name: (member.mode, member.uid, member.mtime) for member in archive if member.isfile()}
+        expected = {f"{name}/stream-manager": (0o755, 0, 1700000000)}
+        for document in ("CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"):
+            expected[f"{name}/{document}"] = (0o644, 0, 1700000000)
+        self.assertEqual(members, expected)
 
-    def test_a_binary_of_another_version_is_not_packed(self):
-        done = self.archive("1.2.2", "one")
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("Cargo.toml has version 1.2.3", done.stderr)
+    def test_binary_of_another_version_is_rejected(self):
+        process = self.create_archive("1.2.2", "archives")
+        self.assertNotEqual(process.returncode, 0)
+        self.assertIn("Cargo.toml has version 1.2.3", process.stderr)
 
-    def publish(self, *words):
-        (self.folder / "docker").write_text(DOCKER)
+    def publish(self, *arguments):
+        """Runs scripts/publish-image in a new git repository, and returns its output and the calls of docker."""
+        (self.folder / "docker").write_text(FAKE_DOCKER)
         (self.folder / "docker").chmod(0o755)
         git = ["git", "-C", self.folder, "-c", "user.name=test", "-c", "user.email=test"]
         subprocess.run([*git, "init", "--quiet"], check=True)
@@ -116,27 +126,27 @@ class Release(unittest.TestCase):
         subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=one"], check=True, env=os.environ | time)
         log = self.folder / "log"
         path = f"{self.folder}:{os.environ['PATH']}"
-        done = self.run_script("publish-image", *words, PATH=path, LOG=str(log))
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout.strip(), log.read_text().splitlines()
+        process = self.run_script("publish-image", *arguments, PATH=path, LOG=str(log))
+        self.assertEqual(process.returncode, 0, process.stderr)
+        return process.stdout.strip(), log.read_text().splitlines()
 
-    def test_an_image_is_pushed_by_digest_with_times_of_the_commit(self):
+    def test_build_pushes_by_digest_with_the_time_of_the_commit(self):
         digest, [build] = self.publish("build", REPOSITORY, "1.2.3")
         self.assertEqual(digest, "sha256:one")
-        for wanted in (
+        for option in (
             "--provenance mode=max",
             "--build-arg VERSION=1.2.3",
             "--build-arg CREATED=2023-11-14T22:13:20Z",
             f"name={REPOSITORY},push-by-digest=true",
         ):
-            self.assertIn(wanted, build)
+            self.assertIn(option, build)
         self.assertNotIn(f"{REPOSITORY}:", build)
 
-    def test_the_images_of_all_architectures_get_one_name(self):
-        digest, asked = self.publish("join", REPOSITORY, "1.2.3", "sha256:one", "sha256:two")
+    def test_join_tags_the_images_of_all_architectures(self):
+        digest, calls = self.publish("join", REPOSITORY, "1.2.3", "sha256:one", "sha256:two")
         self.assertEqual(digest, "sha256:joined")
         images = f"{REPOSITORY}@sha256:one {REPOSITORY}@sha256:two"
-        self.assertEqual(asked[0], f"docker buildx imagetools create --tag {REPOSITORY}:1.2.3 {images}")
+        self.assertEqual(calls[0], f"docker buildx imagetools create --tag {REPOSITORY}:1.2.3 {images}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a program in a folder as a container engine would: the folder is its whole root, read-only; no user, no privileges."""
+"""Runs a program like a container engine does: a folder is its read-only root, and it has no privileges."""
 
 import contextlib
 import ctypes
@@ -8,27 +8,30 @@ import socket
 import struct
 import subprocess
 
-C = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None, use_errno=True)
+# Flags of mount(2)
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+# Flag of umount2(2)
 DETACH = 2
+# Options of prctl(2)
 DROP_FROM_BOUNDING_SET, NO_NEW_PRIVILEGES = 24, 38
 
 
 def mount(source, target, flags):
-    if C.mount(os.fsencode(source), os.fsencode(target), None, flags, None) != 0:
+    if LIBC.mount(os.fsencode(source), os.fsencode(target), None, flags, None) != 0:
         raise OSError(ctypes.get_errno(), "cannot mount", str(target))
 
 
-def loopback_up():
-    """A new network namespace has a loopback that is down."""
+def enable_loopback():
+    """Enables the loopback interface, which is down in a new network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         set_flags, up = 0x8914, 1
         fcntl.ioctl(any_socket, set_flags, struct.pack("16sh22x", b"lo", up))
 
 
 @contextlib.contextmanager
-def sealed(root, hosts):
-    """What an engine does before the start: its own /etc/hosts and /etc/resolv.conf, and nothing can be written."""
+def read_only(root, hosts):
+    """Writes /etc/hosts and an empty /etc/resolv.conf like an engine does, then makes the root read-only."""
     mount("none", "/", RECURSIVE | PRIVATE)
     (root / "etc/hosts").write_text(hosts)
     (root / "etc/resolv.conf").write_text("")
@@ -37,35 +40,35 @@ def sealed(root, hosts):
     try:
         yield
     finally:
-        C.umount2(os.fsencode(root), DETACH)
+        LIBC.umount2(os.fsencode(root), DETACH)
 
 
-def lay_over(file, root, path):
-    """One file over another, as with `--volume FILE:PATH:ro`."""
+def bind_file(file, root, path):
+    """Mounts a file over another one, like `docker run --volume FILE:PATH:ro`."""
     mount(file, root / path, BIND)
 
 
-def start(root, user, group, words, environment, **options):
-    """Popen in the root; everything that the program needs must be there."""
+def start(root, user, group, command, environment, **options):
+    """Starts a process in the root. The root must contain everything that the program needs."""
 
-    def become():
+    def drop_privileges():
         os.chroot(root)
         os.chdir("/")
         for capability in range(64):
-            C.prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
+            LIBC.prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
         os.setgroups([])
         os.setgid(group)
         os.setuid(user)
-        C.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        LIBC.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
     return subprocess.Popen(
-        words, env=environment, preexec_fn=become, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        command, env=environment, preexec_fn=drop_privileges, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, **options,
     )
 
 
-def privileges(pid):
-    """What the kernel says of a process: its user, its capabilities."""
+def credentials(pid):
+    """Returns the user ids, groups, capability sets and no_new_privs flag of a process."""
     with open(f"/proc/{pid}/status") as status:
         lines = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
     capabilities = {lines[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}

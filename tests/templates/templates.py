@@ -1,4 +1,4 @@
-"""Reads the templates, and what they are compared with: the code's requests, the migrations, the settings in force."""
+"""Loads the CloudFormation templates, and the code, migrations and settings that the tests compare them with."""
 
 import json
 import re
@@ -14,8 +14,8 @@ TEMPLATES = ROOT / "deploy/aws"
 BINARY = ROOT / "target/debug/stream-manager"
 PREFIX = "STREAM_MANAGER__"
 
-# What IAM asks for is not the operation but each part of it.
-PARTS_OF_TRANSACTION = {
+# A transaction needs the IAM action of each of its items. The keys are methods of the SDK.
+TRANSACTION_ACTIONS = {
     "put": "PutItem",
     "update": "UpdateItem",
     "delete": "DeleteItem",
@@ -24,48 +24,47 @@ PARTS_OF_TRANSACTION = {
 
 
 class Loader(yaml.SafeLoader):
-    """Short forms of functions as `{"Fn::Name": ...}`, as CloudFormation takes them."""
+    """Converts the short form of functions to `{"Fn::Name": ...}`."""
 
     def compose_node(self, parent, index):
-        # CloudFormation refuses them.
-        assert not self.check_event(yaml.AliasEvent), self.peek_event()
+        assert not self.check_event(yaml.AliasEvent), f"CloudFormation does not support YAML aliases: {self.peek_event()}"
         return super().compose_node(parent, index)
 
 
-def function(loader, name, node):
+def construct_function(loader, name, node):
     value = getattr(loader, f"construct_{node.id}")(node, **({} if node.id == "scalar" else {"deep": True}))
     if name == "GetAtt" and isinstance(value, str):
         value = value.split(".", 1)
     return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
 
 
-Loader.add_multi_constructor("!", function)
+Loader.add_multi_constructor("!", construct_function)
 
 
 def template(name):
     return yaml.load((TEMPLATES / f"{name}.yaml").read_text(), Loader)
 
 
-def refusals(service, given):
-    """What CloudFormation's Rules say to these parameters, which no stand-in looks at."""
-    values = {name: given.get(name, parameter.get("Default")) for name, parameter in service["Parameters"].items()}
+def failed_assertions(service, parameters):
+    """Evaluates the template's Rules for these parameters, because moto ignores Rules."""
+    values = {name: parameters.get(name, parameter.get("Default")) for name, parameter in service["Parameters"].items()}
 
     def evaluate(expression):
         if not isinstance(expression, dict):
             return expression
-        [(name, inner)] = expression.items()
+        [(name, arguments)] = expression.items()
         if name == "Ref":
-            return values[inner]
-        inner = [evaluate(each) for each in inner]
+            return values[arguments]
+        arguments = [evaluate(argument) for argument in arguments]
         match name:
             case "Fn::Equals":
-                return inner[0] == inner[1]
+                return arguments[0] == arguments[1]
             case "Fn::Not":
-                return not inner[0]
+                return not arguments[0]
             case "Fn::And":
-                return all(inner)
+                return all(arguments)
             case "Fn::Or":
-                return any(inner)
+                return any(arguments)
         raise AssertionError(name)
 
     return [
@@ -77,41 +76,51 @@ def refusals(service, given):
     ]
 
 
-def rust(path):
-    """A source file without its tests."""
-    return (ROOT / path).read_text().split("#[cfg(test)]")[0]
+def source_files():
+    """Returns the text of each source file without its tests, by path."""
+    files = (ROOT / "src").rglob("*.rs")
+    return {str(path.relative_to(ROOT)): path.read_text().split("#[cfg(test)]")[0] for path in files}
 
 
-def called(code):
-    """The operations of DynamoDB that some code calls, by the names of the SDK's methods."""
+def uses_dynamodb(path):
+    """Whether a source file may send requests to DynamoDB."""
+    return path.startswith("src/store/dynamodb") or path == "src/migrate.rs"
+
+
+def called_operations(code):
+    """Returns the DynamoDB operations whose SDK methods some code calls."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     methods = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): name for name in model.operation_names}
     return {methods[name] for name in re.findall(r"\.(\w+)\(\)", code) if name in methods}
 
 
+def store_code():
+    return "".join(text for path, text in source_files().items() if path.startswith("src/store/dynamodb"))
+
+
 def store_operations():
-    sources = ["src/store/dynamodb.rs", *(f"src/store/dynamodb/{path.name}" for path in (ROOT / "src/store/dynamodb").glob("*.rs"))]
-    return set().union(*(called(rust(source)) for source in sources))
+    return called_operations(store_code())
 
 
 def migrate_operations(entry):
-    """What src/migrate.rs calls from one of its functions on."""
-    bodies = dict(re.findall(r"^(?:pub )?(?:async )?fn (\w+).*?\{\n(.*?)^\}", rust("src/migrate.rs"), re.DOTALL | re.MULTILINE))
-    reached, open_ends = set(), {entry}
-    while open_ends:
-        name = open_ends.pop()
+    """Returns the operations that a function in src/migrate.rs and the functions it calls use."""
+    code = source_files()["src/migrate.rs"]
+    bodies = dict(re.findall(r"^(?:pub )?(?:async )?fn (\w+).*?\{\n(.*?)^\}", code, re.DOTALL | re.MULTILINE))
+    reached, pending = set(), {entry}
+    while pending:
+        name = pending.pop()
         reached.add(name)
-        open_ends |= {other for other in bodies if re.search(rf"\b{other}\(", bodies[name])} - reached
-    return set().union(*(called(bodies[name]) for name in reached))
+        pending |= {other for other in bodies if re.search(rf"\b{other}\(", bodies[name])} - reached
+    return set().union(*(called_operations(bodies[name]) for name in reached))
 
 
-def actions(operations):
-    """What IAM asks for."""
+def iam_actions(operations):
+    """Returns the IAM actions that the operations need."""
     if "TransactWriteItems" not in operations:
         return set(operations)
-    parts = re.findall(r"TransactWriteItem::builder\(\)\s*\.(\w+)\(", rust("src/store/dynamodb/writes.rs"))
-    assert parts, "no transaction is built"
-    return operations - {"TransactWriteItems"} | {PARTS_OF_TRANSACTION[part] for part in parts}
+    items = re.findall(r"TransactWriteItem::builder\(\)\s*\.(\w+)\(", store_code())
+    assert items, "found no code that builds a transaction"
+    return operations - {"TransactWriteItems"} | {TRANSACTION_ACTIONS[item] for item in items}
 
 
 def migration(number):
@@ -120,7 +129,7 @@ def migration(number):
 
 
 def settings(environment):
-    """The settings in force with this environment alone, as the service itself says."""
+    """Returns the service's settings with only these environment variables."""
     command = subprocess.run([BINARY, "check-config"], env=environment, capture_output=True, text=True)
     assert command.returncode == 0, command.stderr
     return tomllib.loads(command.stdout)
