@@ -105,7 +105,7 @@ fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
         "docs/OPERATIONS.md",
         "docs/PERFORMANCE.md",
         "docs/RELEASING.md",
-        "docs/SECURITY.md",
+        "docs/THREAT-MODEL.md",
     ];
     for document in documents {
         let text = read(document);

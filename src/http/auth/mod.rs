@@ -2,7 +2,7 @@
 //! which stands between both. Only here are tokens read, and none is ever logged.
 //!
 //! The library checks signature, `exp`, `nbf` and `iss`; what it would let pass is refused before and after: see
-//! docs/SECURITY.md, "Tokens", for each attack and the test that shows it refused.
+//! docs/THREAT-MODEL.md, "Tokens", for the attacks.
 
 mod claims;
 mod json;
