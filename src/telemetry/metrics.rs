@@ -1,5 +1,5 @@
 //! What an operator counts, in Prometheus' names and units. No label ever holds a user's name or an id.
-//! What the numbers mean: docs/OPERATIONS.md, "Metrics".
+//! What the numbers mean: docs/MONITORING.md, "Metrics".
 
 use std::sync::{Arc, OnceLock};
 

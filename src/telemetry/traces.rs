@@ -1,6 +1,6 @@
 //! OpenTelemetry traces over OTLP: a span for each request and one for each of its store requests. On only when the
 //! usual `OTEL_*` variables say so. Holds no name of a user, no path and no token: spans have what is listed in
-//! docs/OPERATIONS.md, "Traces", and events of the log never become part of them.
+//! docs/MONITORING.md, "Traces", and events of the log never become part of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

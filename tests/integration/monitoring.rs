@@ -130,7 +130,7 @@ async fn the_table_of_metrics_names_each_with_its_labels() {
         let labels = labels.into_keys().filter(|label| label != "le");
         metrics.entry(name.to_owned()).or_default().extend(labels);
     }
-    let text = read("docs/OPERATIONS.md");
+    let text = read("docs/MONITORING.md");
     let section = text.split("\n## ").find(|section| section.starts_with("Metrics\n")).expect("a section");
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     let rows = section.lines().filter(|line| line.starts_with("| `")).map(|line| {
@@ -149,7 +149,7 @@ async fn the_table_of_metrics_names_each_with_its_labels() {
 #[test]
 fn every_alert_has_its_section_and_its_test_and_every_section_its_alert() {
     let (rules, tests) = (read("deploy/prometheus/alerts.yml"), read("deploy/prometheus/alerts_test.yml"));
-    let text = read("docs/OPERATIONS.md");
+    let text = read("docs/RUNBOOKS.md");
     let section = text.split("\n## ").find(|section| section.starts_with("Alerts\n")).expect("a section");
     let sections: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
@@ -157,7 +157,7 @@ fn every_alert_has_its_section_and_its_test_and_every_section_its_alert() {
     assert_eq!(names, sections);
     for (alert, name) in alerts.iter().map(|alert| (alert, alert.lines().next().expect("a name"))) {
         assert!(alert.contains("summary: ") && alert.contains("severity: "), "{name}");
-        assert!(alert.contains(&format!("See docs/OPERATIONS.md#{}\"", name.to_lowercase())), "{name}");
+        assert!(alert.contains(&format!("runbook: \"docs/RUNBOOKS.md#{}\"", name.to_lowercase())), "{name}");
         let fires = format!("alertname: {name}\n        exp_alerts:");
         assert!(
             tests.contains(&fires) && tests.contains(&format!("alertname: {name}}}")),

@@ -1,5 +1,5 @@
 //! Watches every request that the SDK sends: counts it, times it, and compares the clocks. It changes no request and
-//! no answer. What the numbers mean: docs/OPERATIONS.md, "Metrics".
+//! no answer. What the numbers mean: docs/MONITORING.md, "Metrics".
 
 use std::fmt;
 use std::sync::Arc;
