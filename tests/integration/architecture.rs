@@ -4,8 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up; each may use only its own rank and those below. Modules of one rank stand on one line.
-const ORDER: [&[&str]; 7] =
-    [&["domain"], &["clock"], &["store", "telemetry"], &["limiter"], &["http", "migrate"], &["config"], &["planning"]];
+const ORDER: [&[&str]; 7] = [
+    &["domain"],
+    &["clock"],
+    &["store", "telemetry"],
+    &["limiter"],
+    &["http", "migrate"],
+    &["config"],
+    &["planning"],
+];
 
 /// What is allowed only in some places.
 const ONLY: [(&str, &[&str]); 15] = [
