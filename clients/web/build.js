@@ -1,5 +1,5 @@
-// Builds dist from src: one module for browsers and televisions of 2018 on, its types, and the licences beside it.
-// Changes nothing else.
+// Builds the package into dist: one minified module for browsers from 2018 on, and its type declarations. Also copies the
+// licences into the package.
 
 import { build } from "esbuild";
 import { copyFile, readFile, rm } from "node:fs/promises";
@@ -18,5 +18,5 @@ await build({
 const built = await readFile("dist/player.js");
 console.log(`dist/player.js: ${built.length} bytes, ${gzipSync(built).length} compressed`);
 await copyFile("src/player.d.ts", "dist/player.d.ts");
-// The package stands alone; the repository keeps one copy.
+// npm packs only files below this folder, and the repository keeps one copy at its root.
 for (const licence of ["LICENSE-MIT", "LICENSE-APACHE"]) await copyFile(`../../${licence}`, licence);

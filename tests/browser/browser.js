@@ -1,9 +1,9 @@
-// Chromium, and what every test does with a page.
+// Starts Chromium and controls the test pages.
 
 import { createRequire } from "node:module";
-import { until } from "./service.js";
+import { eventually } from "./service.js";
 
-// Where scripts/browser has installed it: nothing that is downloaded lies beside the tests.
+// scripts/browser installs playwright-core below target, so that the source tree has no node_modules.
 const { chromium } = createRequire(new URL("../../target/browser/", import.meta.url))("playwright-core");
 const ARGUMENTS = [
   "--no-sandbox",
@@ -20,64 +20,63 @@ export function launch() {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ARGUMENTS,
-    // Playwright turns the back/forward cache off; users have it.
+    // Playwright disables the back/forward cache, which users have.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
 }
 
 let users = 0;
 
-/** No test meets another one's streams. */
+/** A user name that no other test has. */
 export function newUser() {
   users += 1;
   return `user ${process.pid}/${users}`;
 }
 
-/** A page that plays, and what it says of itself. */
+/** Opens a page that plays, and returns its player. */
 export async function watch(context, { pages, service, user, name, tokens }) {
   const page = await context.newPage();
   const query = new URLSearchParams({ api: service.url, user });
   if (name) query.set("name", name);
   if (tokens) query.set("tokens", "");
   await page.goto(`${pages.url}/watch.html?${query}`);
-  return player(page);
+  return playerOf(page);
 }
 
 /**
- * Closes a tab that `play()` has brought to play, `{ page, streamId }`, as its user does, until its stream was stopped by it.
- * Chromium ends a page that has not handled its closing within half a second; a busy machine may not have that for it, so
- * three tabs may try.
+ * Opens a playing tab with `play()`, which returns `{ page, streamId }`, closes it like a user, and waits until
+ * `isStopped(streamId)`. Chromium ends a page after 0.5 s of unload handlers. On a busy machine that may be too short, so up to
+ * three tabs are tried.
  */
-export async function closes(play, stopped) {
-  for (let left = 2; ; left -= 1) {
+export async function closeTab(play, isStopped) {
+  for (let attemptsLeft = 2; ; attemptsLeft -= 1) {
     const { page, streamId } = await play();
     await page.close({ runBeforeUnload: true });
     try {
-      return await until("the stream of a closed tab was stopped", () => stopped(streamId), 4000);
+      return await eventually("a closed tab stops its stream", () => isStopped(streamId), 4000);
     } catch (failure) {
-      if (left === 0) throw failure;
+      if (attemptsLeft === 0) throw failure;
     }
   }
 }
 
-export function player(page) {
+function playerOf(page) {
   const events = () => page.evaluate(() => window.watched?.events ?? []);
 
   return {
     page,
     events,
-    plays: () => page.evaluate(() => !window.watched.video.paused),
-    state: () => page.evaluate(() => window.watched.player.session.state),
+    isPlaying: () => page.evaluate(() => !window.watched.video.paused),
     streamId: () => page.evaluate(() => window.watched.player.session.streamId),
-    /** The first such event, at once or as soon as it comes. */
-    async hears(type, withinMs) {
-      const heard = async () => {
+    /** Waits for the first event of this type. */
+    async waitFor(type, timeoutMs) {
+      const emitted = async () => {
         const all = await events();
         return all.some((event) => event.type === type) || all;
       };
-      await until(`the player hears "${type}"`, heard, withinMs);
+      await eventually(`the player emits "${type}"`, emitted, timeoutMs);
       return (await events()).find((event) => event.type === type);
     },
-    forget: () => page.evaluate(() => window.watched.events.splice(0)),
+    clearEvents: () => page.evaluate(() => window.watched.events.splice(0)),
   };
 }

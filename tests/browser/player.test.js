@@ -1,35 +1,35 @@
-// The player package in a real browser against the real service, which is of another origin, as most applications have it.
+// The player package in Chromium, against the service's binary on another origin.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { closes, launch, newUser, watch } from "./browser.js";
-import { AUDIENCE, ISSUER, SECRET, servePages, tokenFor } from "./pages.js";
-import { BRIEF, startService, until } from "./service.js";
+import { closeTab, launch, newUser, watch } from "./browser.js";
+import { AUDIENCE, ISSUER, SECRET, servePages, tokenFor } from "./page-server.js";
+import { eventually, SHORT_LEASE, startService } from "./service.js";
 
 let browser;
 let pages;
 let service;
-let brief;
+let shortLease;
 
 before(async () => {
   pages = await servePages();
   const settings = { CORS__ALLOWED_ORIGINS: pages.url };
-  [browser, service, brief] = await Promise.all([launch(), startService(settings), startService({ ...settings, ...BRIEF })]);
+  [browser, service, shortLease] = await Promise.all([launch(), startService(settings), startService({ ...settings, ...SHORT_LEASE })]);
 });
 
 after(async () => {
-  await Promise.all([browser?.close(), service?.stop(), brief?.stop(), pages?.stop()]);
+  await Promise.all([browser?.close(), service?.stop(), shortLease?.stop(), pages?.stop()]);
 });
 
-/** A test with a browser window and a user of its own. */
-function flow(sentence, steps) {
-  test(sentence, async () => {
+/** A test with its own browser context and user. */
+function browserTest(name, steps) {
+  test(name, async () => {
     const context = await browser.newContext();
     const user = newUser();
-    const open = (more) => watch(context, { pages, service, user, ...more });
+    const open = (options) => watch(context, { pages, service, user, ...options });
     try {
       await steps({ context, user, open });
     } finally {
@@ -38,140 +38,141 @@ function flow(sentence, steps) {
   });
 }
 
-const counts = (user, n, at = service) => until(`${n} of ${user} play`, async () => (await at.count(user)) === n || at.streams(user));
+const expectCount = (user, count, on = service) =>
+  eventually(`${user} has ${count} streams`, async () => (await on.count(user)) === count || on.streams(user));
 
 describe("a player in a browser", { concurrency: 3 }, () => {
-  flow("takes a slot when it plays, and keeps it beyond the first lease", async ({ user, open }) => {
-    const tv = await open({ service: brief, name: "TV" });
-    const { streamId } = await tv.hears("started");
-    const [first] = await brief.streams(user);
+  browserTest("heartbeats keep the slot past the first lease", async ({ user, open }) => {
+    const tv = await open({ service: shortLease, name: "TV" });
+    const { streamId } = await tv.waitFor("started");
+    const [first] = await shortLease.streams(user);
     assert.equal(first.streamId, streamId);
     assert.equal(first.deviceName, "TV");
-    await until("the first lease would be over", () => Date.now() > Date.parse(first.expiresAt));
-    const [now] = await brief.streams(user);
+    await eventually("the first lease has expired", () => Date.now() > Date.parse(first.expiresAt));
+    const [now] = await shortLease.streams(user);
     assert.equal(now?.streamId, streamId);
     assert.ok(now.expiresAt > first.expiresAt);
     assert.ok((await tv.events()).every(({ type }) => ["started", "renewed"].includes(type)));
   });
 
-  flow("is the same device after a reload, and holds one slot", async ({ user, open }) => {
+  browserTest("a reload takes over its own slot", async ({ user, open }) => {
     const tab = await open();
-    const { streamId } = await tab.hears("started");
+    const { streamId } = await tab.waitFor("started");
     const [{ deviceId }] = await service.streams(user);
     await tab.page.reload();
-    const again = await tab.hears("started");
+    const again = await tab.waitFor("started");
     assert.notEqual(again.streamId, streamId);
     const streams = await service.streams(user);
     assert.deepEqual(streams.map((stream) => [stream.streamId, stream.deviceId]), [[again.streamId, deviceId]]);
   });
 
-  flow("frees its slot when its tab is closed", async ({ user, open }) => {
+  browserTest("closing the tab frees the slot", async ({ user, open }) => {
     const play = async () => {
       const tab = await open();
-      return { page: tab.page, ...(await tab.hears("started")) };
+      return { page: tab.page, ...(await tab.waitFor("started")) };
     };
-    await closes(play, async (streamId) => (await service.fate(user, streamId))[0] === 404);
+    await closeTab(play, async (streamId) => (await service.streamStatus(user, streamId))[0] === 404);
   });
 
-  flow("frees its slot when one leaves the page, and takes another when the browser brings the page back as it was", async ({ user, open }) => {
+  browserTest("leaving the page frees the slot, returning takes another", async ({ user, open }) => {
     const tab = await open();
-    const { streamId } = await tab.hears("started");
-    await tab.page.evaluate(() => (window.asItWas = true));
+    const { streamId } = await tab.waitFor("started");
+    await tab.page.evaluate(() => (window.marker = true));
     await tab.page.goto(`${pages.url}/elsewhere`);
-    await counts(user, 0);
-    assert.equal((await service.fate(user, streamId))[0], 404);
+    await expectCount(user, 0);
+    assert.equal((await service.streamStatus(user, streamId))[0], 404);
     await tab.page.goBack({ waitUntil: "commit" });
-    await counts(user, 1);
-    await until("it plays", tab.plays);
-    // Else it is a reload, which another test is about.
-    assert.equal(await tab.page.evaluate(() => window.asItWas), true);
+    await expectCount(user, 1);
+    await eventually("the player plays", tab.isPlaying);
+    // The marker shows that the page came from the back/forward cache and was not reloaded.
+    assert.equal(await tab.page.evaluate(() => window.marker), true);
     assert.notEqual((await service.streams(user))[0].streamId, streamId);
   });
 
-  flow("is another device in each tab", async ({ user, open }) => {
+  browserTest("each tab is another device", async ({ user, open }) => {
     const tabs = [await open(), await open()];
-    for (const tab of tabs) await tab.hears("started");
+    for (const tab of tabs) await tab.waitFor("started");
     const ids = (await service.streams(user)).map(({ deviceId }) => deviceId);
     assert.equal(new Set(ids).size, 2);
   });
 
-  flow("is paused when the limit is reached, says who is watching, and plays when it has stopped one of them", async ({ user, open }) => {
+  browserTest("a denied player plays after it stops another stream", async ({ user, open }) => {
     const first = await service.start(user, "Cinema");
     for (const name of ["Kitchen", "Cellar"]) await service.start(user, name);
     const phone = await open({ name: "Phone" });
-    await phone.hears("denied");
-    assert.equal(await phone.plays(), false);
+    await phone.waitFor("denied");
+    assert.equal(await phone.isPlaying(), false);
     await phone.page.evaluate((id) => window.watched.player.session.stopOther(id), first.streamId);
     await phone.page.evaluate(() => window.watched.player.session.retry());
-    await phone.hears("started");
-    await until("it plays", phone.plays);
-    assert.deepEqual(await service.fate(user, first.streamId), [410, "evicted"]);
+    await phone.waitFor("started");
+    await eventually("the player plays", phone.isPlaying);
+    assert.deepEqual(await service.streamStatus(user, first.streamId), [410, "evicted"]);
   });
 
-  flow("pauses when it is evicted, and does not start again by itself", async ({ user, open }) => {
+  browserTest("an evicted player pauses and does not restart", async ({ user, open }) => {
     const tv = await open({ name: "TV" });
-    const { streamId } = await tv.hears("started");
+    const { streamId } = await tv.waitFor("started");
     await service.evict(user, streamId);
-    const ended = await tv.hears("ended");
+    const ended = await tv.waitFor("ended");
     assert.equal(ended.reason, "evicted");
-    await until("it is paused", async () => !(await tv.plays()));
+    await eventually("the player pauses", async () => !(await tv.isPlaying()));
     assert.equal(await service.count(user), 0);
     await tv.page.evaluate(() => window.watched.video.play());
-    await counts(user, 1);
+    await expectCount(user, 1);
   });
 
-  flow("plays on while it is offline, and has a slot again when it is back", async ({ context, user, open }) => {
-    const tv = await open({ service: brief });
-    await tv.hears("started");
+  browserTest("an offline player keeps playing and restarts when online", async ({ context, user, open }) => {
+    const tv = await open({ service: shortLease });
+    await tv.waitFor("started");
     await context.setOffline(true);
-    await tv.hears("unavailable");
-    await counts(user, 0, brief);
-    assert.equal(await tv.plays(), true);
+    await tv.waitFor("unavailable");
+    await expectCount(user, 0, shortLease);
+    assert.equal(await tv.isPlaying(), true);
     await context.setOffline(false);
-    await tv.hears("restarted");
-    assert.equal(await tv.plays(), true);
-    assert.equal(await brief.count(user), 1);
+    await tv.waitFor("restarted");
+    assert.equal(await tv.isPlaying(), true);
+    assert.equal(await shortLease.count(user), 1);
   });
 
-  flow("plays on when the service does not allow its page's origin, and says that nobody answers", async ({ context, user }) => {
-    const strict = await startService({ CORS__ALLOWED_ORIGINS: "https://somebody.example" });
+  browserTest("a player of a disallowed origin keeps playing", async ({ context, user }) => {
+    const otherOrigin = await startService({ CORS__ALLOWED_ORIGINS: "https://other.example" });
     try {
-      const tv = await watch(context, { pages, service: strict, user });
-      const { code } = await tv.hears("unavailable");
+      const tv = await watch(context, { pages, service: otherOrigin, user });
+      const { code } = await tv.waitFor("unavailable");
       assert.equal(code, "no-answer");
-      assert.equal(await tv.plays(), true);
+      assert.equal(await tv.isPlaying(), true);
     } finally {
-      await strict.stop();
+      await otherOrigin.stop();
     }
   });
 
-  flow("plays on while the service is killed and started again, and keeps its stream", async ({ context, user }) => {
+  browserTest("a restarted service keeps the player's stream", async ({ context, user }) => {
     const folder = await mkdtemp(join(tmpdir(), "stream-manager-browser-"));
     const settings = {
       CORS__ALLOWED_ORIGINS: pages.url,
       STORE__KIND: "embedded",
       EMBEDDED__PATH: join(folder, "streams.db"),
     };
-    let lasting = await startService(settings);
+    let durable = await startService(settings);
     try {
-      const tv = await watch(context, { pages, service: lasting, user });
-      const { streamId } = await tv.hears("started");
-      await lasting.stop("SIGKILL");
-      await tv.hears("unavailable");
-      assert.equal(await tv.plays(), true);
-      lasting = await startService({ ...settings, port: lasting.port });
-      await tv.hears("available");
-      assert.equal(await tv.plays(), true);
+      const tv = await watch(context, { pages, service: durable, user });
+      const { streamId } = await tv.waitFor("started");
+      await durable.stop("SIGKILL");
+      await tv.waitFor("unavailable");
+      assert.equal(await tv.isPlaying(), true);
+      durable = await startService({ ...settings, port: durable.port });
+      await tv.waitFor("available");
+      assert.equal(await tv.isPlaying(), true);
       assert.equal(await tv.streamId(), streamId);
-      assert.deepEqual((await lasting.streams(user)).map((stream) => stream.streamId), [streamId]);
+      assert.deepEqual((await durable.streams(user)).map((stream) => stream.streamId), [streamId]);
     } finally {
-      await lasting.stop();
+      await durable.stop();
       await rm(folder, { recursive: true });
     }
   });
 
-  flow("asks for another token when its token runs out, plays on, and frees its slot when it is closed", async ({ context, user }) => {
-    const guarded = await startService({
+  browserTest("an expired token is replaced without interrupting playback", async ({ context, user }) => {
+    const secured = await startService({
       CORS__ALLOWED_ORIGINS: pages.url,
       AUTH__MODE: "jwt",
       AUTH__HS256_SECRET: SECRET,
@@ -179,22 +180,22 @@ describe("a player in a browser", { concurrency: 3 }, () => {
       AUTH__AUDIENCE: AUDIENCE,
     });
     try {
-      pages.issued.forS = 2;
+      pages.issued.validS = 2;
       const play = async () => {
         pages.issued.count = 0;
-        const tv = await watch(context, { pages, service: guarded, user, tokens: true });
-        const { streamId } = await tv.hears("started");
-        await until("a second token was asked for", () => pages.issued.count >= 2);
-        await tv.forget();
-        await tv.hears("renewed");
-        assert.equal(await tv.plays(), true);
+        const tv = await watch(context, { pages, service: secured, user, tokens: true });
+        const { streamId } = await tv.waitFor("started");
+        await eventually("the player fetches a second token", () => pages.issued.count >= 2);
+        await tv.clearEvents();
+        await tv.waitFor("renewed");
+        assert.equal(await tv.isPlaying(), true);
         assert.equal(await tv.streamId(), streamId);
         return { page: tv.page, streamId };
       };
-      await closes(play, async (streamId) => (await guarded.fate(user, streamId, tokenFor(user)))[0] === 404);
-      assert.equal((await fetch(`${guarded.url}/v1/users/${encodeURIComponent(user)}/streams`)).status, 401);
+      await closeTab(play, async (streamId) => (await secured.streamStatus(user, streamId, tokenFor(user)))[0] === 404);
+      assert.equal((await fetch(`${secured.url}/v1/users/${encodeURIComponent(user)}/streams`)).status, 401);
     } finally {
-      await guarded.stop();
+      await secured.stop();
     }
   });
 });

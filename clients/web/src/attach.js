@@ -1,8 +1,9 @@
-// Binds a session to a media element: what the user does with the player becomes start and stop, and what the service
-// says becomes pause. Works with whatever feeds the element, since it only listens to it and pauses or resumes it.
+// Binds a session to a media element: play and stop events start and stop the session, and a denial or an ended stream
+// pauses the element. It only listens, pauses and resumes, so it works with any streaming library.
 
-import { listenAll } from "./page.js";
-import { LONGEST_TIMER_MS, readOptions } from "./platform.js";
+import { MAX_TIMER_DELAY_MS } from "./backoff.js";
+import { addListeners } from "./lifecycle.js";
+import { readOptions } from "./options.js";
 import { createSession } from "./session.js";
 
 const DEFAULT_STOP_AFTER_PAUSE_S = 300;
@@ -14,30 +15,30 @@ export function attach(video, options) {
   const stopAfterPauseMs = (options.stopAfterPauseS ?? DEFAULT_STOP_AFTER_PAUSE_S) * 1000;
   let pauseTimer;
   let pauseEndsMs = Infinity;
-  // Paused by the service's word: resumed when it lets the player play again.
-  let held = false;
+  // True while the element is paused because of a denial or an ended stream.
+  let blocked = false;
   let resuming = false;
-  // Stopped because the page went away.
-  let left = false;
+  // The session was stopped because the page was hidden or unloaded.
+  let stoppedByUnload = false;
 
-  const plays = () => !video.paused && !video.ended;
+  const isPlaying = () => !video.paused && !video.ended;
   const holdsSlot = () => ["starting", "live", "unavailable"].includes(session.state);
 
-  function playing() {
-    cancelPause();
-    held = false;
-    left = false;
-    // Its own play after a start that failed is not the user's wish for another.
+  function onPlay() {
+    clearPause();
+    blocked = false;
+    stoppedByUnload = false;
+    // A resume after a failed start is not a user action and must not start again.
     if (!resuming || session.state !== "failed") void session.start();
   }
 
-  // `playing` also follows seeking, stalling and a change of quality; and comes alone where play was automatic.
-  function goesOn() {
-    cancelPause();
-    if (session.state === "idle") playing();
+  // `playing` also follows a seek, a stall and a quality change. With autoplay it may come without `play`.
+  function onPlaying() {
+    clearPause();
+    if (session.state === "idle") onPlay();
   }
 
-  function pauses() {
+  function onPause() {
     if (pauseEndsMs < Infinity || !holdsSlot()) return;
     pauseEndsMs = clock.now() + stopAfterPauseMs;
     checkPause();
@@ -47,85 +48,85 @@ export function attach(video, options) {
     timers.clearTimeout(pauseTimer);
     if (pauseEndsMs === Infinity) return;
     const leftMs = pauseEndsMs - clock.now();
-    if (leftMs > 0) pauseTimer = timers.setTimeout(checkPause, Math.min(leftMs, LONGEST_TIMER_MS));
-    else stops();
+    if (leftMs > 0) pauseTimer = timers.setTimeout(checkPause, Math.min(leftMs, MAX_TIMER_DELAY_MS));
+    else onEnded();
   }
 
-  function cancelPause() {
+  function clearPause() {
     pauseEndsMs = Infinity;
     timers.clearTimeout(pauseTimer);
   }
 
-  function stops() {
-    cancelPause();
+  function onEnded() {
+    clearPause();
     void session.stop();
   }
 
-  function leaves() {
-    left = true;
+  function onPageHide() {
+    stoppedByUnload = true;
     void session.stop({ unload: true });
   }
 
-  // Back from the back/forward cache, or the page was never unloaded at all, as after a link that was a download.
-  function returns() {
-    if (left && plays()) playing();
+  // The page is back from the back/forward cache, or was never unloaded: a download link also fires `pagehide`.
+  function onPageReturn() {
+    if (stoppedByUnload && isPlaying()) onPlay();
   }
 
-  function hold() {
-    held = true;
-    cancelPause();
+  function block() {
+    blocked = true;
+    clearPause();
     video.pause();
   }
 
-  // "Play unless denied" also holds where nobody answers.
+  // Resumes in every state that allows playback, even if the service is unavailable.
   async function resume() {
-    if (!held) return;
-    held = false;
+    if (!blocked) return;
+    blocked = false;
     resuming = true;
     try {
       await video.play();
     } catch {
-      // The browser wants a click first: then the user's own play starts it.
+      // The browser requires a user gesture. The user's own play then starts the session.
     }
     resuming = false;
-    // No `pause` will come from an element that never played: its slot is not for ever either.
-    if (!plays()) pauses();
+    // If the element does not play, no `pause` event follows. Count this as a pause, so that the slot is freed later.
+    if (!isPlaying()) onPause();
   }
 
-  const listening = [
-    session.on("denied", hold),
-    session.on("ended", hold),
+  const removeSessionListeners = [
+    session.on("denied", block),
+    session.on("ended", block),
     session.on("state", ({ state }) => ["live", "unavailable", "failed"].includes(state) && resume()),
   ];
 
-  const detachVideo = listenAll([
-    [video, "play", playing],
-    [video, "playing", goesOn],
-    [video, "timeupdate", returns],
-    [video, "pause", pauses],
-    [video, "ended", stops],
-    // Another source is loaded, or this one failed: whoever goes on from there says `playing` again.
-    [video, "emptied", pauses],
-    [video, "error", pauses],
+  const removeVideoListeners = addListeners([
+    [video, "play", onPlay],
+    [video, "playing", onPlaying],
+    [video, "timeupdate", onPageReturn],
+    [video, "pause", onPause],
+    [video, "ended", onEnded],
+    // The source failed or was replaced. If playback continues, `playing` follows.
+    [video, "emptied", onPause],
+    [video, "error", onPause],
   ]);
-  const detachPage = page
-    ? listenAll([
-        [page.window, "pagehide", leaves],
-        [page.window, "pageshow", returns],
-        // Before the session hears of it: a pause that was slept through needs no slot again.
+  const removePageListeners = page
+    ? addListeners([
+        [page.window, "pagehide", onPageHide],
+        [page.window, "pageshow", onPageReturn],
+        // Added before the session's listener: if the pause limit passed during sleep, stop instead of renewing.
         [page.document, "visibilitychange", checkPause],
       ])
     : () => {};
 
-  if (plays()) playing();
+  if (isPlaying()) onPlay();
 
   function detach() {
-    detachVideo();
-    detachPage();
-    cancelPause();
-    held = false;
-    for (const off of listening) off();
-    // A denial's `retry` outlives the player, and nobody would free what it gets.
+    removeVideoListeners();
+    removePageListeners();
+    clearPause();
+    blocked = false;
+    for (const remove of removeSessionListeners) remove();
+    // The application may call the `retry` of an earlier denial later. That slot would never be freed.
     return session.stop({ forGood: true });
   }
 

@@ -1,60 +1,60 @@
-// The service's calls over `fetch`: tokens, time limits, unload. Each call settles exactly once with an outcome and
-// never rejects; it decides nothing about playback and repeats nothing but a request whose token had run out.
+// HTTP client of the service: URLs, tokens, timeouts, and requests during page unload. Every request resolves once with an
+// outcome and never rejects. The client repeats a request only after it has replaced a rejected token.
 
-import { away, readAnswer } from "./answers.js";
+import { classifyResponse, unavailable } from "./responses.js";
 
 export function createClient(settings) {
   const { streamsUrl, fetch, clock, timers, requestTimeoutMs, sendBeacon } = settings;
-  const bearer = createBearer(settings.token, timers, requestTimeoutMs);
+  const tokens = createTokenCache(settings.token, timers, requestTimeoutMs);
 
   const urlOf = (streamId, rest = "") => `${streamsUrl}/${encodeURIComponent(streamId)}${rest}`;
 
-  async function once(call, url, init, token) {
-    // The lease is counted from here: the server's clock starts later, so ours ends first.
+  async function sendOnce(operation, url, init, token) {
+    // Measure the lease from here. The server's clock starts later, so the local lease ends first.
     const sentAtMs = clock.now();
     const response = await fetch(url, { ...init, headers: authorized(init.headers, token) });
     const header = (name) => response.headers?.get?.(name);
     const body = /\bjson\b/i.test(header("content-type") ?? "") ? await response.json().catch(() => undefined) : undefined;
-    return { ...readAnswer(call, response.status, header, body), sentAtMs };
+    return { ...classifyResponse(operation, response.status, header, body), sentAtMs };
   }
 
-  async function attempt(call, url, init) {
-    const first = await bearer.get();
-    const outcome = await once(call, url, init, first);
-    if (outcome.kind !== "unauthorized") return bearer.worked(), outcome;
-    // At once, but only the first time: an issuer in trouble is not to be asked at every answer.
-    if (!bearer.reject(first)) return outcome;
-    const second = await bearer.get();
-    const again = await once(call, url, init, second);
-    if (again.kind === "unauthorized") bearer.reject(second);
-    else bearer.worked();
-    return again;
+  async function sendWithToken(operation, url, init) {
+    const first = await tokens.get();
+    const outcome = await sendOnce(operation, url, init, first);
+    if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
+    // Repeat at once only the first time, so that a failing token issuer is not called after every response.
+    if (!tokens.reject(first)) return outcome;
+    const second = await tokens.get();
+    const repeated = await sendOnce(operation, url, init, second);
+    if (repeated.kind === "unauthorized") tokens.reject(second);
+    else tokens.accept();
+    return repeated;
   }
 
-  function send(call, url, init) {
+  function send(operation, url, init) {
     const controller = typeof AbortController === "function" ? new AbortController() : undefined;
-    let settle;
-    // Beside the abort, since not every platform's `fetch` listens to one.
-    const outcome = new Promise((resolve) => (settle = resolve));
+    let resolveOutcome;
+    // Not every platform's `fetch` supports an abort signal, so a timeout also resolves the outcome itself.
+    const outcome = new Promise((resolve) => (resolveOutcome = resolve));
     const finish = (result) => {
       timers.clearTimeout(timer);
-      settle(result);
+      resolveOutcome(result);
     };
-    const giveUp = (result) => {
+    const abort = (result) => {
       finish(result);
       controller?.abort();
     };
-    const timer = timers.setTimeout(() => giveUp(away("timeout")), requestTimeoutMs);
-    attempt(call, url, { ...init, signal: controller?.signal }).then(finish, (error) =>
-      finish(away("no-answer", { detail: String(error?.message ?? error) })),
+    const timer = timers.setTimeout(() => abort(unavailable("timeout")), requestTimeoutMs);
+    sendWithToken(operation, url, { ...init, signal: controller?.signal }).then(finish, (error) =>
+      finish(unavailable("no-answer", { detail: String(error?.message ?? error) })),
     );
-    return { outcome, cancel: () => giveUp({ kind: "cancelled" }) };
+    return { outcome, cancel: () => abort({ kind: "cancelled" }) };
   }
 
-  /** While the page goes away: sent before this returns, not waited for, not repeated. */
+  /** Sends a stop during page unload: synchronously, once, without waiting for the response. */
   function stopNow(streamId) {
-    const token = bearer.known();
-    // A beacon needs no preflight and outlives the page everywhere, but cannot carry a token.
+    const token = tokens.cached();
+    // A beacon needs no preflight and outlives the page in every browser, but it cannot carry a token.
     if (!token && beacon(streamId)) return;
     try {
       const init = { method: "DELETE", keepalive: true, headers: authorized({}, token) };
@@ -80,7 +80,7 @@ export function createClient(settings) {
         body,
       }),
     heartbeat: (streamId) => send("heartbeat", urlOf(streamId, "/heartbeat"), { method: "POST" }),
-    // Some browsers, old televisions' among them, refuse to keep a request alive that needs a preflight: repeat without.
+    // Some browsers, such as those of old televisions, reject `keepalive` for a request that needs a preflight.
     stop: (streamId, { keepalive }) => send("stop", urlOf(streamId), { method: "DELETE", ...(keepalive && { keepalive }) }),
     evict: (streamId) => send("evict", urlOf(streamId, "?evict=true"), { method: "DELETE" }),
     stopNow,
@@ -91,41 +91,41 @@ function authorized(headers, token) {
   return token ? { ...headers, Authorization: `Bearer ${token}` } : { ...headers };
 }
 
-// The token is kept between calls: at unload there is no time to ask for one.
-function createBearer(source, timers, askWithinMs) {
+// Caches the token between requests, because there is no time to fetch one during unload.
+function createTokenCache(source, timers, fetchTimeoutMs) {
   let token = typeof source === "string" ? source : undefined;
   let rejected;
-  let asking;
+  let pending;
   let refreshed = false;
 
-  // One at a time for all calls, but one that hangs must not hang those that come later.
-  function ask() {
-    const mine = (async () => (token = (await source({ rejected })) ?? undefined))();
+  // Concurrent requests share one call of the token function. After the timeout, later requests start a new call.
+  function fetchToken() {
+    const call = (async () => (token = (await source({ rejected })) ?? undefined))();
     const done = () => {
       timers.clearTimeout(timer);
-      if (asking === mine) asking = undefined;
+      if (pending === call) pending = undefined;
     };
-    const timer = timers.setTimeout(done, askWithinMs);
-    mine.then(done, done);
-    return mine;
+    const timer = timers.setTimeout(done, fetchTimeoutMs);
+    call.then(done, done);
+    return call;
   }
 
   return {
-    known: () => token,
+    cached: () => token,
     async get() {
       if (token !== undefined || typeof source !== "function") return token;
-      return (asking ??= ask());
+      return (pending ??= fetchToken());
     },
-    /** Whether to try again at once. A function that keeps tokens itself learns that this one is of no use. */
+    /** Returns whether to repeat the request at once. The next call of the token function gets `rejected`. */
     reject(old) {
       if (typeof source !== "function") return false;
       rejected = old;
       if (token === old) token = undefined;
-      const atOnce = !refreshed || token !== undefined || asking !== undefined;
+      const repeat = !refreshed || token !== undefined || pending !== undefined;
       refreshed = true;
-      return atOnce;
+      return repeat;
     },
-    worked() {
+    accept() {
       refreshed = false;
       rejected = undefined;
     },

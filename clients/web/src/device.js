@@ -1,75 +1,75 @@
-// The device id of a tab: kept in sessionStorage, so that a reload takes over its own slot, and told apart from a
-// duplicated tab's copy by asking the other tabs. Sends nothing to the service. Never fails: without storage the id
-// lasts as long as the page, without BroadcastChannel a duplicated tab shares its original's.
+// Device ids of a tab. The id is kept in sessionStorage, so a reload takes over its own slot. A duplicated tab has a copy
+// of the storage, so a tab asks the other tabs over a BroadcastChannel whether its stored id is in use. Never rejects:
+// without storage an id lasts as long as the page; without BroadcastChannel a duplicated tab shares the original's id.
 
-import { newId } from "./platform.js";
+import { randomUuid } from "./uuid.js";
 
 const STORAGE_KEY = "stream-manager.device";
 const CHANNEL = "stream-manager.device";
-// Only a tab that found an id in its storage waits, and only before its first start.
-const WAIT_FOR_TABS_MS = 100;
+// Only a tab with a stored id waits, and only before its first start.
+const CONFLICT_WAIT_MS = 100;
 
-/** The ids of this page: `claim()` gives one that no other playback of the page holds at the moment. */
+/** `claim()` resolves with an id that no other playback of this page holds. */
 export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page) }) {
-  const held = new Set();
-  let known;
-  let settled;
+  const claimed = new Set();
+  let tabDeviceId;
+  let ready;
 
-  const me = newId();
-  let answered = () => {};
+  const tabId = randomUuid();
+  let onConflict = () => {};
   let channel;
 
   function listen() {
     channel = open(Channel);
-    if (channel) channel.onmessage = ({ data }) => heard(data ?? {});
+    if (channel) channel.onmessage = ({ data }) => onMessage(data ?? {});
   }
 
-  function heard({ id, taken, from, to }) {
-    if (id !== known) return;
-    // Also while this tab asks itself: of two that do, the later one hears nothing of the first.
+  function onMessage({ id, taken, from, to }) {
+    if (id !== tabDeviceId) return;
+    // Reply even while this tab waits: of two tabs that start together, only the first receives the other's question.
     if (!taken) return post(channel, { id, taken: true, to: from });
-    if (to !== me) return;
-    // Also after the wait, as of a tab in the background: then it is for the next playback.
-    known = newId();
-    write(storage, known);
-    answered();
+    if (to !== tabId) return;
+    // A reply after the wait, for example from a background tab, changes the id for the next playback.
+    tabDeviceId = randomUuid();
+    write(storage, tabDeviceId);
+    onConflict();
   }
 
-  async function settle() {
+  async function initialize() {
     const stored = read(storage);
-    known = stored ?? newId();
-    if (!stored) write(storage, known);
+    tabDeviceId = stored ?? randomUuid();
+    if (!stored) write(storage, tabDeviceId);
     listen();
-    // A page kept for "back" must not answer for its tab, and an open channel would keep it from being kept.
+    // A page in the back/forward cache must not reply for its tab, and an open channel keeps a page out of that cache.
     page?.window.addEventListener("pagehide", () => close(channel));
     page?.window.addEventListener("pageshow", (event) => event.persisted && listen());
     if (!stored || !channel) return;
     await new Promise((resolve) => {
-      const timer = timers.setTimeout(() => resolve(undefined), WAIT_FOR_TABS_MS);
-      answered = () => {
+      const timer = timers.setTimeout(() => resolve(undefined), CONFLICT_WAIT_MS);
+      onConflict = () => {
         timers.clearTimeout(timer);
         resolve(undefined);
       };
-      post(channel, { id: stored, from: me });
+      post(channel, { id: stored, from: tabId });
     });
   }
 
   return {
     async claim() {
-      await (settled ??= settle());
-      let place = 1;
-      const idAt = () => (place === 1 ? known : `${known}.${place}`);
-      while (held.has(idAt())) place += 1;
-      const id = idAt();
-      held.add(id);
-      return { id, release: () => held.delete(id) };
+      await (ready ??= initialize());
+      let number = 1;
+      const numberedId = () => (number === 1 ? tabDeviceId : `${tabDeviceId}.${number}`);
+      while (claimed.has(numberedId())) number += 1;
+      const id = numberedId();
+      claimed.add(id);
+      return { id, release: () => claimed.delete(id) };
     },
   };
 }
 
 function storageOf(page) {
   try {
-    // Reading the property throws where the user forbids storage.
+    // Reading the property throws if the user blocks storage.
     return page ? page.window.sessionStorage : undefined;
   } catch {
     return undefined;
@@ -93,7 +93,7 @@ function write(storage, id) {
   try {
     storage?.setItem(STORAGE_KEY, id);
   } catch {
-    // Full or forbidden: then the id lasts as long as the page.
+    // Storage is full or blocked: the id lasts as long as the page.
   }
 }
 
@@ -109,7 +109,7 @@ function post(channel, message) {
   try {
     channel.postMessage(message);
   } catch {
-    // Closed meanwhile.
+    // The channel is already closed.
   }
 }
 
@@ -117,6 +117,6 @@ function close(channel) {
   try {
     channel.close();
   } catch {
-    // Closed already.
+    // The channel is already closed.
   }
 }

@@ -1,5 +1,5 @@
-// Events without a DOM, since televisions and React Native have no EventTarget. Knows nothing of streams, and
-// never lets a listener's failure reach whoever emits.
+// An event emitter without DOM types, because television browsers and React Native lack EventTarget. An exception in
+// a listener never reaches the code that emits.
 
 export function createEmitter() {
   const listeners = new Map();
@@ -16,7 +16,7 @@ export function createEmitter() {
 
   function emit(type, fields) {
     const event = { ...fields, type };
-    // A copy: whoever is added by a listener hears from the next event on.
+    // Iterate over a copy: a listener that is added during this event receives only later events.
     for (const listener of [...(listeners.get(type) ?? [])]) {
       try {
         const result = listener(event);
@@ -30,7 +30,7 @@ export function createEmitter() {
   return { on, off, emit };
 }
 
-// The page's own error handling, where there is one; throwing would end a Node process.
+// Use the page's error handling if there is one. Throwing would end a Node process.
 function report(error) {
   if (typeof globalThis.reportError === "function") globalThis.reportError(error);
   else globalThis.console?.error(error);

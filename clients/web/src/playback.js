@@ -1,104 +1,106 @@
-// What is known of one playback, from the user's start to its end: its key, its lease, its requests, when the next one
-// is due. Plain data and arithmetic; sends nothing and emits nothing.
+// State of one playback, from start to stop: idempotency key, lease, pending request, and when the next request is due.
+// Sends no requests and emits no events.
 
-import { backoffMs, newId, withJitter } from "./platform.js";
+import { backoffMs, withJitter } from "./backoff.js";
+import { randomUuid } from "./uuid.js";
 
-// Until a start says otherwise.
+// Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
-// A clock that ran on by so much more than the other: the device slept while one of them stood still.
-const SLEPT_MS = 5000;
-// An event from the page and a request that was just sent are about the same moment.
-const SETTLING_MS = 1000;
+// The device slept if the wall clock advanced this much more than the monotonic clock.
+const SLEEP_THRESHOLD_MS = 5000;
+// Page events soon after a request belong to the same wake-up and need no second request.
+const WAKE_DEBOUNCE_MS = 1000;
 
 export function createPlayback({ clock, random, unansweredStartMs }) {
   const times = () => ({ nowMs: clock.now(), wallMs: clock.wall() });
-  let sent = times();
+  let sentAt = times();
 
   return {
-    /** What its starts send, the same each time; none until the device id is known. */
+    /** Body of the start request. It is the same for every retry, and undefined until the device id is known. */
     body: undefined,
-    key: newId(),
+    /** Idempotency key. */
+    key: randomUuid(),
     /** @type {string | null} */
     streamId: null,
     /**
-     * The stream that ran out last: the next start is in its place.
+     * The last lease that was lost. The next start replaces it.
      * @type {{ streamId: string | null, reason: string } | null}
      */
     lost: null,
-    /** Of the last request; an answer to an earlier one says nothing any more. */
+    /** Number of the last request. Responses to earlier requests are ignored. */
     sequence: 0,
-    /** The request that is under way. */
+    /** The pending request. */
     request: null,
-    /** Why nobody answers, while nobody does. */
-    away: null,
-    /** The code of the last heartbeat's bug, so that each is reported once. */
+    /** The latest failed outcome while the service is unavailable. */
+    outage: null,
+    /** Code of the last heartbeat error, so that each error is reported once. */
     reported: null,
     failures: 0,
     restarts: 0,
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
     notBeforeMs: -Infinity,
-    /** How long it may play without an answer. */
-    untilMs: sent.nowMs + unansweredStartMs,
+    /** When the lease ends. Before the first lease: when a start without a response may no longer play. */
+    endsMs: sentAt.nowMs + unansweredStartMs,
 
-    sending(request) {
-      sent = times();
+    requestSent(request) {
+      sentAt = times();
       this.sequence += 1;
       this.request = request;
       this.dueMs = Infinity;
       return this.sequence;
     },
 
-    acknowledged({ streamId, leaseMs, intervalMs, sentAtMs }) {
+    leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs }) {
       if (this.streamId !== null) this.restarts = 0;
       this.streamId = streamId;
       this.intervalMs = intervalMs;
-      this.untilMs = sentAtMs + leaseMs;
+      this.endsMs = sentAtMs + leaseMs;
       this.dueMs = sentAtMs + withJitter(intervalMs, random);
-      this.answered();
+      this.recovered();
     },
 
-    answered() {
-      this.away = null;
+    recovered() {
+      this.outage = null;
       this.failures = 0;
       this.notBeforeMs = -Infinity;
     },
 
-    unanswered(outcome) {
+    requestFailed(outcome) {
       this.failures += 1;
-      this.away = outcome;
+      this.outage = outcome;
       const retryAfterMs = outcome.retryAfterMs ?? 0;
       const nowMs = clock.now();
       this.notBeforeMs = nowMs + retryAfterMs;
-      // Late, not early, and not all at once, where the service said when.
+      // Never retry before Retry-After, and add jitter so that players do not all retry at once.
       this.dueMs = nowMs + Math.max(backoffMs(this.failures, this.intervalMs, random), retryAfterMs * (1 + 0.2 * random()));
     },
 
-    /** The lease is gone and nobody took it: another start, under another key. */
-    restarting(outcome) {
+    /** The lease ended and no other device took it: start again with a new key. */
+    leaseLost(outcome) {
       this.lost = { streamId: this.streamId ?? this.lost?.streamId ?? null, reason: outcome.reason };
       this.streamId = null;
-      this.key = newId();
+      this.key = randomUuid();
       const nowMs = clock.now();
-      this.untilMs = nowMs + unansweredStartMs;
-      // At once, unless the last one was lost before any heartbeat.
+      this.endsMs = nowMs + unansweredStartMs;
+      // Start at once, but back off if the previous lease was lost before its first heartbeat.
       this.dueMs = this.restarts === 0 ? nowMs : nowMs + backoffMs(this.restarts, this.intervalMs, random);
       this.restarts += 1;
-      this.answered();
+      this.recovered();
     },
 
-    /** Whether the page's waking up is a reason to ask before the time. */
-    inDoubt() {
+    /** Whether a wake-up is a reason to send the next request early. */
+    isStale() {
       const now = times();
-      // Either clock may stand still while the device sleeps.
-      const sinceMs = Math.max(now.nowMs - sent.nowMs, now.wallMs - sent.wallMs);
-      if (sinceMs < SETTLING_MS || now.nowMs < this.notBeforeMs) return false;
-      return this.away !== null || this.streamId === null || sinceMs >= this.intervalMs / 2;
+      // Either clock may stop while the device sleeps.
+      const sinceMs = Math.max(now.nowMs - sentAt.nowMs, now.wallMs - sentAt.wallMs);
+      if (sinceMs < WAKE_DEBOUNCE_MS || now.nowMs < this.notBeforeMs) return false;
+      return this.outage !== null || this.streamId === null || sinceMs >= this.intervalMs / 2;
     },
 
     slept() {
       const now = times();
-      return now.wallMs - sent.wallMs - (now.nowMs - sent.nowMs) > SLEPT_MS;
+      return now.wallMs - sentAt.wallMs - (now.nowMs - sentAt.nowMs) > SLEEP_THRESHOLD_MS;
     },
   };
 }

@@ -1,7 +1,6 @@
-// The types of the package: what applications may rely on. Says nothing that src does not do; `npm run types` holds
-// the two together.
+// The public types of the package. `npm run types` checks them against the sources.
 
-/** One live stream, as the service answers it. */
+/** One live stream, as the service returns it. */
 export interface Stream {
   streamId: string;
   userName: string;
@@ -15,25 +14,25 @@ export interface Stream {
 }
 
 /**
- * - `idle`: nothing plays.
- * - `starting`: asked for a slot, not answered yet. Play.
- * - `live`: has a slot. Play.
- * - `unavailable`: nobody answers; tried again and again. Play.
- * - `failed`: the service refused the start for another reason than the limit (see `error`). Play.
+ * - `idle`: not started, or stopped.
+ * - `starting`: requested a slot; no response yet. Play.
+ * - `live`: holds a slot. Play.
+ * - `unavailable`: no valid response; the session keeps retrying. Play.
+ * - `failed`: the service rejected the start for a reason other than the limit (see `error`). Play.
  * - `denied`: the limit is reached. Do not play.
- * - `ended`: somebody took the slot, or it ran out under `onUnavailable: "stop"`. Do not play.
+ * - `ended`: the stream was evicted or replaced, or the lease expired under `onUnavailable: "stop"`. Do not play.
  */
 export type State = "idle" | "starting" | "live" | "unavailable" | "failed" | "denied" | "ended";
 
 export interface Denial {
   limit: number | undefined;
   count: number | undefined;
-  /** What plays now, oldest first. */
+  /** The live streams, oldest first. */
   streams: Stream[];
   slotFreesInSeconds: number | undefined;
-  /** Ends another stream; its player stops at its next heartbeat. False when that did not succeed. */
+  /** Ends another stream. Its player stops at its next heartbeat. Resolves with false if the request failed. */
   stopOther(streamId: string): Promise<boolean>;
-  /** Asks again, as at `start()`. */
+  /** Starts again, like `start()`. */
   retry(): Promise<State>;
 }
 
@@ -44,7 +43,10 @@ export interface Lease {
 
 export interface Problem {
   status: number | undefined;
-  /** The service's code (docs/errors.md), `http-<status>`, `timeout`, `no-answer` or `malformed-answer`. */
+  /**
+   * A code of the service (docs/errors.md), `http-<status>`, `timeout`, `no-answer` (the request failed) or
+   * `malformed-answer` (the response was not from the service).
+   */
   code: string;
   detail: string | undefined;
 }
@@ -52,17 +54,17 @@ export interface Problem {
 export interface Events {
   started: Lease;
   renewed: Lease;
-  /** The slot had run out, and another was taken. Nothing to do. */
+  /** The lease was lost, and the session started a new stream. No action is needed. */
   restarted: Lease & { previousStreamId: string | null; reason: string };
   denied: Denial;
   ended: {
     reason: "evicted" | "replaced" | "unavailable" | (string & {});
-    /** The start that did it, if one did. */
+    /** The stream whose start ended this one, if a start did. */
     endedBy: { streamId: string; deviceName?: string } | undefined;
   };
   unavailable: Problem & { leaseEndsInSeconds: number };
   available: {};
-  /** A bug in the application or its settings. Playback goes on. */
+  /** A bug in the application or its configuration. Playback continues. */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
 }
@@ -71,58 +73,65 @@ export type Event<T extends keyof Events> = Events[T] & { type: T };
 export type Listener<T extends keyof Events> = (event: Event<T>) => unknown;
 
 export interface Emitter {
-  /** Returns a function that takes the listener away again. */
+  /** Returns a function that removes the listener. */
   on<T extends keyof Events>(type: T, listener: Listener<T>): () => void;
   off<T extends keyof Events>(type: T, listener: Listener<T>): void;
 }
 
 export interface SessionOptions {
-  /** Where the service is, without `/v1`: `"https://streams.example.com"`, or `""` for the page's own origin. */
+  /** URL of the service without `/v1`: `"https://streams.example.com"`, or `""` for the page's own origin. */
   baseUrl: string;
   userName: string;
-  /** A function is asked once, and again when the service refused its token, which is then `rejected`. */
+  /** A function is called once, and again with the `rejected` token after a 401. */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
-  /** Default: one a tab, kept over reloads; without a page, one a process. */
+  /** Default: one id per tab, kept across reloads. Without a page: one id per process. */
   deviceId?: string;
   deviceName?: string;
   contentId?: string | (() => string | undefined);
+  /** At the limit: reject the start, or evict the oldest stream of the user. Default: the server's setting. */
   atLimit?: "reject" | "evictOldest";
-  /** What happens when the lease ran out and nobody answers. Default `"continue"`. */
+  /** What to do when the lease expires while the service is unavailable. Default `"continue"`. */
   onUnavailable?: "continue" | "stop";
-  /** How long a start that nobody answers may play under `onUnavailable: "stop"`. Default 90. */
+  /** How long to play without a response to a start, under `onUnavailable: "stop"`. Default 90. */
   unansweredStartS?: number;
   /** Default 10. */
   requestTimeoutS?: number;
   fetch?: (url: string, init: any) => Promise<any>;
   sendBeacon?: (url: string) => boolean;
-  /** `now` is monotonic, `wall` is not; both in milliseconds. */
+  /** In milliseconds: `now` is monotonic, `wall` is the wall clock. */
   clock?: { now?: () => number; wall?: () => number };
   timers?: { setTimeout(call: () => void, delayMs: number): any; clearTimeout(timer: any): void };
-  /** From 0 up to 1. */
+  /** Returns a number from 0 (inclusive) to 1 (exclusive). */
   random?: () => number;
-  /** Where to listen for sleep, network and unload; `null` for nowhere. Default: this page, if there is one. */
+  /** Source of the sleep, network and unload events. `null` disables them. Default: the current page, if any. */
   page?: { window: any; document: any } | null;
 }
 
 export interface AttachOptions extends SessionOptions {
-  /** Default 300. Until then a paused player keeps its slot. */
+  /** How long a paused player keeps its slot. Default 300. */
   stopAfterPauseS?: number;
 }
 
 export interface Session extends Emitter {
-  /** Resolves, never rejects, with the state after the first answer (or its absence). Called again while it runs: the same. */
+  /**
+   * Resolves with the state after the first response or failure; never rejects. A call during a playback returns the
+   * same promise.
+   */
   start(): Promise<State>;
   /**
-   * Resolves when the slot is free, or was given up on. `unload`: the page goes away, send it now and do
-   * not wait; `attach` does so by itself, others call it in `pagehide`. `forGood`: every later start is `idle` and
-   * sends nothing; so `detach` stops.
+   * Resolves when the slot is free, or after the last failed attempt. `unload`: send the stop at once and do not wait;
+   * for `pagehide` (`attach` does this itself). `forGood`: later starts send nothing and resolve with `idle`; used by
+   * `detach`.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
-  /** Asks again after `denied`, `ended` or `failed`; while nobody answers, asks now. */
+  /** Starts again after `denied`, `ended` or `failed`. While `unavailable`, sends the next request now. */
   retry(): Promise<State>;
-  /** The device may have slept or been cut off: heartbeat now if there is any doubt. Browsers need not call it. */
+  /**
+   * Call after sleep or a network change where there is no page: sends a heartbeat now if the lease may be lost.
+   * In browsers the session does this itself.
+   */
   wake(): void;
-  /** As in `denied`. */
+  /** Like `stopOther` of `denied`. */
   stopOther(streamId: string): Promise<boolean>;
   readonly state: State;
   readonly streamId: string | null;
@@ -130,7 +139,7 @@ export interface Session extends Emitter {
   readonly leaseEndsInSeconds: number;
 }
 
-/** What is needed of an HTMLMediaElement. */
+/** The part of HTMLMediaElement that `attach` uses. */
 export interface MediaElement {
   readonly paused: boolean;
   readonly ended: boolean;
@@ -142,7 +151,7 @@ export interface MediaElement {
 
 export interface Attached extends Emitter {
   readonly session: Session;
-  /** Lets go of the element and frees the slot. The session starts no more. */
+  /** Removes all listeners and frees the slot. The session cannot start again. */
   detach(): Promise<void>;
 }
 

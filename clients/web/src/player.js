@@ -1,3 +1,3 @@
-// The package's entry: what an application may import. Works unbuilt, as a module. No behaviour lives here.
+// The public API of the package. It can be imported without a build.
 export { attach } from "./attach.js";
 export { createSession } from "./session.js";

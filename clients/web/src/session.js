@@ -1,24 +1,27 @@
-// One player's session: keeps a slot while something plays and says what the player has to do. The state machine of
-// the protocol, without a video element. Owns the only timer of a playback; never rejects, never throws after it is made.
+// Session of one player: the protocol's state machine, without a media element. It holds a slot during playback and emits
+// events that tell the application when to pause. It owns the only timer of a playback. After createSession no method
+// throws or rejects.
 
+import { backoffMs } from "./backoff.js";
 import { createClient } from "./client.js";
 import { createDevices } from "./device.js";
 import { createEmitter } from "./emitter.js";
-import { listenAll, watchPage } from "./page.js";
-import { backoffMs, newId, readOptions } from "./platform.js";
+import { addListeners, onPageWake } from "./lifecycle.js";
+import { readOptions } from "./options.js";
 import { createPlayback } from "./playback.js";
+import { randomUuid } from "./uuid.js";
 
-// A timer that stood still with the device is found out by the next of these.
-const LOOK_EVERY_MS = 10_000;
-const STOP_TRIES = 4;
-const LONGEST_STOP_BACKOFF_MS = 8000;
+// A timer may stand still while the device sleeps. This limit makes a tick follow soon after a wake-up.
+const MAX_TICK_MS = 10_000;
+const MAX_STOP_ATTEMPTS = 4;
+const MAX_STOP_BACKOFF_MS = 8000;
 
-// A page's tab is one device, whatever sessions it makes.
-let devicesOfThisPage;
+// All sessions of a tab share one set of device ids.
+let pageDevices;
 
-// Starts that were stopped before their answer, by user and device. Of two that are under way the service keeps the
-// one it commits last, which need not be the one that was sent last.
-const unanswered = new Map();
+// Outcomes of starts that were stopped before the response, by user and device. A new start waits for them: of two
+// concurrent starts of a device the service keeps the one that it commits last, which may be the older one.
+const abandonedStarts = new Map();
 
 /** @type {typeof import("./player.d.ts").createSession} */
 export function createSession(options) {
@@ -30,58 +33,58 @@ export function createSession(options) {
   let state = "idle";
   let playback = null;
   let timer;
-  let changes = 0;
-  let over = false;
-  /** What is to be done for stops that are not answered yet, should the page go away. */
-  const leaving = new Set();
+  let transitions = 0;
+  let disposed = false;
+  /** Callbacks that send the stops that wait for a retry, when the page unloads. */
+  const unloadHandlers = new Set();
 
-  // The last thing a step does, since a listener may start the next step.
-  function change(next, ...emitted) {
+  // Always the last step of a function, because a listener may cause the next transition.
+  function transition(next, ...emitted) {
     const previous = state;
     state = next;
-    const mine = ++changes;
-    arm();
+    const current = ++transitions;
+    scheduleTick();
     if (previous !== next) events.emit("state", { state: next, previous });
     for (const [type, fields] of emitted) {
-      if (changes === mine) events.emit(type, fields);
+      if (transitions === current) events.emit(type, fields);
     }
   }
 
   function start() {
-    if (over) return Promise.resolve(state);
-    if (playback) return playback.first;
+    if (disposed) return Promise.resolve(state);
+    if (playback) return playback.result;
     const p = createPlayback(settings);
     playback = p;
-    p.first = new Promise((resolve) => (p.decided = resolve));
-    p.unwatch = watchPage(page, wake);
+    p.result = new Promise((resolve) => (p.resolve = resolve));
+    p.unwatch = onPageWake(page, wake);
     if (settings.deviceId === undefined) void claimDevice(p);
-    else begin(p, String(settings.deviceId));
-    change("starting");
-    return p.first;
+    else sendStart(p, String(settings.deviceId));
+    transition("starting");
+    return p.result;
   }
 
   async function claimDevice(p) {
-    const devices = settings.devices ?? (devicesOfThisPage ??= createDevices(settings));
-    const claim = await devices.claim().catch(() => ({ id: newId(), release() {} }));
+    const devices = settings.devices ?? (pageDevices ??= createDevices(settings));
+    const claim = await devices.claim().catch(() => ({ id: randomUuid(), release() {} }));
     if (playback !== p) return claim.release();
     p.release = claim.release;
-    begin(p, claim.id);
+    sendStart(p, claim.id);
   }
 
-  function begin(p, deviceId) {
+  function sendStart(p, deviceId) {
     p.deviceId = deviceId;
-    // Ends at the latest with that request's time limit.
-    const before = unanswered.get(placeOf(p));
-    if (before) return void before.then(() => playback === p && begin(p, deviceId));
+    // The wait is at most the request timeout of the abandoned start.
+    const abandoned = abandonedStarts.get(deviceKey(p));
+    if (abandoned) return void abandoned.then(() => playback === p && sendStart(p, deviceId));
     const { deviceName, atLimit } = settings;
-    // Once for all tries: the same key with another body is refused.
+    // Build the body once, because the service rejects an idempotency key with a different body.
     p.body = JSON.stringify({ deviceId, deviceName: text(deviceName), contentId: contentId(), atLimit: text(atLimit) });
-    send(p);
-    arm();
+    sendRequest(p);
+    scheduleTick();
     return undefined;
   }
 
-  const placeOf = (p) => `${settings.streamsUrl} ${p.deviceId}`;
+  const deviceKey = (p) => `${settings.streamsUrl} ${p.deviceId}`;
 
   function contentId() {
     try {
@@ -92,129 +95,130 @@ export function createSession(options) {
     }
   }
 
-  function send(p) {
+  function sendRequest(p) {
     p.request?.cancel();
     const starting = p.streamId === null;
     const request = starting ? client.start(p.key, p.body) : client.heartbeat(p.streamId);
-    const sequence = p.sending(request);
-    request.settled = request.outcome.then((outcome) => settle(p, sequence, starting, outcome));
+    const sequence = p.requestSent(request);
+    request.settled = request.outcome.then((outcome) => handleOutcome(p, sequence, starting, outcome));
   }
 
-  function settle(p, sequence, starting, outcome) {
+  function handleOutcome(p, sequence, starting, outcome) {
     if (playback !== p) {
-      // Stopped before the start was answered: nobody plays on what it got.
-      return starting && outcome.kind === "ok" ? release(outcome.streamId) : undefined;
+      // The playback was stopped before the response to its start: free the slot.
+      return starting && outcome.kind === "ok" ? releaseSlot(outcome.streamId) : undefined;
     }
     if (sequence !== p.sequence) return undefined;
     p.request = null;
-    if (outcome.kind === "ok") acknowledge(p, starting, outcome);
-    else if (outcome.kind === "denied") finish(p, "denied", "denied", denial(outcome));
-    else if (outcome.kind === "taken") finish(p, "ended", "ended", { reason: outcome.reason, endedBy: outcome.endedBy });
-    else if (outcome.kind === "gone") restart(p, outcome);
-    else if (outcome.kind === "bug") report(p, starting, outcome);
-    else wait(p, outcome);
+    if (outcome.kind === "ok") handleLease(p, starting, outcome);
+    else if (outcome.kind === "denied") finish(p, "denied", "denied", denialFields(outcome));
+    else if (outcome.kind === "ended") finish(p, "ended", "ended", { reason: outcome.reason, endedBy: outcome.endedBy });
+    else if (outcome.kind === "lost") handleLostLease(p, outcome);
+    else if (outcome.kind === "error") handleError(p, starting, outcome);
+    else handleOutage(p, outcome);
     return undefined;
   }
 
-  function acknowledge(p, starting, outcome) {
-    const back = comesBack(p);
+  function handleLease(p, starting, outcome) {
+    const recovery = recoveryEvents(p);
     const { lost } = p;
-    p.acknowledged(outcome);
+    p.leaseGranted(outcome);
     p.reported = null;
     const lease = { streamId: p.streamId, stream: outcome.stream };
-    if (!starting) change("live", ...back, ["renewed", lease]);
-    else if (!lost) change("live", ...back, ["started", lease]);
-    else change("live", ...back, ["restarted", { ...lease, previousStreamId: lost.streamId, reason: lost.reason }]);
-    p.decided(state);
+    if (!starting) transition("live", ...recovery, ["renewed", lease]);
+    else if (!lost) transition("live", ...recovery, ["started", lease]);
+    else transition("live", ...recovery, ["restarted", { ...lease, previousStreamId: lost.streamId, reason: lost.reason }]);
+    p.resolve(state);
   }
 
-  function restart(p, outcome) {
-    const back = comesBack(p);
-    p.restarting(outcome);
-    if (p.dueMs <= clock.now()) send(p);
-    change("starting", ...back);
+  function handleLostLease(p, outcome) {
+    const recovery = recoveryEvents(p);
+    p.leaseLost(outcome);
+    if (p.dueMs <= clock.now()) sendRequest(p);
+    transition("starting", ...recovery);
   }
 
-  // Repeating does not help. A start ends here, and what plays goes on without a slot; a lease is worth another heartbeat.
-  function report(p, starting, outcome) {
+  // The same request would fail again. A failed start ends the session, but not playback. A lease stays valid, so
+  // heartbeats continue.
+  function handleError(p, starting, outcome) {
     const { status, code, detail, requestId } = outcome;
     const error = { status, code, detail, requestId };
     if (starting) return finish(p, "failed", "error", error);
-    const back = comesBack(p);
-    p.answered();
+    const recovery = recoveryEvents(p);
+    p.recovered();
     p.dueMs = clock.now() + p.intervalMs;
     const emitted = p.reported === code ? [] : [["error", error]];
     p.reported = code;
-    return change("live", ...back, ...emitted);
+    return transition("live", ...recovery, ...emitted);
   }
 
-  function wait(p, outcome) {
-    const first = p.away === null;
-    p.unanswered(outcome);
-    if (overdue(p)) return giveUp(p);
+  function handleOutage(p, outcome) {
+    const first = p.outage === null;
+    p.requestFailed(outcome);
+    if (mustEnd(p)) return endAfterOutage(p);
     const fields = { status: outcome.status, code: outcome.code, detail: outcome.detail, leaseEndsInSeconds: endsInSeconds(p) };
-    change("unavailable", ...(first ? [["unavailable", fields]] : []));
-    return p.decided(state);
+    transition("unavailable", ...(first ? [["unavailable", fields]] : []));
+    return p.resolve(state);
   }
 
-  const comesBack = (p) => (p.away ? [["available", {}]] : []);
+  const recoveryEvents = (p) => (p.outage ? [["available", {}]] : []);
 
-  function overdue(p) {
-    return onUnavailable === "stop" && p.away !== null && clock.now() >= p.untilMs;
+  function mustEnd(p) {
+    return onUnavailable === "stop" && p.outage !== null && clock.now() >= p.endsMs;
   }
 
-  function giveUp(p) {
+  function endAfterOutage(p) {
     finish(p, "ended", "ended", { reason: "unavailable", endedBy: undefined });
-    // Its lease may still count: the service's clock started later, and it may have renewed it without our hearing so.
-    if (p.streamId !== null) void release(p.streamId);
+    // The slot may still be taken: the server's lease ends later, and the response to a renewal may have been lost.
+    if (p.streamId !== null) void releaseSlot(p.streamId);
   }
 
   function finish(p, next, type, fields) {
     close(p);
-    change(next, ...(type ? [[type, fields]] : []));
-    p.decided(next);
+    transition(next, [type, fields]);
+    p.resolve(next);
   }
 
   function close(p) {
     playback = null;
-    // A start's answer is waited for: it may name a stream that has to be stopped.
+    // Do not cancel a pending start: its response may name a stream that must be stopped.
     if (p.streamId !== null) p.request?.cancel();
-    else if (p.request) leave(placeOf(p), p.request.outcome);
+    else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
     p.unwatch();
     p.release?.();
   }
 
-  function leave(place, outcome) {
-    unanswered.set(place, outcome);
-    void outcome.then(() => unanswered.get(place) === outcome && unanswered.delete(place));
+  function abandonStart(key, outcome) {
+    abandonedStarts.set(key, outcome);
+    void outcome.then(() => abandonedStarts.get(key) === outcome && abandonedStarts.delete(key));
   }
 
-  function arm() {
+  function scheduleTick() {
     timers.clearTimeout(timer);
     timer = undefined;
     const p = playback;
     if (!p) return;
-    const nextMs = p.away && onUnavailable === "stop" ? Math.min(p.dueMs, p.untilMs) : p.dueMs;
-    timer = timers.setTimeout(tick, Math.min(Math.max(nextMs - clock.now(), 0), LOOK_EVERY_MS));
+    const nextMs = p.outage && onUnavailable === "stop" ? Math.min(p.dueMs, p.endsMs) : p.dueMs;
+    timer = timers.setTimeout(tick, Math.min(Math.max(nextMs - clock.now(), 0), MAX_TICK_MS));
   }
 
-  // By the clock, not by how often it is called: a hidden tab's timers come once a minute.
+  // Compare with the clock instead of counting ticks: browsers throttle the timers of a hidden tab to one per minute.
   function tick() {
     const p = playback;
     if (!p) return;
-    if (overdue(p)) return void giveUp(p);
-    if (clock.now() >= p.dueMs || (p.body && p.slept() && p.inDoubt())) send(p);
-    arm();
+    if (mustEnd(p)) return void endAfterOutage(p);
+    if (clock.now() >= p.dueMs || (p.body && p.slept() && p.isStale())) sendRequest(p);
+    scheduleTick();
   }
 
   function wake() {
     const p = playback;
-    if (!p?.body || !p.inDoubt()) return;
-    send(p);
-    arm();
+    if (!p?.body || !p.isStale()) return;
+    sendRequest(p);
+    scheduleTick();
   }
 
-  function denial(outcome) {
+  function denialFields(outcome) {
     const { limit, count, streams, slotFreesInSeconds } = outcome;
     return { limit, count, streams, slotFreesInSeconds, stopOther, retry };
   }
@@ -225,49 +229,49 @@ export function createSession(options) {
   }
 
   async function stopOther(streamId) {
-    return persist(() => client.evict(String(streamId)));
+    return withRetries(() => client.evict(String(streamId)));
   }
 
-  async function release(streamId) {
-    // The first try outlives the page, its repetitions do not.
-    let loose = false;
-    const leave = () => {
-      if (loose) client.stopNow(streamId);
-      loose = false;
+  async function releaseSlot(streamId) {
+    // Only the first attempt is sent with keepalive. An unload between attempts sends the stop at once.
+    let waiting = false;
+    const onUnload = () => {
+      if (waiting) client.stopNow(streamId);
+      waiting = false;
     };
-    leaving.add(leave);
-    const unwatch = page ? listenAll([[page.window, "pagehide", leave]]) : () => {};
-    await persist((tries) => client.stop(streamId, { keepalive: tries === 1 }), () => (loose = true));
-    unwatch();
-    leaving.delete(leave);
+    unloadHandlers.add(onUnload);
+    const removeListener = page ? addListeners([[page.window, "pagehide", onUnload]]) : () => {};
+    await withRetries((attempt) => client.stop(streamId, { keepalive: attempt === 1 }), () => (waiting = true));
+    removeListener();
+    unloadHandlers.delete(onUnload);
   }
 
-  async function persist(call, failed) {
-    for (let tries = 1; ; tries += 1) {
-      const { kind } = await call(tries).outcome;
-      if (kind === "ok" || kind === "bug" || tries === STOP_TRIES) return kind === "ok";
-      failed?.();
-      const pauseMs = backoffMs(tries, LONGEST_STOP_BACKOFF_MS, random);
-      await new Promise((resolve) => timers.setTimeout(resolve, pauseMs));
+  async function withRetries(send, onFailure) {
+    for (let attempt = 1; ; attempt += 1) {
+      const { kind } = await send(attempt).outcome;
+      if (kind === "ok" || kind === "error" || attempt === MAX_STOP_ATTEMPTS) return kind === "ok";
+      onFailure?.();
+      const waitMs = backoffMs(attempt, MAX_STOP_BACKOFF_MS, random);
+      await new Promise((resolve) => timers.setTimeout(resolve, waitMs));
     }
   }
 
   async function stop({ unload = false, forGood = false } = {}) {
     const p = playback;
-    over ||= forGood;
+    disposed ||= forGood;
     if (p) close(p);
     const { streamId, request } = p ?? {};
-    // Before any listener runs: at unload there may be no time after it.
+    // Send before any listener runs: the page may not live longer than this call.
     if (streamId && unload) client.stopNow(streamId);
-    if (unload) for (const leave of leaving) leave();
-    const done = streamId ? (unload ? undefined : release(streamId)) : request?.settled;
-    change("idle");
-    p?.decided("idle");
+    if (unload) for (const onUnload of unloadHandlers) onUnload();
+    const done = streamId ? (unload ? undefined : releaseSlot(streamId)) : request?.settled;
+    transition("idle");
+    p?.resolve("idle");
     await done;
   }
 
   function endsInSeconds(p) {
-    return p ? Math.max(0, (p.untilMs - clock.now()) / 1000) : 0;
+    return Math.max(0, (p.endsMs - clock.now()) / 1000);
   }
 
   return {

@@ -1,332 +1,332 @@
-// A media element and the page around it: what the user and the browser do becomes start and stop, and back.
+// How media element and page events drive the session, and how the session drives the element.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attach } from "../src/player.js";
-import { createWorld, evicted, flush, full, gone, later, noNetwork, problem, stream, Video } from "./world.js";
+import { createEnvironment, deferred, evicted, FakeVideo, flushPromises, limitReached, networkError, notFound, problem, stream } from "./environment.js";
 
-function setUp(options, video = new Video()) {
-  const world = createWorld();
-  const attached = world.listen(attach(video, { ...world.options, ...options }));
-  return { world, video, attached, session: attached.session };
+function setUp(options, video = new FakeVideo()) {
+  const env = createEnvironment();
+  const attached = env.record(attach(video, { ...env.options, ...options }));
+  return { env, video, attached, session: attached.session };
 }
 
-async function playing(options) {
+async function startPlayback(options) {
   const all = setUp(options);
   await all.video.play();
   return all;
 }
 
-test("play starts, the end stops, and another play is another playback", async () => {
-  const { world, video, session } = await playing();
+test("play starts, the end stops, another play starts again", async () => {
+  const { env, video, session } = await startPlayback();
   assert.equal(session.state, "live");
   await video.end();
   assert.equal(session.state, "idle");
-  assert.equal(world.sent("stop").length, 1);
+  assert.equal(env.sent("stop").length, 1);
   await video.play();
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
 });
 
-test("nothing is sent before anything plays", async () => {
-  const { world } = setUp();
-  await world.advance(600_000);
-  assert.equal(world.calls.length, 0);
+test("no request is sent before playback", async () => {
+  const { env } = setUp();
+  await env.advance(600_000);
+  assert.equal(env.requests.length, 0);
 });
 
-test("a video that plays already is started at once", async () => {
-  const video = new Video();
+test("attaching to a playing video starts at once", async () => {
+  const video = new FakeVideo();
   video.paused = false;
   const { session } = setUp({}, video);
-  await flush();
+  await flushPromises();
   assert.equal(session.state, "live");
 });
 
-test("autoplay that says only that it is playing is started too", async () => {
-  const { world, video } = setUp();
+test("a playing event without a play event starts", async () => {
+  const { env, video } = setUp();
   video.paused = false;
   await video.dispatch("playing");
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
 });
 
-test("seeking, stalling, a change of quality and a short pause keep the same stream", async () => {
-  const { world, video, session } = await playing();
+test("seeks, stalls, quality changes and short pauses keep the stream", async () => {
+  const { env, video, session } = await startPlayback();
   for (const type of ["seeking", "waiting", "stalled", "seeked", "playing", "emptied", "loadstart", "playing"]) {
     await video.dispatch(type);
   }
   await video.pause();
-  await world.advance(299_000);
+  await env.advance(299_000);
   await video.play();
-  await world.advance(600_000);
-  assert.equal(world.sent("start").length, 1);
-  assert.equal(world.sent("stop").length, 0);
+  await env.advance(600_000);
+  assert.equal(env.sent("start").length, 1);
+  assert.equal(env.sent("stop").length, 0);
   assert.equal(session.streamId, "stream-1");
 });
 
-test("a paused player keeps its slot by heartbeats until the pause is long, and starts again on play", async () => {
-  const { world, video, session } = await playing({ stopAfterPauseS: 100 });
+test("a long pause stops the stream and play starts another", async () => {
+  const { env, video, session } = await startPlayback({ stopAfterPauseS: 100 });
   await video.pause();
-  await world.advance(99_999);
-  assert.equal(world.sent("heartbeat").length, 3);
-  assert.equal(world.sent("stop").length, 0);
-  await world.advance(1);
-  assert.equal(world.sent("stop").length, 1);
-  await world.advance(600_000);
-  assert.equal(world.sent("heartbeat").length, 3);
+  await env.advance(99_999);
+  assert.equal(env.sent("heartbeat").length, 3);
+  assert.equal(env.sent("stop").length, 0);
+  await env.advance(1);
+  assert.equal(env.sent("stop").length, 1);
+  await env.advance(600_000);
+  assert.equal(env.sent("heartbeat").length, 3);
   await video.play();
   assert.equal(session.streamId, "stream-2");
 });
 
-test("pauses do not add up", async () => {
-  const { world, video } = await playing({ stopAfterPauseS: 100 });
+test("each pause has its own time limit", async () => {
+  const { env, video } = await startPlayback({ stopAfterPauseS: 100 });
   for (let turn = 0; turn < 3; turn += 1) {
     await video.pause();
-    await world.advance(60_000);
+    await env.advance(60_000);
     await video.play();
   }
-  assert.equal(world.sent("stop").length, 0);
+  assert.equal(env.sent("stop").length, 0);
 });
 
-test("a pause of weeks, or without end, can be asked for", async () => {
+test("stopAfterPauseS may exceed the longest timer delay", async () => {
   for (const stopAfterPauseS of [30 * 86_400, Infinity]) {
-    const { world, video } = await playing({ stopAfterPauseS });
+    const { env, video } = await startPlayback({ stopAfterPauseS });
     await video.pause();
-    await world.advance(3600_000);
-    assert.equal(world.sent("stop").length, 0);
+    await env.advance(3600_000);
+    assert.equal(env.sent("stop").length, 0);
   }
 });
 
-test("what else happens to a paused player does not make its pause longer", async () => {
-  const { world, video } = await playing();
+test("other media events do not extend a pause", async () => {
+  const { env, video } = await startPlayback();
   await video.pause();
-  await world.advance(200_000);
+  await env.advance(200_000);
   await video.dispatch("emptied");
-  await world.advance(100_000);
-  assert.equal(world.sent("stop").length, 1);
+  await env.advance(100_000);
+  assert.equal(env.sent("stop").length, 1);
 });
 
-test("a pause that was slept through frees the slot instead of taking another", async () => {
-  const { world, video, session } = await playing();
+test("a pause that expired during sleep frees the slot", async () => {
+  const { env, video, session } = await startPlayback();
   await video.pause();
-  world.sleep(8 * 3600_000);
-  world.next.heartbeat.push(gone);
-  await world.page.document.dispatch("visibilitychange");
-  await world.fireOverdue();
+  env.sleep(8 * 3600_000);
+  env.responses.heartbeat.push(notFound);
+  await env.page.document.dispatch("visibilitychange");
+  await env.runOverdueTimers();
   assert.equal(session.state, "idle");
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
 });
 
 for (const type of ["error", "emptied"]) {
-  test(`a source that is gone by ${type}, without a pause, counts as a pause`, async () => {
-    const { world, video } = await playing();
+  test(`${type} without a pause event counts as a pause`, async () => {
+    const { env, video } = await startPlayback();
     await video.dispatch(type);
-    await world.advance(299_999);
-    assert.equal(world.sent("stop").length, 0);
-    await world.advance(1);
-    assert.equal(world.sent("stop").length, 1);
+    await env.advance(299_999);
+    assert.equal(env.sent("stop").length, 0);
+    await env.advance(1);
+    assert.equal(env.sent("stop").length, 1);
   });
 }
 
-test("a slot that is taken during a pause stays known as taken", async () => {
-  const { world, video, session } = await playing();
+test("an eviction during a pause stays the final state", async () => {
+  const { env, video, session } = await startPlayback();
   await video.pause();
-  world.next.heartbeat.push(evicted);
-  await world.advance(600_000);
+  env.responses.heartbeat.push(evicted);
+  await env.advance(600_000);
   assert.equal(session.state, "ended");
 });
 
-test("a denied player is paused, and its own play is another try", async () => {
-  const { world, video, session } = setUp();
-  world.next.start.push(full);
+test("a denial pauses the player and play tries again", async () => {
+  const { env, video, session } = setUp();
+  env.responses.start.push(limitReached);
   await video.play();
   assert.equal(video.paused, true);
-  assert.equal(world.heard("denied").length, 1);
-  await world.advance(600_000);
+  assert.equal(env.emitted("denied").length, 1);
+  await env.advance(600_000);
   assert.equal(session.state, "denied");
   await video.play();
   assert.equal(video.paused, false);
   assert.equal(session.state, "live");
 });
 
-for (const [name, answer, state] of [
-  ["is admitted", stream("s", { status: 201 }), "live"],
-  ["finds nobody", noNetwork, "unavailable"],
-  ["is a bug", problem(400, "invalid-request"), "failed"],
+for (const [name, response, state] of [
+  ["succeeds", stream("s", { status: 201 }), "live"],
+  ["finds no service", networkError, "unavailable"],
+  ["is invalid", problem(400, "invalid-request"), "failed"],
 ]) {
-  test(`a retry that ${name} resumes the player that a denial paused`, async () => {
-    const { world, video, session } = setUp();
-    world.next.start.push(full, answer);
+  test(`a retry that ${name} resumes the denied player`, async () => {
+    const { env, video, session } = setUp();
+    env.responses.start.push(limitReached, response);
     await video.play();
-    await world.heard("denied")[0].retry();
-    await flush();
+    await env.emitted("denied")[0].retry();
+    await flushPromises();
     assert.equal(session.state, state);
     assert.equal(video.paused, false);
-    assert.equal(world.sent("start").length, 2);
+    assert.equal(env.sent("start").length, 2);
   });
 }
 
-test("a retry that is denied again leaves the player paused", async () => {
-  const { world, video } = setUp();
-  world.next.start.push(full, full);
+test("a second denial leaves the player paused", async () => {
+  const { env, video } = setUp();
+  env.responses.start.push(limitReached, limitReached);
   await video.play();
-  assert.equal(await world.heard("denied")[0].retry(), "denied");
+  assert.equal(await env.emitted("denied")[0].retry(), "denied");
   assert.equal(video.paused, true);
 });
 
-test("a player that its user paused since is not resumed by an admission", async () => {
-  const { world, video, session } = setUp();
-  const late = later(stream("s", { status: 201 }));
-  world.next.start.push(full, late);
+test("a late admission does not resume a user-paused player", async () => {
+  const { env, video, session } = setUp();
+  const late = deferred(stream("s", { status: 201 }));
+  env.responses.start.push(limitReached, late);
   await video.play();
   await video.play();
   await video.pause();
-  await late.arrive();
+  await late.deliver();
   assert.equal(session.state, "live");
   assert.equal(video.paused, true);
 });
 
-test("a browser that wants a click before it resumes is no failure, and a pause that ends as any other", async () => {
-  const { world, video, session } = setUp({ stopAfterPauseS: 100 });
-  world.next.start.push(full);
+test("a resume that the browser blocks counts as a pause", async () => {
+  const { env, video, session } = setUp({ stopAfterPauseS: 100 });
+  env.responses.start.push(limitReached);
   await video.play();
   video.play = () => Promise.reject(new Error("NotAllowedError"));
   await session.retry();
-  await flush();
+  await flushPromises();
   assert.equal(video.paused, true);
   assert.equal(session.state, "live");
-  await world.advance(99_999);
-  assert.equal(world.sent("stop").length, 0);
-  await world.advance(600_000);
-  assert.equal(world.sent("stop").length, 1);
+  await env.advance(99_999);
+  assert.equal(env.sent("stop").length, 0);
+  await env.advance(600_000);
+  assert.equal(env.sent("stop").length, 1);
   assert.equal(session.state, "idle");
 });
 
-test("a player whose slot was taken is paused, hears by whom, and stays paused", async () => {
-  const { world, video, session } = await playing();
-  world.next.heartbeat.push(evicted);
-  await world.advance(30_000);
+test("an evicted player is paused and stays paused", async () => {
+  const { env, video, session } = await startPlayback();
+  env.responses.heartbeat.push(evicted);
+  await env.advance(30_000);
   assert.equal(video.paused, true);
-  assert.equal(world.heard("ended")[0].endedBy.deviceName, "Kitchen tablet");
-  await world.advance(600_000);
+  assert.equal(env.emitted("ended")[0].endedBy.deviceName, "Kitchen tablet");
+  await env.advance(600_000);
   assert.equal(session.state, "ended");
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
 });
 
-test("a silent start does not touch the player", async () => {
-  const { world, video } = await playing();
-  world.next.heartbeat.push(gone);
-  await world.advance(30_000);
-  assert.equal(world.heard("restarted").length, 1);
+test("a silent restart does not pause the player", async () => {
+  const { env, video } = await startPlayback();
+  env.responses.heartbeat.push(notFound);
+  await env.advance(30_000);
+  assert.equal(env.emitted("restarted").length, 1);
   assert.equal(video.pauses, 0);
 });
 
-test("no answer pauses the player only at the end of the lease, and only if told to", async () => {
+test("an outage pauses only at lease expiry under stop", async () => {
   for (const [onUnavailable, pauses] of [["continue", 0], ["stop", 1]]) {
-    const { world, video } = await playing({ onUnavailable });
-    world.next.heartbeat.push(...Array(50).fill(noNetwork));
-    await world.advance(89_999);
+    const { env, video } = await startPlayback({ onUnavailable });
+    env.responses.heartbeat.push(...Array(50).fill(networkError));
+    await env.advance(89_999);
     assert.equal(video.pauses, 0);
-    await world.advance(60_000);
+    await env.advance(60_000);
     assert.equal(video.pauses, pauses);
   }
 });
 
-test("a start that fails as a bug is not repeated at every stall, only at the next play", async () => {
-  const { world, video } = setUp();
-  world.next.start.push(problem(400, "invalid-request"));
+test("a failed start is repeated only at the next play", async () => {
+  const { env, video } = setUp();
+  env.responses.start.push(problem(400, "invalid-request"));
   await video.play();
   for (let turn = 0; turn < 5; turn += 1) await video.dispatch("playing");
   assert.equal(video.paused, false);
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
   await video.pause();
   await video.play();
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
 });
 
-test("a page that is closed stops its stream before it is gone", async () => {
-  const { world } = await playing({ token: "t" });
-  void world.page.window.dispatch("pagehide", { persisted: false });
-  assert.equal(world.sent("stop").length, 1);
-  assert.equal(world.sent("stop")[0].keepalive, true);
+test("closing the page stops the stream synchronously", async () => {
+  const { env } = await startPlayback({ token: "t" });
+  void env.page.window.dispatch("pagehide", { persisted: false });
+  assert.equal(env.sent("stop").length, 1);
+  assert.equal(env.sent("stop")[0].keepalive, true);
 });
 
-test("a page kept for the back button stops, and starts again when it comes back playing", async () => {
-  const { world, video, session } = await playing();
-  await world.page.window.dispatch("pagehide", { persisted: true });
-  assert.equal(world.beacons.length, 1);
+test("a page restored from the back/forward cache starts again", async () => {
+  const { env, video, session } = await startPlayback();
+  await env.page.window.dispatch("pagehide", { persisted: true });
+  assert.equal(env.beacons.length, 1);
   assert.equal(session.state, "idle");
-  await world.page.window.dispatch("pageshow", { persisted: true });
+  await env.page.window.dispatch("pageshow", { persisted: true });
   assert.equal(session.streamId, "stream-2");
   await video.pause();
-  await world.page.window.dispatch("pagehide", { persisted: true });
-  await world.page.window.dispatch("pageshow", { persisted: true });
+  await env.page.window.dispatch("pagehide", { persisted: true });
+  await env.page.window.dispatch("pageshow", { persisted: true });
   assert.equal(session.state, "idle");
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
 });
 
-test("a page that said goodbye and stayed, as after a download link, starts again while it plays", async () => {
-  const { world, video, session } = await playing();
-  await world.page.window.dispatch("pagehide", { persisted: false });
+test("a page that survives pagehide starts again while playing", async () => {
+  const { env, video, session } = await startPlayback();
+  await env.page.window.dispatch("pagehide", { persisted: false });
   await video.dispatch("timeupdate");
   assert.equal(session.streamId, "stream-2");
   await video.dispatch("timeupdate");
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
 });
 
-test("a page that stayed and whose start fails as a bug does not start at every moment of the film", async () => {
-  const { world, video, session } = await playing();
-  await world.page.window.dispatch("pagehide", { persisted: false });
-  world.next.start.push(problem(400, "invalid-request"));
+test("a page that survives pagehide never repeats a failed start", async () => {
+  const { env, video, session } = await startPlayback();
+  await env.page.window.dispatch("pagehide", { persisted: false });
+  env.responses.start.push(problem(400, "invalid-request"));
   for (let turn = 0; turn < 5; turn += 1) await video.dispatch("timeupdate");
   assert.equal(session.state, "failed");
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
 });
 
-test("a denied page is not started again by coming back", async () => {
-  const { world, video, session } = setUp();
-  world.next.start.push(full);
+test("a restored page does not repeat a denied start", async () => {
+  const { env, video, session } = setUp();
+  env.responses.start.push(limitReached);
   await video.play();
-  await world.page.window.dispatch("pagehide", { persisted: true });
-  await world.page.window.dispatch("pageshow", { persisted: true });
+  await env.page.window.dispatch("pagehide", { persisted: true });
+  await env.page.window.dispatch("pageshow", { persisted: true });
   assert.notEqual(session.state, "live");
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
 });
 
-test("a player that is detached and attached anew while it starts plays on", async () => {
-  const { world, video, attached } = setUp();
-  const slow = later(stream("first", { status: 201 }));
-  world.next.start.push(slow);
+test("detaching and attaching during a start keeps playing", async () => {
+  const { env, video, attached } = setUp();
+  const slow = deferred(stream("first", { status: 201 }));
+  env.responses.start.push(slow);
   await video.play();
   void attached.detach();
-  const again = world.listen(attach(video, world.options));
-  await flush();
-  assert.equal(world.sent("start").length, 1);
-  await slow.arrive();
+  const again = env.record(attach(video, env.options));
+  await flushPromises();
+  assert.equal(env.sent("start").length, 1);
+  await slow.deliver();
   assert.equal(again.session.state, "live");
-  assert.equal(world.sent("start").length, 2);
+  assert.equal(env.sent("start").length, 2);
   assert.equal(video.pauses, 0);
 });
 
-test("a player that was detached is not started again by what still knows it", async () => {
-  const { world, video, attached, session } = setUp();
-  world.next.start.push(full);
+test("start and retry do nothing after detach", async () => {
+  const { env, video, attached, session } = setUp();
+  env.responses.start.push(limitReached);
   await video.play();
-  const [{ retry }] = world.heard("denied");
+  const [{ retry }] = env.emitted("denied");
   await attached.detach();
   for (const call of [retry, session.retry, session.start]) assert.equal(await call(), "idle");
-  await world.advance(600_000);
-  assert.equal(world.sent("start").length, 1);
+  await env.advance(600_000);
+  assert.equal(env.sent("start").length, 1);
   assert.equal(session.state, "idle");
   assert.equal(video.paused, true);
 });
 
-test("detach frees the slot and lets go of element, page and timers", async () => {
-  const { world, video, attached } = await playing();
+test("detach frees the slot and removes listeners and timers", async () => {
+  const { env, video, attached } = await startPlayback();
   await video.pause();
   await attached.detach();
-  assert.equal(world.sent("stop").length, 1);
-  assert.equal(world.timers.size, 0);
+  assert.equal(env.sent("stop").length, 1);
+  assert.equal(env.timers.size, 0);
   await video.play();
-  await world.page.window.dispatch("pageshow", { persisted: true });
-  assert.equal(world.sent("start").length, 1);
-  for (const type of ["pagehide", "pageshow"]) assert.equal(world.page.window.listeners(type), 0);
+  await env.page.window.dispatch("pageshow", { persisted: true });
+  assert.equal(env.sent("start").length, 1);
+  for (const type of ["pagehide", "pageshow"]) assert.equal(env.page.window.listeners(type), 0);
 });

@@ -1,5 +1,5 @@
-// The player against the service itself, over real time. Skipped unless STREAM_MANAGER_URL names one that is running
-// and may be used for users of a random name; quick where its lease is a few seconds.
+// The player against a running service, in real time. Set STREAM_MANAGER_URL to its URL; otherwise the tests are skipped.
+// Each test uses a random user name. A short lease, such as 5 s, makes them fast.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -24,7 +24,7 @@ function setUp() {
 
 const once = (session, type) => new Promise((resolve) => session.on(type, resolve));
 
-test("a stream starts, is renewed past its lease, and is stopped", { skip, timeout: 300_000 }, async () => {
+test("heartbeats keep a stream past its first lease", { skip, timeout: 300_000 }, async () => {
   const { create, count } = setUp();
   const session = create({ deviceName: "Node", contentId: "movie-7" });
   assert.equal(await session.start(), "live");
@@ -37,7 +37,7 @@ test("a stream starts, is renewed past its lease, and is stopped", { skip, timeo
   assert.equal(await count(), 0);
 });
 
-test("the same device takes over its own slot, another is denied until it stops the first", { skip, timeout: 300_000 }, async () => {
+test("a denied device starts after it stops another stream", { skip, timeout: 300_000 }, async () => {
   const { create, count, limitTo } = setUp();
   await limitTo(1);
   await create({ deviceId: "tab" }).start();
@@ -59,7 +59,7 @@ test("the same device takes over its own slot, another is denied until it stops 
   await other.stop();
 });
 
-test("whoever is pushed out hears by whom", { skip, timeout: 300_000 }, async () => {
+test("an evicted session receives the device that evicted it", { skip, timeout: 300_000 }, async () => {
   const { create, limitTo } = setUp();
   await limitTo(1);
   const first = create({ deviceId: "a" });
@@ -72,7 +72,7 @@ test("whoever is pushed out hears by whom", { skip, timeout: 300_000 }, async ()
   await second.stop();
 });
 
-test("a stream that was stopped behind its back is started again silently", { skip, timeout: 300_000 }, async () => {
+test("a stream stopped by another client restarts silently", { skip, timeout: 300_000 }, async () => {
   const { create, count, streams } = setUp();
   const session = create();
   await session.start();
@@ -83,7 +83,7 @@ test("a stream that was stopped behind its back is started again silently", { sk
   await session.stop({ unload: true });
 });
 
-test("a device id that the service refuses is a bug that does not stop playback", { skip, timeout: 300_000 }, async () => {
+test("an invalid device id fails the start with an error", { skip, timeout: 300_000 }, async () => {
   const session = setUp().create({ deviceId: "x".repeat(129) });
   const error = once(session, "error");
   assert.equal(await session.start(), "failed");

@@ -1,273 +1,289 @@
-// Stopping: that the slot is freed, also when answers are late, the service is away or the page is closing.
+// A stop frees the slot, even with late responses, during an outage, or while the page closes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createSession } from "../src/player.js";
-import { createWorld, flush, gone, later, noNetwork, problem, respond, silence, stream, unavailable } from "./world.js";
+import {
+  createEnvironment,
+  deferred,
+  flushPromises,
+  networkError,
+  noResponse,
+  notFound,
+  problem,
+  respond,
+  stream,
+  streamIds,
+  unavailable,
+} from "./environment.js";
 
-async function playing(options) {
-  const world = createWorld();
-  const session = world.listen(createSession({ ...world.options, ...options }));
+async function startPlayback(options) {
+  const env = createEnvironment();
+  const session = env.record(createSession({ ...env.options, ...options }));
   await session.start();
-  return { world, session };
+  return { env, session };
 }
 
-test("stop frees the slot, and nothing is sent after it", async () => {
-  const { world, session } = await playing();
+test("stop frees the slot and ends all requests", async () => {
+  const { env, session } = await startPlayback();
   await session.stop();
-  const [stop] = world.sent("stop");
+  const [stop] = env.sent("stop");
   assert.equal(stop.url, "https://streams.test/v1/users/ann/streams/stream-1");
   assert.equal(stop.method, "DELETE");
   assert.equal(session.state, "idle");
   assert.equal(session.streamId, null);
   await session.stop();
-  await world.advance(600_000);
-  assert.equal(world.calls.length, 2);
+  await env.advance(600_000);
+  assert.equal(env.requests.length, 2);
 });
 
-test("each playback has a key of its own", async () => {
-  const { world, session } = await playing();
+test("each playback has its own idempotency key", async () => {
+  const { env, session } = await startPlayback();
   await session.stop();
   await session.start();
-  const keys = world.sent("start").map(({ headers }) => headers["Idempotency-Key"]);
+  const keys = env.sent("start").map(({ headers }) => headers["Idempotency-Key"]);
   assert.notEqual(keys[0], keys[1]);
 });
 
-test("a stop that nobody answers is repeated a few times, with back-off", async () => {
-  const { world, session } = await playing();
-  world.next.stop.push(unavailable, noNetwork, silence);
+test("a failed stop is retried with backoff", async () => {
+  const { env, session } = await startPlayback();
+  env.responses.stop.push(unavailable, networkError, noResponse);
   const stopped = session.stop();
-  await world.advance(60_000);
+  await env.advance(60_000);
   await stopped;
-  const sent = world.sent("stop").map(({ atMs }) => atMs);
+  const sent = env.sent("stop").map(({ atMs }) => atMs);
   assert.deepEqual(sent.slice(1).map((atMs, index) => atMs - sent[index]), [1000, 2000, 14_000]);
-
-  world.next.stop.push(...Array(20).fill(noNetwork));
-  await session.start();
-  const givenUp = session.stop();
-  await world.advance(600_000);
-  await givenUp;
-  assert.equal(world.sent("stop").length, 4 + 4);
 });
 
-for (const [name, answer] of [["404", gone], ["a bug", problem(403, "forbidden")]]) {
-  test(`a stop that is answered with ${name} is done`, async () => {
-    const { world, session } = await playing();
-    world.next.stop.push(answer);
+test("a stop is sent at most four times", async () => {
+  const { env, session } = await startPlayback();
+  env.responses.stop.push(...Array(20).fill(networkError));
+  const stopped = session.stop();
+  await env.advance(600_000);
+  await stopped;
+  assert.equal(env.sent("stop").length, 4);
+});
+
+for (const [name, response] of [["404", notFound], ["403", problem(403, "forbidden")]]) {
+  test(`a stop is not retried after ${name}`, async () => {
+    const { env, session } = await startPlayback();
+    env.responses.stop.push(response);
     await session.stop();
-    await world.advance(60_000);
-    assert.equal(world.sent("stop").length, 1);
+    await env.advance(60_000);
+    assert.equal(env.sent("stop").length, 1);
   });
 }
 
-test("a page in place of the answer to a stop is no answer", async () => {
-  const { world, session } = await playing();
-  world.next.stop.push(respond(200, undefined, { "content-type": "text/html" }));
+test("a stop is retried after an HTML page", async () => {
+  const { env, session } = await startPlayback();
+  env.responses.stop.push(respond(200, undefined, { "content-type": "text/html" }));
   const stopped = session.stop();
-  await world.advance(5000);
+  await env.advance(5000);
   await stopped;
-  assert.equal(world.sent("stop").length, 2);
+  assert.equal(env.sent("stop").length, 2);
 });
 
-test("a start that is answered after the stop is stopped then", async () => {
-  const world = createWorld();
-  const session = world.listen(createSession(world.options));
-  const late = later(stream("late", { status: 201 }));
-  world.next.start.push(late);
+test("a start that succeeds after the stop is stopped", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession(env.options));
+  const late = deferred(stream("late", { status: 201 }));
+  env.responses.start.push(late);
   const started = session.start();
   const stopped = session.stop();
   assert.equal(await started, "idle");
-  await flush();
-  assert.equal(world.sent("stop").length, 0);
-  await late.arrive();
+  await flushPromises();
+  assert.equal(env.sent("stop").length, 0);
+  await late.deliver();
   await stopped;
-  assert.equal(world.sent("stop")[0].url.split("/").at(-1), "late");
-  assert.equal(world.heard("started").length, 0);
+  assert.equal(env.sent("stop")[0].url.split("/").at(-1), "late");
+  assert.equal(env.emitted("started").length, 0);
   assert.equal(session.state, "idle");
 });
 
-test("a late answer of a stopped playback does not touch the next one", async () => {
-  const world = createWorld();
-  const session = world.listen(createSession(world.options));
-  const late = later(stream("late", { status: 201 }));
-  world.next.start.push(late);
+test("a late start response does not affect the next playback", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession(env.options));
+  const late = deferred(stream("late", { status: 201 }));
+  env.responses.start.push(late);
   session.start();
   void session.stop();
   const again = session.start();
-  await late.arrive();
+  await late.deliver();
   assert.equal(await again, "live");
   assert.equal(session.streamId, "stream-1");
-  assert.deepEqual(world.sent("stop").map(({ url }) => url.split("/").at(-1)), ["late"]);
+  assert.deepEqual(streamIds(env.sent("stop")), ["late"]);
 });
 
-/** A service that keeps one stream a device, the one that it commits last; the first start takes `latencyMs`. */
-function replacing(world, latencyMs) {
+const replaced = problem(410, "stream-ended", { reason: "replaced", restart: "user" });
+
+/** Fakes a service that keeps only the last committed stream of a device. The first start takes `latencyMs`. */
+function keepLastStart(env, latencyMs) {
   let live;
   const commit = (streamId) => ((live = streamId), stream(streamId, { status: 201 }));
-  const slow = later((seen) => commit("first")(seen));
-  world.options.timers.setTimeout(slow.arrive, latencyMs);
-  world.next.start.push(slow, (seen) => commit("second")(seen));
-  world.next.heartbeat.push(
-    ...Array(9).fill((seen) => (seen.url.includes(live) ? stream(live)(seen) : problem(410, "stream-ended", { reason: "replaced", restart: "user" })(seen))),
+  const slow = deferred((request) => commit("first")(request));
+  env.options.timers.setTimeout(slow.deliver, latencyMs);
+  env.responses.start.push(slow, (request) => commit("second")(request));
+  env.responses.heartbeat.push(
+    ...Array(9).fill((request) => (request.url.includes(live) ? stream(live)(request) : replaced(request))),
   );
 }
 
 for (const latencyMs of [1000, 9000]) {
-  test(`stopped and started within the ${latencyMs} ms of a start: the second waits for the first, and lives`, async () => {
-    const world = createWorld();
-    const session = world.listen(createSession(world.options));
-    replacing(world, latencyMs);
+  test(`a new start waits ${latencyMs} ms for an abandoned start`, async () => {
+    const env = createEnvironment();
+    const session = env.record(createSession(env.options));
+    keepLastStart(env, latencyMs);
     void session.start();
     void session.stop();
     void session.start();
-    await world.advance(latencyMs - 1);
-    assert.equal(world.sent("start").length, 1);
-    await world.advance(100_000);
+    await env.advance(latencyMs - 1);
+    assert.equal(env.sent("start").length, 1);
+    await env.advance(100_000);
     assert.equal(session.state, "live");
     assert.equal(session.streamId, "second");
-    assert.equal(world.sent("start").length, 2);
-    assert.equal(world.heard("ended").length, 0);
+    assert.equal(env.sent("start").length, 2);
+    assert.equal(env.emitted("ended").length, 0);
   });
 }
 
-test("another session of the same device waits too, one of another device does not", async () => {
-  const world = createWorld();
-  const first = createSession(world.options);
-  replacing(world, 1000);
+test("only starts of the same device wait for each other", async () => {
+  const env = createEnvironment();
+  const first = createSession(env.options);
+  keepLastStart(env, 1000);
   void first.start();
   void first.stop();
-  await flush();
-  const second = createSession(world.options);
+  await flushPromises();
+  const second = createSession(env.options);
   void second.start();
-  world.next.start.unshift(stream("other", { status: 201 }));
-  const other = createSession({ ...world.options, deviceId: "tab-2" });
+  env.responses.start.unshift(stream("other", { status: 201 }));
+  const other = createSession({ ...env.options, deviceId: "tab-2" });
   void other.start();
-  await flush();
-  assert.deepEqual(world.sent("start").map(({ body }) => body.deviceId), ["tab-1", "tab-2"]);
+  await flushPromises();
+  assert.deepEqual(env.sent("start").map(({ body }) => body.deviceId), ["tab-1", "tab-2"]);
   void other.stop();
-  await world.advance(100_000);
+  await env.advance(100_000);
   assert.equal(second.state, "live");
 });
 
-test("a start that is never answered holds up the next one only for its time limit", async () => {
-  const world = createWorld();
-  const session = world.listen(createSession({ ...world.options, requestTimeoutS: 5 }));
-  world.next.start.push(silence);
+test("an abandoned start delays the next until its timeout", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession({ ...env.options, requestTimeoutS: 5 }));
+  env.responses.start.push(noResponse);
   void session.start();
   void session.stop();
   void session.start();
-  await world.advance(4999);
-  assert.equal(world.sent("start").length, 1);
+  await env.advance(4999);
+  assert.equal(env.sent("start").length, 1);
   assert.equal(session.state, "starting");
-  await world.advance(1);
+  await env.advance(1);
   assert.equal(session.state, "live");
 });
 
-test("a start that waits for an earlier one can be stopped too", async () => {
-  const world = createWorld();
-  const session = world.listen(createSession(world.options));
-  replacing(world, 1000);
+test("a start that waits for another can be stopped", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession(env.options));
+  keepLastStart(env, 1000);
   void session.start();
   void session.stop();
   void session.start();
   await session.stop();
-  await world.advance(100_000);
-  assert.equal(world.sent("start").length, 1);
-  assert.deepEqual(world.sent("stop").map(({ url }) => url.split("/").at(-1)), ["first"]);
+  await env.advance(100_000);
+  assert.equal(env.sent("start").length, 1);
+  assert.deepEqual(streamIds(env.sent("stop")), ["first"]);
   assert.equal(session.state, "idle");
 });
 
-test("a late refusal of a stopped playback is not heard", async () => {
-  const { world, session } = await playing();
-  const late = later(gone);
-  world.next.heartbeat.push(late);
-  await world.advance(30_000);
+test("a late heartbeat response after a stop is ignored", async () => {
+  const { env, session } = await startPlayback();
+  const late = deferred(notFound);
+  env.responses.heartbeat.push(late);
+  await env.advance(30_000);
   await session.stop();
-  assert.equal(world.sent("heartbeat")[0].signal.aborted, true);
-  await late.arrive();
+  assert.equal(env.sent("heartbeat")[0].signal.aborted, true);
+  await late.deliver();
   assert.equal(session.state, "idle");
-  assert.equal(world.sent("start").length, 1);
+  assert.equal(env.sent("start").length, 1);
 });
 
-test("stop while a start waits for its next try gives the start up", async () => {
-  const world = createWorld();
-  const session = world.listen(createSession(world.options));
-  world.next.start.push(noNetwork);
+test("a stop cancels the retries of a start", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession(env.options));
+  env.responses.start.push(networkError);
   await session.start();
   await session.stop();
-  await world.advance(600_000);
-  assert.equal(world.calls.length, 1);
+  await env.advance(600_000);
+  assert.equal(env.requests.length, 1);
 });
 
-test("at unload the stop is sent before anything else runs, kept alive, with the token, and once", async () => {
-  const { world, session } = await playing({ token: () => "t" });
+test("an unload stop is synchronous and has keepalive and token", async () => {
+  const { env, session } = await startPlayback({ token: () => "t" });
   void session.stop({ unload: true });
-  const [stop] = world.sent("stop");
+  const [stop] = env.sent("stop");
   assert.equal(stop.method, "DELETE");
   assert.equal(stop.keepalive, true);
   assert.equal(stop.headers.Authorization, "Bearer t");
-  assert.equal(world.beacons.length, 0);
-  await world.advance(60_000);
-  assert.equal(world.sent("stop").length, 1);
+  assert.equal(env.beacons.length, 0);
+  await env.advance(60_000);
+  assert.equal(env.sent("stop").length, 1);
 });
 
-test("a stop is kept alive, and repeated in the plain way, for browsers that keep none alive", async () => {
-  const { world, session } = await playing();
-  world.next.stop.push(noNetwork);
+test("only the first attempt of a stop uses keepalive", async () => {
+  const { env, session } = await startPlayback();
+  env.responses.stop.push(networkError);
   const stopped = session.stop();
-  await world.advance(1000);
+  await env.advance(1000);
   await stopped;
-  assert.deepEqual(world.sent("stop").map(({ keepalive }) => keepalive ?? false), [true, false]);
+  assert.deepEqual(env.sent("stop").map(({ keepalive }) => keepalive ?? false), [true, false]);
 });
 
-for (const [name, leave] of [
-  ["is closed", ({ world }) => world.page.window.dispatch("pagehide", { persisted: false })],
-  ["says so itself", ({ session }) => session.stop({ unload: true })],
+for (const [name, unload] of [
+  ["a closing page", ({ env }) => env.page.window.dispatch("pagehide", { persisted: false })],
+  ["an unload stop", ({ session }) => session.stop({ unload: true })],
 ]) {
-  test(`a stop that waits for its next try is sent at once when its page ${name}`, async () => {
-    const { world, session } = await playing();
-    world.next.stop.push(unavailable);
+  test(`${name} sends a waiting stop immediately`, async () => {
+    const { env, session } = await startPlayback();
+    env.responses.stop.push(unavailable);
     const stopped = session.stop();
-    await flush();
-    assert.deepEqual(world.beacons, []);
-    void leave({ world, session });
-    assert.deepEqual(world.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
-    // Repeated where the page was not gone after all.
-    await world.advance(60_000);
+    await flushPromises();
+    assert.deepEqual(env.beacons, []);
+    void unload({ env, session });
+    assert.deepEqual(env.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
+    // The retry follows if the page survives.
+    await env.advance(60_000);
     await stopped;
-    assert.equal(world.sent("stop").length, 2);
-    assert.equal(world.beacons.length, 1);
-    assert.equal(world.page.window.listeners("pagehide"), 0);
+    assert.equal(env.sent("stop").length, 2);
+    assert.equal(env.beacons.length, 1);
+    assert.equal(env.page.window.listeners("pagehide"), 0);
   });
 }
 
-test("at unload without a token the stop is a beacon, which needs no preflight", async () => {
-  const { world, session } = await playing();
+test("an unload stop without a token is a beacon", async () => {
+  const { env, session } = await startPlayback();
   void session.stop({ unload: true });
-  assert.deepEqual(world.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
-  assert.equal(world.sent("stop").length, 0);
+  assert.deepEqual(env.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
+  assert.equal(env.sent("stop").length, 0);
 });
 
 for (const [name, sendBeacon] of [
-  ["is refused", () => false],
-  ["throws", () => {
+  ["a rejected", () => false],
+  ["a throwing", () => {
     throw new Error("blocked");
   }],
 ]) {
-  test(`where the beacon ${name}, the stop is a request that is kept alive`, async () => {
-    const { world, session } = await playing({ sendBeacon });
-    world.next.stop.push(noNetwork);
+  test(`${name} beacon falls back to a keepalive request`, async () => {
+    const { env, session } = await startPlayback({ sendBeacon });
+    env.responses.stop.push(networkError);
     void session.stop({ unload: true });
-    assert.equal(world.sent("stop")[0].keepalive, true);
-    await flush();
+    assert.equal(env.sent("stop")[0].keepalive, true);
+    await flushPromises();
   });
 }
 
-test("where a request cannot be kept alive at all, the stop is a beacon even with a token", async () => {
-  const { world, session } = await playing({ token: "t" });
-  world.next.stop.push(() => {
+test("without keepalive support an unload stop is a beacon", async () => {
+  const { env, session } = await startPlayback({ token: "t" });
+  env.responses.stop.push(() => {
     throw new TypeError("keepalive is not supported");
   });
   void session.stop({ unload: true });
-  assert.equal(world.beacons.length, 1);
+  assert.equal(env.beacons.length, 1);
 });

@@ -1,4 +1,4 @@
-// An application's use of every part of the API: compiles as long as the declared types hold. Never run.
+// Uses every part of the public API. Only compiled, never run: a compile error shows a breaking type change.
 
 import { attach, createSession, type Event, type Session, type State } from "../src/player.js";
 
@@ -6,7 +6,7 @@ const video: HTMLVideoElement = document.createElement("video");
 const attached = attach(video, {
   baseUrl: "https://streams.example.com",
   userName: "ann",
-  token: async ({ rejected }) => (rejected === undefined ? "kept" : "fresh"),
+  token: async ({ rejected }) => (rejected === undefined ? "cached" : "fresh"),
   deviceName: "Firefox on the laptop",
   contentId: () => video.dataset.content,
   atLimit: "reject",
@@ -14,22 +14,22 @@ const attached = attach(video, {
   stopAfterPauseS: 60,
 });
 
-const away: () => void = attached.on("denied", async ({ limit, count, streams, slotFreesInSeconds, stopOther, retry }) => {
-  const known: (number | undefined)[] = [limit, count, slotFreesInSeconds];
+const removeListener: () => void = attached.on("denied", async ({ limit, count, streams, slotFreesInSeconds, stopOther, retry }) => {
+  const numbers: (number | undefined)[] = [limit, count, slotFreesInSeconds];
   const [oldest] = streams;
-  if (oldest && known.length > 0 && (await stopOther(oldest.streamId))) {
+  if (oldest && numbers.length > 0 && (await stopOther(oldest.streamId))) {
     const state: State = await retry();
     console.log(state, oldest.deviceName?.toUpperCase());
   }
 });
-away();
+removeListener();
 attached.on("ended", ({ reason, endedBy }) => console.log(reason, endedBy?.deviceName));
 attached.on("unavailable", ({ code, status, leaseEndsInSeconds }) => console.log(code, status, leaseEndsInSeconds.toFixed()));
 attached.on("restarted", ({ streamId, previousStreamId }) => console.log(streamId, previousStreamId));
 attached.on("error", ({ status, code, requestId }) => console.error(status, code, requestId));
-const heard = ({ type, state, previous }: Event<"state">): void => console.log(type satisfies "state", state, previous);
-attached.on("state", heard);
-attached.off("state", heard);
+const onState = ({ type, state, previous }: Event<"state">): void => console.log(type satisfies "state", state, previous);
+attached.on("state", onState);
+attached.off("state", onState);
 
 const session: Session = createSession({
   baseUrl: "",
@@ -45,9 +45,9 @@ const session: Session = createSession({
 if ((await session.start()) !== "denied") session.wake();
 await session.stop({ unload: true });
 
-// @ts-expect-error: there is no such event
+// @ts-expect-error: unknown event
 session.on("finished", () => {});
-// @ts-expect-error: the user has to be named
+// @ts-expect-error: userName is required
 createSession({ baseUrl: "" });
-// @ts-expect-error: not a policy
+// @ts-expect-error: unknown policy
 createSession({ baseUrl: "", userName: "ann", onUnavailable: "pause" });

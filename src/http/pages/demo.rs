@@ -1,5 +1,5 @@
-//! The demo page: files inside the binary, and the player of `clients/web` as its sources are. The page calls the API as any
-//! player does; nothing here knows of it.
+//! Serves the demo page and the unbuilt player from `clients/web`. All files are embedded in the binary. The page uses only the
+//! public API.
 
 use poem::endpoint::make_sync;
 use poem::error::NotFoundError;
@@ -10,28 +10,32 @@ use crate::http::api::route_context::RouteContext;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const FILES: [(&str, &str, &str); 16] = [
+/// Name, media type and content.
+const FILES: [(&str, &str, &str); 19] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
-    ("calls.js", SCRIPT, include_str!("demo/calls.js")),
-    ("card.js", SCRIPT, include_str!("demo/card.js")),
+    ("animation.js", SCRIPT, include_str!("demo/animation.js")),
     ("demo.js", SCRIPT, include_str!("demo/demo.js")),
-    ("picture.js", SCRIPT, include_str!("demo/picture.js")),
-    ("screens.js", SCRIPT, include_str!("demo/screens.js")),
-    ("answers.js", SCRIPT, include_str!("../../../clients/web/src/answers.js")),
+    ("device-card.js", SCRIPT, include_str!("demo/device-card.js")),
+    ("network.js", SCRIPT, include_str!("demo/network.js")),
+    ("overlays.js", SCRIPT, include_str!("demo/overlays.js")),
+    ("request-log.js", SCRIPT, include_str!("demo/request-log.js")),
     ("attach.js", SCRIPT, include_str!("../../../clients/web/src/attach.js")),
+    ("backoff.js", SCRIPT, include_str!("../../../clients/web/src/backoff.js")),
     ("client.js", SCRIPT, include_str!("../../../clients/web/src/client.js")),
     ("device.js", SCRIPT, include_str!("../../../clients/web/src/device.js")),
     ("emitter.js", SCRIPT, include_str!("../../../clients/web/src/emitter.js")),
-    ("page.js", SCRIPT, include_str!("../../../clients/web/src/page.js")),
-    ("platform.js", SCRIPT, include_str!("../../../clients/web/src/platform.js")),
+    ("lifecycle.js", SCRIPT, include_str!("../../../clients/web/src/lifecycle.js")),
+    ("options.js", SCRIPT, include_str!("../../../clients/web/src/options.js")),
     ("playback.js", SCRIPT, include_str!("../../../clients/web/src/playback.js")),
     ("player.js", SCRIPT, include_str!("../../../clients/web/src/player.js")),
+    ("responses.js", SCRIPT, include_str!("../../../clients/web/src/responses.js")),
     ("session.js", SCRIPT, include_str!("../../../clients/web/src/session.js")),
+    ("uuid.js", SCRIPT, include_str!("../../../clients/web/src/uuid.js")),
 ];
 
 const PAGE: &str = include_str!("demo/index.html");
 
-/// It talks to its own service and loads nothing from elsewhere; its videos are drawn by itself.
+/// Everything is loaded from this origin. Videos are canvas streams (`mediastream:`).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      media-src blob: mediastream:; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -42,7 +46,7 @@ pub fn page() -> impl Endpoint<Output = Response> {
     })
 }
 
-/// For `/demo/{file}`.
+/// Handles `/demo/{file}`.
 pub fn file() -> impl Endpoint<Output = Response> {
     make_sync(|request| {
         let name = RouteContext::parameter(&request, "file").unwrap_or_default();

@@ -1,14 +1,14 @@
-// The page: one account, its slots, and four devices that want them. Uses the service as any page would, with the
-// player package and the public calls.
+// The demo page: one account, its slots, and four devices that share them. Uses only the player package and the public API.
 
-import { createLog } from "./calls.js";
-import { createDevice } from "./card.js";
-import { button } from "./screens.js";
+import { createDeviceCard } from "./device-card.js";
+import { button } from "./overlays.js";
+import { createRequestLog } from "./request-log.js";
 
 const POLL_MS = 2000;
-const AFTER_A_CALL_MS = 120;
+// Combines changes that happen together into one refresh.
+const REFRESH_DELAY_MS = 120;
 const TICK_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 250;
-const LONGEST_START_MS = 1500;
+const MAX_START_WAIT_MS = 1500;
 const DEVICES = [
   { id: "tv", name: "Living-room TV", icon: "tv", hue: 190 },
   { id: "tablet", name: "Kitchen tablet", icon: "tablet", hue: 285 },
@@ -16,171 +16,172 @@ const DEVICES = [
   { id: "laptop", name: "Laptop", icon: "laptop", hue: 130 },
 ];
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const baseUrl = new URLSearchParams(location.search).get("api") ?? location.origin;
-const tab = tabId();
-const log = createLog({ rows: at("log"), empty: at("no-calls"), last: at("last-call") });
-let userName = userOfAddress();
+const tabId = loadTabId();
+const log = createRequestLog({ rows: byId("log"), empty: byId("log-empty"), latest: byId("log-latest") });
+let userName = userFromHash();
 let token;
-let asking;
-let soon;
-let drawn = "";
+let latestRefresh;
+let refreshTimer;
+let renderedSlots = "";
 
 const devices = DEVICES.map((device) =>
-  createDevice({
+  createDeviceCard({
     ...device,
-    id: `${tab}-${device.id}`,
-    template: at("device"),
+    id: `${tabId}-${device.id}`,
+    template: byId("device"),
     account: () => ({ baseUrl, userName, token: () => token }),
     log,
-    changed,
+    onChange: scheduleRefresh,
   }),
 );
 
-// Kept over a reload, so that the devices are the same ones; another window has devices of its own.
-function tabId() {
+// Kept across reloads, so that the devices keep their ids. Another window has other devices.
+function loadTabId() {
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(4)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   try {
-    const kept = sessionStorage.getItem("stream-manager.demo") ?? fresh;
-    sessionStorage.setItem("stream-manager.demo", kept);
-    return kept;
+    const stored = sessionStorage.getItem("stream-manager.demo") ?? fresh;
+    sessionStorage.setItem("stream-manager.demo", stored);
+    return stored;
   } catch {
     return fresh;
   }
 }
 
-function friendlyName() {
+function randomUserName() {
   const pick = (words) => words[Math.floor(Math.random() * words.length)];
   const first = pick(["brave", "calm", "clever", "gentle", "happy", "lucky", "merry", "quiet", "sunny", "witty"]);
   const second = pick(["badger", "beaver", "dolphin", "falcon", "heron", "lynx", "otter", "panda", "robin", "turtle"]);
   return `${first}-${second}-${10 + Math.floor(Math.random() * 90)}`;
 }
 
-// In the address, so that a second window has the same user.
-function userOfAddress() {
+// The URL contains the user, so that a second window shows the same account.
+function userFromHash() {
   try {
-    return decodeURIComponent(location.hash.slice(1)).trim().normalize() || friendlyName();
+    return decodeURIComponent(location.hash.slice(1)).trim().normalize() || randomUserName();
   } catch {
-    return friendlyName();
+    return randomUserName();
   }
 }
 
 function setUser(name) {
   userName = name;
-  at("user").value = name;
-  const here = new URL(location.href);
-  here.hash = encodeURIComponent(name);
-  history.replaceState(null, "", here);
-  at("second").href = here.href;
+  byId("user").value = name;
+  const url = new URL(location.href);
+  url.hash = encodeURIComponent(name);
+  history.replaceState(null, "", url);
+  byId("second-window").href = url.href;
   for (const device of devices) device.reset();
   void refresh();
 }
 
-function call(path, init = {}) {
+function callApi(path, init = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   return fetch(`${baseUrl.replace(/\/+$/, "")}/v1/users/${encodeURIComponent(userName)}${path}`, { ...init, headers });
 }
 
-// The count may have changed: asked once for what changes together.
-function changed() {
-  clearTimeout(soon);
-  soon = setTimeout(refresh, AFTER_A_CALL_MS);
+function scheduleRefresh() {
+  clearTimeout(refreshTimer);
+  refreshTimer = setTimeout(refresh, REFRESH_DELAY_MS);
 }
 
 async function refresh() {
-  const mine = {};
-  asking = mine;
-  let answer;
+  const current = {};
+  latestRefresh = current;
+  let usage;
   try {
-    const response = await call("/streams");
-    if (response.ok) answer = await response.json();
-    else if (asking === mine) unknown(response.status === 401 ? "A token is needed" : `The service answers ${response.status}`);
+    const response = await callApi("/streams");
+    if (response.ok) usage = await response.json();
+    else if (latestRefresh === current) {
+      showUnknownUsage(response.status === 401 ? "A token is needed" : `The service returned ${response.status}`);
+    }
   } catch {
-    if (asking === mine) unknown("Nobody answers");
+    if (latestRefresh === current) showUnknownUsage("No response");
   }
-  if (answer && asking === mine) usage(answer);
+  if (usage && latestRefresh === current) showUsage(usage);
 }
 
-function unknown(why) {
-  at("count").textContent = "–";
-  at("of").textContent = why;
-  at("live").textContent = why;
-  at("usage-status").textContent = why;
-  at("slots").classList.add("stale");
-  drawn = "";
+function showUnknownUsage(reason) {
+  byId("count").textContent = "–";
+  byId("count-label").textContent = reason;
+  byId("device-count").textContent = reason;
+  byId("usage-status").textContent = reason;
+  byId("slots").classList.add("stale");
+  renderedSlots = "";
 }
 
-function usage({ count, limit, streams }) {
-  at("count").textContent = `${count} of ${limit}`;
-  at("of").textContent = limit === 1 ? "stream live" : "streams live";
-  at("live").textContent = `${count} of ${limit} live`;
-  at("slots").classList.remove("stale");
-  const now = JSON.stringify([limit, streams.map(({ streamId }) => streamId)]);
-  // Drawn anew only when it is new: a button must not vanish under a finger.
-  if (now === drawn) return;
-  drawn = now;
-  at("usage-status").textContent = `${count} of ${limit} streams live`;
-  const focused = at("slots").contains(document.activeElement);
-  const free = Array.from({ length: Math.max(0, limit - count) }, () => slot("free"));
-  at("slots").replaceChildren(...streams.map((stream) => slot("taken", stream)), ...free);
-  if (focused) (at("slots").querySelector("button") ?? at("play-all")).focus();
+function showUsage({ count, limit, streams }) {
+  byId("count").textContent = `${count} of ${limit}`;
+  byId("count-label").textContent = limit === 1 ? "stream live" : "streams live";
+  byId("device-count").textContent = `${count} of ${limit} live`;
+  byId("slots").classList.remove("stale");
+  const slots = JSON.stringify([limit, streams.map(({ streamId }) => streamId)]);
+  // Do not replace unchanged slots: a button could disappear during a click.
+  if (slots === renderedSlots) return;
+  renderedSlots = slots;
+  byId("usage-status").textContent = `${count} of ${limit} streams live`;
+  const hadFocus = byId("slots").contains(document.activeElement);
+  const free = Array.from({ length: Math.max(0, limit - count) }, () => createSlot("free"));
+  byId("slots").replaceChildren(...streams.map((stream) => createSlot("taken", stream)), ...free);
+  if (hadFocus) (byId("slots").querySelector("button") ?? byId("play-all")).focus();
 }
 
-function slot(kind, stream) {
+function createSlot(className, stream) {
   const item = document.createElement("li");
-  item.className = kind;
-  const name = document.createElement("span");
-  item.append(name);
+  item.className = className;
+  const label = document.createElement("span");
+  item.append(label);
   if (!stream) {
-    name.textContent = "Free slot";
+    label.textContent = "Free slot";
     return item;
   }
-  const here = stream.deviceId?.startsWith(`${tab}-`);
-  const who = `${stream.deviceName ?? "A device"}${here ? "" : ", elsewhere"}`;
-  name.textContent = who;
-  item.append(button("Stop", `Stop the stream on ${who}`, () => stop(stream.streamId, who)));
+  const inThisWindow = stream.deviceId?.startsWith(`${tabId}-`);
+  const deviceName = `${stream.deviceName ?? "A device"}${inThisWindow ? "" : ", elsewhere"}`;
+  label.textContent = deviceName;
+  item.append(button("Stop", `Stop the stream on ${deviceName}`, () => evict(stream.streamId, deviceName)));
   return item;
 }
 
-async function stop(streamId, who) {
+async function evict(streamId, deviceName) {
   const path = `/streams/${streamId}?evict=true`;
-  const line = { device: "This page", method: "DELETE", url: new URL(`${baseUrl}/v1/users/u${path}`, location.href).href };
+  const request = { device: "This page", method: "DELETE", url: new URL(`${baseUrl}/v1/users/u${path}`, location.href).href };
   try {
-    const { ok, status } = await call(path, { method: "DELETE" });
-    const words = ok ? `Ended ${who}: its player learns so at its next heartbeat` : "Refused: the stream goes on";
-    log.add({ ...line, status, tone: ok ? "good" : "bad", words });
+    const { ok, status } = await callApi(path, { method: "DELETE" });
+    const meaning = ok ? `Evicted ${deviceName}: its player stops at its next heartbeat` : "Rejected: the stream continues";
+    log.add({ ...request, status, tone: ok ? "good" : "bad", meaning });
   } catch {
-    log.add({ ...line, status: "none", tone: "warn", words: "No answer: the stream goes on" });
+    log.add({ ...request, status: "none", tone: "warn", meaning: "No response: the stream continues" });
   }
-  changed();
+  scheduleRefresh();
 }
 
 function changeUser() {
-  const name = at("user").value.trim().normalize();
+  const name = byId("user").value.trim().normalize();
   if (name && name !== userName) setUser(name);
-  else at("user").value = userName;
+  else byId("user").value = userName;
 }
 
-at("devices").append(...devices.map(({ card }) => card));
+byId("devices").append(...devices.map(({ card }) => card));
 setUser(userName);
 
-at("account").addEventListener("submit", (event) => {
+byId("account").addEventListener("submit", (event) => {
   event.preventDefault();
   changeUser();
 });
-at("user").addEventListener("change", changeUser);
-at("token").addEventListener("change", () => {
-  token = at("token").value.trim() || undefined;
+byId("user").addEventListener("change", changeUser);
+byId("token").addEventListener("change", () => {
+  token = byId("token").value.trim() || undefined;
   void refresh();
 });
 addEventListener("hashchange", () => {
-  const name = userOfAddress();
+  const name = userFromHash();
   if (name !== userName) setUser(name);
 });
-at("play-all").addEventListener("click", async () => {
+byId("play-all").addEventListener("click", async () => {
   for (const device of devices) {
-    // One after the other, so that it is always the last that finds no slot.
-    await Promise.race([device.play(), new Promise((resolve) => setTimeout(resolve, LONGEST_START_MS))]);
+    // One after the other, so that the last device is the one that is denied.
+    await Promise.race([device.play(), new Promise((resolve) => setTimeout(resolve, MAX_START_WAIT_MS))]);
   }
 });
 document.addEventListener("visibilitychange", () => !document.hidden && void refresh());

@@ -1,13 +1,13 @@
-// What the devices show: a small landscape that is drawn into a canvas, so that the page needs no media file. Draws only
-// while it plays and somebody looks.
+// The video of a device: an animated landscape on a canvas, so that the page needs no media file. Frames are drawn only while
+// the video plays and the page is visible.
 
 const WIDTH = 320;
 const HEIGHT = 240;
 const FRAMES_PER_SECOND = 10;
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** `hue` tells the devices apart. The stream is for a video's `srcObject`. */
-export function createPicture(hue) {
+/** Each device has its own `hue`. The returned `stream` is for `video.srcObject`. */
+export function createAnimation(hue) {
   const canvas = document.createElement("canvas");
   canvas.width = WIDTH;
   canvas.height = HEIGHT;
@@ -21,8 +21,8 @@ export function createPicture(hue) {
   let timer;
 
   function draw() {
-    // With reduced motion only the clock goes on.
-    const t = calm.matches ? 0 : seconds;
+    // With reduced motion only the time display changes.
+    const t = reducedMotion.matches ? 0 : seconds;
     context.fillStyle = sky;
     context.fillRect(0, 0, WIDTH, HEIGHT);
     context.fillStyle = "hsl(45 90% 88%)";
@@ -32,8 +32,8 @@ export function createPicture(hue) {
     hills.forEach((color, depth) => drawHill(color, depth, t));
     context.fillStyle = "rgb(255 255 255 / 0.85)";
     context.font = "600 15px system-ui, sans-serif";
-    // Above what a wider screen cuts off.
-    context.fillText(clock(), 14, 214);
+    // High enough not to be cropped by a wider aspect ratio.
+    context.fillText(formatTime(), 14, 214);
   }
 
   function drawHill(color, depth, t) {
@@ -48,23 +48,23 @@ export function createPicture(hue) {
     context.fill();
   }
 
-  function clock() {
+  function formatTime() {
     const whole = Math.floor(seconds);
     return `${String(Math.floor(whole / 60)).padStart(2, "0")}:${String(whole % 60).padStart(2, "0")}`;
   }
 
-  function frame() {
-    seconds += 1 / rate();
+  function drawFrame() {
+    seconds += 1 / frameRate();
     if (!document.hidden) draw();
   }
 
-  const rate = () => (calm.matches ? 1 : FRAMES_PER_SECOND);
+  const frameRate = () => (reducedMotion.matches ? 1 : FRAMES_PER_SECOND);
 
   function play() {
     pause();
-    // A first frame at once: a video does not start without one.
+    // A video does not start without a first frame.
     draw();
-    timer = setInterval(frame, 1000 / rate());
+    timer = setInterval(drawFrame, 1000 / frameRate());
   }
 
   function pause() {

@@ -1,7 +1,7 @@
-// Holds the declared types to the sources: the compiler reads both and compares. Never run.
+// Checks that the sources match the declared types. Only compiled, never run.
 
 import { attach } from "../src/attach.js";
 import { createSession } from "../src/session.js";
 
 /** @type {typeof import("../src/player.d.ts")} */
-export const agreed = { attach, createSession };
+export const declared = { attach, createSession };
