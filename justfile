@@ -39,7 +39,7 @@ chaos-faults *arguments='--seconds 60':
 
 # Explore the larger worlds of the model, each for at most 15 minutes
 model:
-    MODEL_WORLDS=long cargo test --release --test model model::
+    MODEL_WORLDS=long cargo test --release --test model state_space::
 
 # Run the simulation with more seeds, given as a count or a range: just simulate 2000..2800
 simulate seeds:

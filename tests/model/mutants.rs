@@ -1,83 +1,84 @@
-//! Wrong versions of the protocol, by name. Each is a switch of the model or of the simulation; the product has none.
-//! The simulation makes them in `mutations.rs` (requests) and `wrong.rs` (a store around the right one).
+//! Mutants: wrong versions of the protocol that the searches must detect. The product contains none of them.
+//!
+//! The model applies a mutant in `state_space/mutations.rs`. The simulation applies it to a request
+//! (`simulation/faulty_requests.rs`) or to a store operation (`simulation/faulty_store.rs`).
 
-/// What is done wrong. Most of them are mistakes that a reader would find plausible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// A deciding start writes as members the leases that its query showed, not the members without the dead.
+    /// A read-then-start stores the leases that its query returned as the members.
     RecountFromQuery,
-    /// A dead member goes off the counter, and its lease is not deleted in the same transaction.
-    UncountWithoutDelete,
-    /// A dead member's lease is deleted whether it is still dead or not.
+    /// A start removes a dead member but does not delete its lease in the same transaction.
+    RemoveMemberWithoutDelete,
+    /// A start deletes the lease of a dead member without checking that it is still dead.
     DeleteDeadUnconditionally,
-    /// A heartbeat renews a lease that was ended.
+    /// A heartbeat renews an ended lease.
     HeartbeatIgnoresEviction,
-    /// A heartbeat renews a lease that has expired.
-    HeartbeatRevivesExpired,
-    /// A heartbeat may move the expiry back.
-    HeartbeatNotMonotone,
-    /// A deciding start writes whatever the counter's revision is by then.
+    /// A heartbeat renews an expired lease.
+    HeartbeatRenewsExpired,
+    /// A heartbeat can move the expiry back.
+    HeartbeatMovesExpiryBack,
+    /// A read-then-start does not check that the revision is unchanged.
     StartIgnoresRevision,
-    /// A plain start leaves the revision as it is.
-    PlainStartKeepsRevision,
-    /// A new lease overwrites whatever is stored under its id.
+    /// An optimistic start does not increment the revision.
+    OptimisticStartKeepsRevision,
+    /// A new lease overwrites a stored lease with the same id.
     PutWithoutCondition,
-    /// An ended lease is marked whether it is still there or not.
-    MarkWithoutLease,
-    /// Every attempt of a keyed start draws an id of its own.
-    KeyedRetryMakesSecondLease,
-    /// A conflict is answered as a denial.
+    /// A start or eviction marks a lease as ended without checking that the lease is stored.
+    MarkMissingLease,
+    /// Every attempt of a start with an idempotency key uses a new stream id.
+    KeyedRetryCreatesSecondLease,
+    /// A start that meets a transaction conflict returns a denial.
     ConflictIsDenial,
-    /// An answer that was lost is answered as a denial.
-    LostAnswerIsDenial,
-    /// An error of unknown outcome counts as "not applied": the start begins anew under another id.
-    UnknownIsNotApplied,
-    /// What makes room is ended in one transaction, and the room taken in a second one.
-    EvictionFreesFirst,
-    /// Members whose leases are missing or expired keep their slots.
-    DeadHoldTheirSlots,
-    /// A start leaves alone the stream of its device, and those that it is to replace.
-    DeviceIgnored,
-    /// A deciding start does not mind that the user's own limit has changed since its read.
-    StartIgnoresOwnLimit,
-    /// A plain start goes by the default limit, whatever the user's own one is.
-    PlainStartIgnoresOwnLimit,
-    /// A heartbeat for a lease that is not stored makes one.
-    HeartbeatCreates,
-    /// A heartbeat that meets a conflict is told that its stream is gone.
-    ConflictIsEnding,
-    /// A list shows every live lease, whether it is a member or not.
-    ListWithoutCounter,
+    /// A start whose response is lost returns a denial.
+    LostResponseIsDenial,
+    /// A start with an unknown outcome counts as not applied and is retried with a new stream id.
+    UnknownOutcomeIsNotApplied,
+    /// An eviction frees the slot in one transaction and takes it in another.
+    EvictionInTwoTransactions,
+    /// Members whose lease is missing or expired keep their slots.
+    DeadLeasesKeepSlots,
+    /// A start does not end the streams that it replaces.
+    StartReplacesNothing,
+    /// A read-then-start does not check that the stored limit is unchanged.
+    StartIgnoresStoredLimit,
+    /// An optimistic start uses the default limit although the user has a stored limit.
+    OptimisticStartIgnoresStoredLimit,
+    /// A heartbeat creates a lease that is not stored.
+    HeartbeatCreatesLease,
+    /// A heartbeat that meets a conflict returns "not found".
+    ConflictIsStreamEnded,
+    /// A list contains live leases that are not members.
+    ListIgnoresMembers,
 }
 
 impl Mutant {
-    /// The model judges starts and items; answers to heartbeats and lists it does not give.
-    pub fn is_of_the_model(self) -> bool {
-        !matches!(self, Self::ConflictIsEnding | Self::ListWithoutCounter)
-    }
-
     pub const ALL: [Self; 22] = [
         Self::RecountFromQuery,
-        Self::UncountWithoutDelete,
+        Self::RemoveMemberWithoutDelete,
         Self::DeleteDeadUnconditionally,
         Self::HeartbeatIgnoresEviction,
-        Self::HeartbeatRevivesExpired,
-        Self::HeartbeatNotMonotone,
+        Self::HeartbeatRenewsExpired,
+        Self::HeartbeatMovesExpiryBack,
         Self::StartIgnoresRevision,
-        Self::PlainStartKeepsRevision,
+        Self::OptimisticStartKeepsRevision,
         Self::PutWithoutCondition,
-        Self::MarkWithoutLease,
-        Self::KeyedRetryMakesSecondLease,
+        Self::MarkMissingLease,
+        Self::KeyedRetryCreatesSecondLease,
         Self::ConflictIsDenial,
-        Self::LostAnswerIsDenial,
-        Self::UnknownIsNotApplied,
-        Self::EvictionFreesFirst,
-        Self::DeadHoldTheirSlots,
-        Self::DeviceIgnored,
-        Self::StartIgnoresOwnLimit,
-        Self::PlainStartIgnoresOwnLimit,
-        Self::HeartbeatCreates,
-        Self::ConflictIsEnding,
-        Self::ListWithoutCounter,
+        Self::LostResponseIsDenial,
+        Self::UnknownOutcomeIsNotApplied,
+        Self::EvictionInTwoTransactions,
+        Self::DeadLeasesKeepSlots,
+        Self::StartReplacesNothing,
+        Self::StartIgnoresStoredLimit,
+        Self::OptimisticStartIgnoresStoredLimit,
+        Self::HeartbeatCreatesLease,
+        Self::ConflictIsStreamEnded,
+        Self::ListIgnoresMembers,
     ];
+
+    /// The model checks starts and items. It does not check the responses to heartbeats and lists.
+    pub fn is_in_model(self) -> bool {
+        !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
+    }
 }

@@ -1,5 +1,5 @@
-//! What the writes of the protocol mean for the items of one user: the model's reading of it, as data and pure
-//! functions. `expressions.rs` holds it against what the DynamoDB store renders.
+//! The protocol as the model sees it: the items of one user, and each write as a condition and a change. Plain data and
+//! pure functions. `expressions.rs` tests that the DynamoDB expressions have the same effect.
 
 use std::sync::Arc;
 
@@ -7,119 +7,131 @@ use stream_manager::domain::admission::{AtLimit, Commit, Guard, Snapshot, StartR
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{Label, StreamId};
 
-/// How many streams a model has.
-pub const IDS: usize = 4;
+/// The number of stream ids.
+pub const STREAMS: usize = 4;
 
-/// A stream, by its place in the model.
+/// The index of a stream.
 pub type Id = u8;
-/// A set of streams, a bit each.
-pub type Ids = u8;
-/// A point of time; one is a second.
+/// A set of streams, one bit per stream.
+pub type IdSet = u8;
+/// A time in seconds.
 pub type Tick = u8;
 
-/// The counter's item. One that is not there has none of these.
+/// The counter item. The default value stands for a missing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CounterItem {
-    pub streams: Ids,
+    pub members: IdSet,
     pub revision: Option<u8>,
     pub stream_limit: Option<u8>,
 }
 
-/// A stream's item.
+/// The item of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseItem {
     pub started_at: Tick,
     pub expires_at: Tick,
     pub device: Option<u8>,
-    pub ended: Option<End>,
+    pub termination: Option<TerminationMark>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct End {
+pub struct TerminationMark {
+    /// True for a replacement, false for an eviction.
     pub replaced: bool,
-    /// The start that did it.
+    /// The start that ended the stream. An eviction by id has none.
     pub by: Option<Id>,
 }
 
-/// All items of a user.
+/// All items of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Items {
     pub counter: CounterItem,
-    pub leases: [Option<LeaseItem>; IDS],
+    pub leases: [Option<LeaseItem>; STREAMS],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum ItemKey {
     Counter,
     Lease(Id),
 }
 
-/// One action of a transaction, or a write of its own. The flags are true in the protocol; a wrong version clears one.
+/// A single write, or one action of a transaction. All flags are true in the correct protocol; a mutant clears one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// Plain start: IF no own limit and fewer than `limit` members: ADD the id, ADD revision 1.
-    AddMember { id: Id, limit: u8, bumps: bool, minds_limit: bool },
-    /// Deciding start: IF revision and own limit are as seen: SET members, SET revision.
+    /// Optimistic start: if no limit is stored and there are fewer than `limit` members, adds the id and increments the
+    /// revision.
+    AddMember { id: Id, limit: u8, increments_revision: bool, checks_limit: bool },
+    /// Read-then-start: if the revision and the stored limit are unchanged, replaces the members and increments the
+    /// revision.
     SetMembers {
         revision: Option<u8>,
         stream_limit: Option<u8>,
-        streams: Ids,
-        minds_revision: bool,
-        minds_limit: bool,
+        members: IdSet,
+        checks_revision: bool,
+        checks_limit: bool,
     },
-    /// Stop and eviction: IF it is a member: DELETE the id, ADD revision 1.
+    /// Stop and eviction: if the id is a member, removes it and increments the revision.
     RemoveMember { id: Id },
-    /// IF nothing is stored, or with `or_expired_at` what ran out by then and was not ended.
-    PutLease { id: Id, lease: LeaseItem, or_expired_at: Option<Tick>, conditional: bool },
-    /// IF nothing is stored or it ran out by `now`.
+    /// Stores a lease if none is stored. With `replaces_expired_at`, it can also replace a lease that expired by then and
+    /// was not ended.
+    PutLease { id: Id, lease: LeaseItem, replaces_expired_at: Option<Tick>, conditional: bool },
+    /// Deletes a dead lease: it must be missing or expired at `now`.
     DeleteDead { id: Id, now: Tick, conditional: bool },
-    /// IF it is stored.
-    MarkEnded { id: Id, end: End, conditional: bool },
-    /// IF nothing is stored or it was ended.
-    Forget { id: Id },
-    /// A player's stop: without a condition of its own.
+    /// Marks a stored lease as ended.
+    MarkEnded { id: Id, termination: TerminationMark, conditional: bool },
+    /// Deletes an ended lease: it must be missing or ended.
+    Prune { id: Id },
+    /// Deletes a lease without a condition, for the player's own stop.
     DeleteLease { id: Id },
-    /// A heartbeat: IF stored, not ended, not expired at `now`, and `new` is later.
-    Renew { id: Id, now: Tick, new: Tick, if_stored: bool, unless_ended: bool, unless_expired: bool, forward: bool },
-    /// An operator's: the user's own limit, or with `None` away with it, if there is one.
+    /// Heartbeat: if the lease is stored, not ended, not expired at `now`, and expires before `new`, moves its expiry to
+    /// `new`.
+    Renew {
+        id: Id,
+        now: Tick,
+        new: Tick,
+        requires_stored: bool,
+        rejects_ended: bool,
+        rejects_expired: bool,
+        only_forward: bool,
+    },
+    /// Stores the user's limit. `None` deletes it, if there is one.
     SetLimit { limit: Option<u8> },
 }
 
-/// One request that changes something: all of it or nothing.
+/// One transaction: all writes are applied, or none.
 pub type Writes = Arc<[Write]>;
 
 impl Write {
-    pub fn place(&self) -> Place {
+    pub fn key(&self) -> ItemKey {
         match *self {
             Self::AddMember { .. } | Self::SetMembers { .. } | Self::RemoveMember { .. } | Self::SetLimit { .. } => {
-                Place::Counter
+                ItemKey::Counter
             }
             Self::PutLease { id, .. }
             | Self::DeleteDead { id, .. }
             | Self::MarkEnded { id, .. }
-            | Self::Forget { id }
+            | Self::Prune { id }
             | Self::DeleteLease { id }
-            | Self::Renew { id, .. } => Place::Lease(id),
+            | Self::Renew { id, .. } => ItemKey::Lease(id),
         }
     }
 
-    /// Whether its condition holds.
-    pub fn holds(&self, items: &Items) -> bool {
+    pub fn condition_holds(&self, items: &Items) -> bool {
         let counter = &items.counter;
         let lease = |id: Id| items.leases[id as usize];
         match *self {
-            Self::AddMember { limit, minds_limit, .. } => {
-                (!minds_limit || counter.stream_limit.is_none()) && counter.streams.count_ones() < u32::from(limit)
+            Self::AddMember { limit, checks_limit, .. } => {
+                (!checks_limit || counter.stream_limit.is_none()) && counter.members.count_ones() < u32::from(limit)
             }
-            Self::SetMembers { revision, stream_limit, minds_revision, minds_limit, .. } => {
-                (!minds_revision || counter.revision == revision)
-                    && (!minds_limit || counter.stream_limit == stream_limit)
+            Self::SetMembers { revision, stream_limit, checks_revision, checks_limit, .. } => {
+                (!checks_revision || counter.revision == revision)
+                    && (!checks_limit || counter.stream_limit == stream_limit)
             }
             Self::SetLimit { limit } => limit.is_some() || counter.stream_limit.is_some(),
-            Self::RemoveMember { id } => counter.streams & bit(id) != 0,
-            Self::PutLease { id, or_expired_at, conditional, .. } => {
+            Self::RemoveMember { id } => counter.members & bit(id) != 0,
+            Self::PutLease { id, replaces_expired_at, conditional, .. } => {
                 let expired = |stored: LeaseItem| {
-                    stored.ended.is_none() && or_expired_at.is_some_and(|now| stored.expires_at <= now)
+                    stored.termination.is_none() && replaces_expired_at.is_some_and(|now| stored.expires_at <= now)
                 };
                 !conditional || lease(id).is_none_or(expired)
             }
@@ -127,91 +139,94 @@ impl Write {
                 !conditional || lease(id).is_none_or(|stored| stored.expires_at <= now)
             }
             Self::MarkEnded { id, conditional, .. } => !conditional || lease(id).is_some(),
-            Self::Forget { id } => lease(id).is_none_or(|stored| stored.ended.is_some()),
+            Self::Prune { id } => lease(id).is_none_or(|stored| stored.termination.is_some()),
             Self::DeleteLease { .. } => true,
-            Self::Renew { id, now, new, if_stored, unless_ended, unless_expired, forward } => match lease(id) {
-                None => !if_stored,
-                Some(stored) => {
-                    (!unless_ended || stored.ended.is_none())
-                        && (!unless_expired || stored.expires_at > now)
-                        && (!forward || stored.expires_at < new)
+            Self::Renew { id, now, new, requires_stored, rejects_ended, rejects_expired, only_forward } => {
+                match lease(id) {
+                    None => !requires_stored,
+                    Some(stored) => {
+                        (!rejects_ended || stored.termination.is_none())
+                            && (!rejects_expired || stored.expires_at > now)
+                            && (!only_forward || stored.expires_at < new)
+                    }
                 }
-            },
+            }
         }
     }
 
     pub fn apply(&self, items: &mut Items) {
         let counter = &mut items.counter;
         match *self {
-            Self::AddMember { id, bumps, .. } => {
-                counter.streams |= bit(id);
-                if bumps {
+            Self::AddMember { id, increments_revision, .. } => {
+                counter.members |= bit(id);
+                if increments_revision {
                     counter.revision = Some(counter.revision.unwrap_or(0) + 1);
                 }
             }
-            Self::SetMembers { revision, streams, .. } => {
-                counter.streams = streams;
+            Self::SetMembers { revision, members, .. } => {
+                counter.members = members;
                 counter.revision = Some(revision.unwrap_or(0) + 1);
             }
             Self::RemoveMember { id } => {
-                counter.streams &= !bit(id);
+                counter.members &= !bit(id);
                 counter.revision = Some(counter.revision.unwrap_or(0) + 1);
             }
             Self::PutLease { id, lease, .. } => items.leases[id as usize] = Some(lease),
-            Self::DeleteDead { id, .. } | Self::Forget { id } | Self::DeleteLease { id } => {
+            Self::DeleteDead { id, .. } | Self::Prune { id } | Self::DeleteLease { id } => {
                 items.leases[id as usize] = None;
             }
-            Self::MarkEnded { id, end, .. } => {
-                let stored = items.leases[id as usize].unwrap_or(NOTHING);
-                // An eviction by name has no start behind it, and leaves what is stored of one.
-                let by = end.by.or(stored.ended.and_then(|ended| ended.by));
-                items.leases[id as usize] = Some(LeaseItem { ended: Some(End { by, ..end }), ..stored });
+            Self::MarkEnded { id, termination, .. } => {
+                let stored = items.leases[id as usize].unwrap_or(EMPTY_LEASE);
+                // An eviction by id does not overwrite the stored `by`.
+                let by = termination.by.or(stored.termination.and_then(|stored| stored.by));
+                let termination = Some(TerminationMark { by, ..termination });
+                items.leases[id as usize] = Some(LeaseItem { termination, ..stored });
             }
             Self::Renew { id, new, .. } => {
-                items.leases[id as usize].get_or_insert(NOTHING).expires_at = new;
+                items.leases[id as usize].get_or_insert(EMPTY_LEASE).expires_at = new;
             }
             Self::SetLimit { limit } => counter.stream_limit = limit,
         }
     }
 }
 
-/// What an update makes of an item that is not there.
-const NOTHING: LeaseItem = LeaseItem { started_at: 0, expires_at: 0, device: None, ended: None };
+/// An update of a missing item begins with this one.
+const EMPTY_LEASE: LeaseItem = LeaseItem { started_at: 0, expires_at: 0, device: None, termination: None };
 
-/// A start that has not read anything.
+/// A start that does not read first.
 pub fn optimistic_start(id: Id, request: &StartRequest, now: Tick) -> Vec<Write> {
-    let lease = lease_item(&request.lease(instant(now)));
+    let lease = lease_item(&request.lease(timestamp(now)));
     vec![
         Write::AddMember {
             id,
             limit: request.limit(None).get(),
-            bumps: true,
-            minds_limit: request.token_limit.is_none(),
+            increments_revision: true,
+            checks_limit: request.token_limit.is_none(),
         },
-        Write::PutLease { id, lease, or_expired_at: None, conditional: true },
+        Write::PutLease { id, lease, replaces_expired_at: None, conditional: true },
     ]
 }
 
-/// The product's decision, taken apart.
+/// The writes of a production [`Commit`].
 pub fn commit(commit: &Commit) -> Vec<Write> {
     let now = tick(commit.now);
     let mut writes = vec![Write::SetMembers {
         revision: commit.guard.revision.map(|revision| revision as u8),
         stream_limit: commit.guard.own_limit.map(StreamLimit::get),
-        streams: commit.members.iter().fold(0, |all, id| all | bit(id_of(*id))),
-        minds_revision: true,
-        minds_limit: true,
+        members: commit.members.iter().fold(0, |all, id| all | bit(id_of(*id))),
+        checks_revision: true,
+        checks_limit: true,
     }];
     let dead = commit.dead.iter().map(|id| Write::DeleteDead { id: id_of(*id), now, conditional: true });
     let ended = commit.ended.iter().map(|ended| Write::MarkEnded {
         id: id_of(ended.stream_id),
-        end: end(&ended.termination),
+        termination: termination_mark(&ended.termination),
         conditional: true,
     });
-    let pruned = commit.pruned.iter().map(|id| Write::Forget { id: id_of(*id) });
+    let pruned = commit.pruned.iter().map(|id| Write::Prune { id: id_of(*id) });
     writes.extend(dead.chain(ended).chain(pruned));
     let (id, lease) = (id_of(commit.lease.stream_id), lease_item(&commit.lease));
-    writes.push(Write::PutLease { id, lease, or_expired_at: Some(now), conditional: true });
+    writes.push(Write::PutLease { id, lease, replaces_expired_at: Some(now), conditional: true });
     writes
 }
 
@@ -220,38 +235,45 @@ pub fn stop(id: Id) -> Vec<Write> {
 }
 
 pub fn evict(id: Id) -> Vec<Write> {
-    let end = End { replaced: false, by: None };
-    vec![Write::RemoveMember { id }, Write::MarkEnded { id, end, conditional: true }]
+    let termination = TerminationMark { replaced: false, by: None };
+    vec![Write::RemoveMember { id }, Write::MarkEnded { id, termination, conditional: true }]
 }
 
 pub fn heartbeat(id: Id, now: Tick, duration: Tick) -> Write {
-    let new = now + duration;
-    Write::Renew { id, now, new, if_stored: true, unless_ended: true, unless_expired: true, forward: true }
+    Write::Renew {
+        id,
+        now,
+        new: now + duration,
+        requires_stored: true,
+        rejects_ended: true,
+        rejects_expired: true,
+        only_forward: true,
+    }
 }
 
 impl Items {
-    /// Hands the product's decision what was read.
-    pub fn with_snapshot<T>(&self, duration: Tick, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let members: Vec<StreamId> = ids(self.counter.streams).map(stream_id).collect();
-        let stored = (0..IDS).filter_map(|id| Some((id as Id, self.leases[id]?)));
-        let leases: Vec<Lease> = stored.map(|(id, lease)| lease.lease(id, duration)).collect();
+    /// Calls `decide` with the items as the production snapshot.
+    pub fn with_snapshot<T>(&self, duration: Tick, decide: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let members: Vec<StreamId> = ids(self.counter.members).map(stream_id).collect();
+        let stored = (0..STREAMS).filter_map(|id| Some((id as Id, self.leases[id]?)));
+        let leases: Vec<Lease> = stored.map(|(id, lease)| lease.to_lease(id, duration)).collect();
         let own_limit = self.counter.stream_limit.and_then(|limit| StreamLimit::new(limit.into()));
         let guard = Guard { revision: self.counter.revision.map(u64::from), own_limit };
-        look(&Snapshot { guard, members: &members, leases: &leases })
+        decide(&Snapshot { guard, members: &members, leases: &leases })
     }
 }
 
 impl LeaseItem {
-    pub fn lease(&self, id: Id, duration: Tick) -> Lease {
+    pub fn to_lease(self, id: Id, duration: Tick) -> Lease {
         let request = request(id, self.device, &[], AtLimit::Reject, 1, duration);
-        let termination = self.ended.map(|end| {
-            let reason = if end.replaced { EndReason::Replaced } else { EndReason::Evicted };
-            let ended_by = end.by.map(|by| EndedBy { stream_id: stream_id(by), device_name: None });
+        let termination = self.termination.map(|mark| {
+            let reason = if mark.replaced { EndReason::Replaced } else { EndReason::Evicted };
+            let ended_by = mark.by.map(|by| EndedBy { stream_id: stream_id(by), device_name: None });
             Box::new(Termination { reason, ended_by })
         });
-        let expires_at = instant(self.expires_at);
+        let expires_at = timestamp(self.expires_at);
         let ttl_s = request.terms.ttl_s(expires_at);
-        Lease { expires_at, ttl_s, termination, ..request.lease(instant(self.started_at)) }
+        Lease { expires_at, ttl_s, termination, ..request.lease(timestamp(self.started_at)) }
     }
 }
 
@@ -260,13 +282,13 @@ pub fn lease_item(lease: &Lease) -> LeaseItem {
         started_at: tick(lease.started_at),
         expires_at: tick(lease.expires_at),
         device: lease.device_id.as_ref().and_then(|device| device.as_str().parse().ok()),
-        ended: lease.termination.as_deref().map(end),
+        termination: lease.termination.as_deref().map(termination_mark),
     }
 }
 
-fn end(termination: &Termination) -> End {
+fn termination_mark(termination: &Termination) -> TerminationMark {
     let by = termination.ended_by.as_ref().map(|by| id_of(by.stream_id));
-    End { replaced: termination.reason == EndReason::Replaced, by }
+    TerminationMark { replaced: termination.reason == EndReason::Replaced, by }
 }
 
 pub fn request(
@@ -280,41 +302,41 @@ pub fn request(
     StartRequest {
         stream_id: stream_id(id),
         fingerprint: None,
-        device_id: device.map(|device| Label::parse(&device.to_string()).expect("a name")),
+        device_id: device.map(|device| Label::parse(&device.to_string()).unwrap()),
         device_name: None,
         content_id: None,
         replaces: replaces.iter().map(|id| stream_id(*id)).collect(),
         at_limit,
         token_limit: None,
-        default_limit: StreamLimit::new(limit.into()).expect("a limit"),
+        default_limit: StreamLimit::new(limit.into()).unwrap(),
         terms: LeaseTerms { duration_s: duration.into(), retention_s: RETENTION_S },
     }
 }
 
-/// Longer than a run of the model: there, TTL is a step of its own.
+/// Longer than any run of the model, which has a separate action for TTL.
 pub const RETENTION_S: u32 = 1000;
 
-pub fn bit(id: Id) -> Ids {
+pub fn bit(id: Id) -> IdSet {
     1 << id
 }
 
-pub fn ids(set: Ids) -> impl Iterator<Item = Id> {
-    (0..IDS as Id).filter(move |id| set & bit(*id) != 0)
+pub fn ids(set: IdSet) -> impl Iterator<Item = Id> {
+    (0..STREAMS as Id).filter(move |id| set & bit(*id) != 0)
 }
 
-/// The first byte of an id is its place in the model.
 pub fn stream_id(id: Id) -> StreamId {
     StreamId::random([id; 16])
 }
 
-pub fn id_of(stream_id: StreamId) -> Id {
-    stream_id.uuid().as_bytes()[0]
+/// The inverse of [`stream_id`].
+pub fn id_of(id: StreamId) -> Id {
+    (0..STREAMS as Id).find(|index| stream_id(*index) == id).unwrap()
 }
 
-pub fn instant(tick: Tick) -> Timestamp {
+pub fn timestamp(tick: Tick) -> Timestamp {
     Timestamp::from_epoch_ms(i64::from(tick) * 1000)
 }
 
 pub fn tick(at: Timestamp) -> Tick {
-    Tick::try_from(at.epoch_ms() / 1000).expect("within a run")
+    Tick::try_from(at.epoch_ms() / 1000).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Clocks that are wrong: off by a constant, and running a little too fast or too slow, on tokio's virtual time.
+//! Clocks with an offset and a drift, on tokio's virtual time.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use stream_manager::clock::Clock;
 use stream_manager::domain::lease::Timestamp;
 use tokio::time::Instant;
 
-/// When every run begins, by a clock that is right: traces show its last digits.
+/// The correct time at which every run begins. Traces print only its last digits.
 const EPOCH_MS: i64 = 1_800_000_100_000;
 
-/// Before every lease's expiry, so that a read shows all that nobody ended.
-pub const BEGINNING: Timestamp = Timestamp::from_epoch_ms(0);
+/// A time before every expiry: a read at this time returns expired leases too.
+pub const BEFORE_ALL: Timestamp = Timestamp::from_epoch_ms(0);
 
 #[derive(Clone, Copy, Debug)]
 pub struct SkewedClock {
@@ -20,7 +20,7 @@ pub struct SkewedClock {
 }
 
 impl SkewedClock {
-    pub fn right(started: Instant) -> Self {
+    pub fn correct(started: Instant) -> Self {
         Self { started, offset_ms: 0, drift_ppm: 0 }
     }
 }

@@ -1,117 +1,131 @@
-//! What becomes of one request on its way, drawn by seed.
+//! The faults and delays of one store request, drawn from the seed.
 
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// The fate of one request; the delays come on top of it.
+/// How the network and the store treat one request. Delays are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Delivered,
-    /// Never arrives. `true`: the connection breaks, else nothing is heard.
-    Lost(bool),
-    /// Applied, and the answer never comes back.
-    AnswerLost(bool),
-    /// Arrives after the caller has given up.
+pub enum Delivery {
+    Normal,
+    /// The request never arrives.
+    RequestLost(Loss),
+    /// The request is applied, but the response never arrives.
+    ResponseLost(Loss),
+    /// The request arrives after the caller has timed out.
     Late,
-    /// Delivered, and delivered a second time later.
-    Twice,
+    /// The request is delivered, and delivered again later.
+    Duplicated,
     Throttled,
-    /// DynamoDB's conflict with a transaction that is being applied.
+    /// DynamoDB reports a conflict with another transaction.
     Conflict,
-    FailedUnapplied,
-    FailedApplied,
+    /// DynamoDB returns status 500 and does not apply the request.
+    FailedBeforeApply,
+    /// DynamoDB applies the request and returns status 500.
+    FailedAfterApply,
 }
 
-/// All that is decided of one request when it is sent.
+/// How the caller notices a lost message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    ConnectionError,
+    Timeout,
+}
+
+/// Everything that is drawn when a request is sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub fate: Fate,
-    pub there: Duration,
-    /// How long a query takes, while others write.
-    pub reading: Duration,
-    pub back: Duration,
-    /// When a duplicate arrives, after the first delivery.
-    pub again: Duration,
+pub struct DeliveryPlan {
+    pub delivery: Delivery,
+    pub request_delay: Duration,
+    /// The duration of a query, during which others can write.
+    pub read_duration: Duration,
+    pub response_delay: Duration,
+    /// The time between the first delivery and its duplicate.
+    pub duplicate_delay: Duration,
 }
 
-/// How much goes wrong in a run.
+/// How often faults and delays occur in a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    /// In a thousand requests.
-    pub faults: u32,
-    /// In a hundred requests.
-    pub slow: u32,
+pub struct FaultRates {
+    pub faults_per_thousand: u32,
+    pub slow_percent: u32,
 }
 
-impl Weather {
-    pub fn of(random: &mut StdRng) -> Self {
-        let faults = [20, 80, 200][random.random_range(0..3)];
-        Self { faults, slow: random.random_range(10..50) }
+impl FaultRates {
+    pub const NONE: Self = Self { faults_per_thousand: 0, slow_percent: 0 };
+
+    pub fn draw(random: &mut StdRng) -> Self {
+        let faults_per_thousand = [20, 80, 200][random.random_range(0..3)];
+        Self { faults_per_thousand, slow_percent: random.random_range(10..50) }
     }
-
-    pub const CALM: Self = Self { faults: 0, slow: 0 };
 }
 
-impl Fate {
+impl Delivery {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Delivered => "delivered",
-            Self::Lost(_) => "lost",
-            Self::AnswerLost(_) => "answer lost",
+            Self::Normal => "delivered",
+            Self::RequestLost(_) => "request lost",
+            Self::ResponseLost(_) => "response lost",
             Self::Late => "late",
-            Self::Twice => "twice",
+            Self::Duplicated => "duplicated",
             Self::Throttled => "throttled",
             Self::Conflict => "conflict",
-            Self::FailedUnapplied => "failed, not applied",
-            Self::FailedApplied => "failed, applied",
+            Self::FailedBeforeApply => "failed before apply",
+            Self::FailedAfterApply => "failed after apply",
         }
     }
-}
 
-impl Fate {
-    /// What to count when a write that this happens to is applied.
-    pub fn bites(self) -> Option<&'static str> {
+    /// The name under which an applied write with this fault is counted.
+    pub fn name_if_applied(self) -> Option<&'static str> {
         match self {
             Self::Late => Some("late, applied"),
-            Self::AnswerLost(_) => Some("answer lost, applied"),
+            Self::ResponseLost(_) => Some("response lost, applied"),
             _ => None,
         }
     }
 }
 
-impl Plan {
-    pub fn of(weather: Weather, writes: bool, random: &mut StdRng) -> Self {
-        let fate =
-            if random.random_range(0..1000) >= weather.faults { Fate::Delivered } else { fault(writes, random) };
-        let there = match fate {
-            Fate::Late => ms(random, 700, 9_000),
-            _ => delay(weather, random),
+impl DeliveryPlan {
+    pub fn draw(rates: FaultRates, writes: bool, random: &mut StdRng) -> Self {
+        let faulty = random.random_range(0..1000) < rates.faults_per_thousand;
+        let delivery = if faulty { draw_fault(writes, random) } else { Delivery::Normal };
+        let request_delay = match delivery {
+            Delivery::Late => random_ms(random, 700, 9_000),
+            _ => draw_delay(rates, random),
         };
-        let reading = delay(weather, random) / 2;
-        Self { fate, there, reading, back: delay(weather, random), again: ms(random, 20, 5_000) }
+        let read_duration = draw_delay(rates, random) / 2;
+        let response_delay = draw_delay(rates, random);
+        let duplicate_delay = random_ms(random, 20, 5_000);
+        Self { delivery, request_delay, read_duration, response_delay, duplicate_delay }
     }
 }
 
-fn fault(writes: bool, random: &mut StdRng) -> Fate {
+impl Loss {
+    fn draw(random: &mut StdRng) -> Self {
+        if random.random() { Self::ConnectionError } else { Self::Timeout }
+    }
+}
+
+fn draw_fault(writes: bool, random: &mut StdRng) -> Delivery {
     match random.random_range(0..12) {
-        0 => Fate::Lost(random.random()),
-        1 | 2 => Fate::AnswerLost(random.random()),
-        3 | 4 => Fate::Late,
-        5 | 6 => Fate::Twice,
-        7 => Fate::Throttled,
-        8 | 9 if writes => Fate::Conflict,
-        10 => Fate::FailedUnapplied,
-        _ => Fate::FailedApplied,
+        0 => Delivery::RequestLost(Loss::draw(random)),
+        1 | 2 => Delivery::ResponseLost(Loss::draw(random)),
+        3 | 4 => Delivery::Late,
+        5 | 6 => Delivery::Duplicated,
+        7 => Delivery::Throttled,
+        8 | 9 if writes => Delivery::Conflict,
+        10 => Delivery::FailedBeforeApply,
+        _ => Delivery::FailedAfterApply,
     }
 }
 
-fn delay(weather: Weather, random: &mut StdRng) -> Duration {
-    let slow = random.random_range(0..100) < weather.slow;
-    if slow { ms(random, 30, 400) } else { ms(random, 1, 20) }
+fn draw_delay(rates: FaultRates, random: &mut StdRng) -> Duration {
+    let slow = random.random_range(0..100) < rates.slow_percent;
+    if slow { random_ms(random, 30, 400) } else { random_ms(random, 1, 20) }
 }
 
-pub fn ms(random: &mut StdRng, least: u64, most: u64) -> Duration {
-    Duration::from_millis(random.random_range(least..=most))
+/// A random number of milliseconds. Both bounds are included.
+pub fn random_ms(random: &mut StdRng, min: u64, max: u64) -> Duration {
+    Duration::from_millis(random.random_range(min..=max))
 }

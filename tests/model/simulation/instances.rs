@@ -1,4 +1,4 @@
-//! Several instances of the service on one store: each with its own clock, each may crash and come back.
+//! The instances of the service on one store. Each has its own clock, and can crash and restart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,38 +13,38 @@ use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
 use stream_manager::telemetry::metrics::Metrics;
-// Virtual time: it costs none, and is what the seed says.
+// Virtual time: sleeping takes no real time, and the seed decides the order of events.
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::asks::{Answer, Ask};
+use super::api::{ApiRequest, ApiResponse};
 use super::clock::SkewedClock;
+use super::context::{CALL, RunContext};
+use super::dynamodb_json::TABLE;
+use super::faulty_store::FaultyStore;
 use super::network::Network;
-use super::requests::TABLE;
+use super::recording_store::RecordingStore;
 use super::table::Table;
-use super::watched::Watched;
-use super::world::{CALL, World};
-use super::wrong::WrongStore;
 use crate::mutants::Mutant;
 
 pub const INSTANCES: usize = 3;
-/// The most that a clock may be off, in parts of a lease.
-const SKEW_PART: i64 = 3;
-const DRIFT_PPM: i64 = 10_000;
+/// The maximum clock offset is the lease duration divided by this number.
+const MAX_SKEW_DIVISOR: i64 = 3;
+const MAX_DRIFT_PPM: i64 = 10_000;
 
-/// What keeps the leases.
+/// The store that all instances share.
 #[derive(Clone)]
-pub enum Backing {
-    Memory(Watched),
+pub enum SharedStore {
+    Memory(RecordingStore),
     Table(Arc<Table>),
 }
 
 pub struct Instances {
-    pub world: Arc<World>,
-    pub backing: Backing,
+    pub context: Arc<RunContext>,
+    store: SharedStore,
     mutant: Option<Mutant>,
     random: Mutex<StdRng>,
-    running: Vec<Mutex<Instance>>,
+    instances: Vec<Mutex<Instance>>,
 }
 
 struct Instance {
@@ -53,101 +53,106 @@ struct Instance {
     crashed: CancellationToken,
 }
 
-/// Why a client has no answer.
+/// Why a client receives no response.
 #[derive(Debug)]
-pub enum NoAnswer {
+pub enum NoResponse {
     Down,
     Crashed,
     TimedOut,
-    /// The service could not tell; the trace says why.
+    /// The store failed. The trace contains the reason.
     Failed,
 }
 
 impl Instances {
-    pub fn new(world: Arc<World>, backing: Backing, mutant: Option<Mutant>, random: StdRng) -> Arc<Self> {
-        let mut instances = Self { world, backing, mutant, random: Mutex::new(random), running: Vec::new() };
+    pub fn new(context: Arc<RunContext>, store: SharedStore, mutant: Option<Mutant>, random: StdRng) -> Arc<Self> {
+        let mut instances = Self { context, store, mutant, random: Mutex::new(random), instances: Vec::new() };
         for _ in 0..INSTANCES {
-            let clock = instances.clock();
-            let instance = Mutex::new(instances.instance(clock));
-            instances.running.push(instance);
+            let clock = instances.draw_clock();
+            let instance = Mutex::new(instances.start_instance(clock));
+            instances.instances.push(instance);
         }
         Arc::new(instances)
     }
 
-    /// One call of a client that waits no longer than `patience`.
-    pub async fn call(&self, index: usize, ask: &Ask, patience: Duration) -> Result<Answer, NoAnswer> {
+    /// Calls an instance for a client that waits for at most `timeout`.
+    pub async fn call(
+        &self,
+        index: usize,
+        request: &ApiRequest,
+        timeout: Duration,
+    ) -> Result<ApiResponse, NoResponse> {
         let (limiter, crashed, clock) = {
-            let instance = lock(&self.running[index]);
+            let instance = lock(&self.instances[index]);
             (Arc::clone(&instance.limiter), instance.crashed.clone(), instance.clock)
         };
         if crashed.is_cancelled() {
-            return Err(NoAnswer::Down);
+            return Err(NoResponse::Down);
         }
-        let call = self.world.begin(ask, index, clock);
-        let gone = tokio::select! {
+        let call = self.context.begin_call(request, index, clock);
+        let reason = tokio::select! {
             biased;
-            () = self.world.over.cancelled() => return Err(NoAnswer::Down),
-            () = crashed.cancelled() => NoAnswer::Crashed,
-            () = sleep(patience) => NoAnswer::TimedOut,
-            answer = CALL.scope(call, ask.of(&limiter)) => {
-                self.world.end(call, &answer);
-                return answer.map_err(|_| NoAnswer::Failed);
+            () = self.context.stop.cancelled() => return Err(NoResponse::Down),
+            () = crashed.cancelled() => NoResponse::Crashed,
+            () = sleep(timeout) => NoResponse::TimedOut,
+            response = CALL.scope(call, request.send(&limiter)) => {
+                self.context.end_call(call, &response);
+                return response.map_err(|_| NoResponse::Failed);
             }
         };
-        self.world.note(format_args!("#{call} {gone:?}"));
-        self.world.count("calls dropped");
-        Err(gone)
+        self.context.log(format_args!("#{call} {reason:?}"));
+        self.context.count("calls without response");
+        Err(reason)
     }
 
     pub fn crash(&self, index: usize) {
-        self.world.note(format_args!("instance {index} crashes"));
-        self.world.count("crashes");
-        lock(&self.running[index]).crashed.cancel();
+        self.context.log(format_args!("instance {index} crashes"));
+        self.context.count("crashes");
+        lock(&self.instances[index]).crashed.cancel();
     }
 
-    /// Back on the same host, or on another one.
+    /// Starts a crashed instance again. On another host it has another clock.
     pub fn restart(&self, index: usize, other_host: bool) {
-        let clock = if other_host { self.clock() } else { lock(&self.running[index]).clock };
-        let instance = self.instance(clock);
-        *lock(&self.running[index]) = instance;
-        self.world.note(format_args!("instance {index} is back"));
+        let clock = if other_host { self.draw_clock() } else { lock(&self.instances[index]).clock };
+        let instance = self.start_instance(clock);
+        *lock(&self.instances[index]) = instance;
+        self.context.log(format_args!("instance {index} restarts"));
     }
 
-    /// What TTL, or the memory store's own sweep, deletes now.
+    /// Deletes expired items: by TTL on DynamoDB, by the sweep of the memory store.
     pub fn sweep(&self, users: &[UserName], clock: SkewedClock) {
-        match &self.backing {
-            Backing::Memory(watched) => watched.sweep(users, clock.now()),
-            Backing::Table(table) => table.sweep(),
+        match &self.store {
+            SharedStore::Memory(store) => store.sweep(users, clock.now()),
+            SharedStore::Table(table) => table.sweep(),
         }
     }
 
-    fn clock(&self) -> SkewedClock {
+    fn draw_clock(&self) -> SkewedClock {
         let mut random = lock(&self.random);
-        let skew_ms = i64::from(self.world.policy.terms.duration_s) * 1000 / SKEW_PART;
+        let max_skew_ms = i64::from(self.context.policy.terms.duration_s) * 1000 / MAX_SKEW_DIVISOR;
         let clock = SkewedClock {
-            started: self.world.started,
-            offset_ms: random.random_range(-skew_ms..=skew_ms),
-            drift_ppm: random.random_range(-DRIFT_PPM..=DRIFT_PPM),
+            started: self.context.started,
+            offset_ms: random.random_range(-max_skew_ms..=max_skew_ms),
+            drift_ppm: random.random_range(-MAX_DRIFT_PPM..=MAX_DRIFT_PPM),
         };
-        self.world.note(format_args!("a clock {} ms off, drifting {} ppm", clock.offset_ms, clock.drift_ppm));
+        self.context.log(format_args!("new clock: offset {} ms, drift {} ppm", clock.offset_ms, clock.drift_ppm));
         clock
     }
 
-    fn instance(&self, clock: SkewedClock) -> Instance {
+    fn start_instance(&self, clock: SkewedClock) -> Instance {
         let mut random = lock(&self.random);
-        let mut store: Arc<dyn LeaseStore> = match &self.backing {
-            Backing::Memory(watched) => Arc::new(watched.clone()),
-            Backing::Table(table) => {
+        let mut store: Arc<dyn LeaseStore> = match &self.store {
+            SharedStore::Memory(store) => Arc::new(store.clone()),
+            SharedStore::Table(table) => {
                 let http = SharedHttpClient::new(Network(Arc::clone(table)));
                 Arc::new(DynamoStore::new(client::in_process(&settings(), http), TABLE))
             }
         };
         if let Some(mutant) = self.mutant {
             let random = Mutex::new(StdRng::seed_from_u64(random.next_u64()));
-            store = Arc::new(WrongStore { store, mutant, random, world: Arc::clone(&self.world) });
+            store = Arc::new(FaultyStore { store, mutant, random, context: Arc::clone(&self.context) });
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
-        let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.world.policy);
+        let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.context.policy);
         Instance { limiter: Arc::new(limiter), clock, crashed: CancellationToken::new() }
     }
 }

@@ -1,4 +1,4 @@
-//! The SDK's way to the table: a network that delays, loses, repeats and refuses, by seed.
+//! The network between the AWS SDK and the table. By seed, it delays, loses, duplicates and rejects requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,15 +10,18 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::json;
-use stream_manager::store::embedded::engine::Answer;
+use stream_manager::store::embedded::engine::Answer as EngineResponse;
 use tokio::sync::oneshot;
-// Virtual time: it costs none, and is what the seed says.
+// Virtual time: sleeping takes no real time, and the seed decides the order of events.
 use tokio::time::sleep;
 
-use super::faults::{Fate, Plan};
-use super::requests;
-use super::table::{Request, Table};
-use super::world::CALL;
+use super::context::CALL;
+use super::dynamodb_json;
+use super::faults::{Delivery, DeliveryPlan, Loss};
+use super::table::{Table, TableRequest};
+
+/// The receiver gets `None` if the connection breaks. A dropped sender means that no response ever arrives.
+type ResponseSender = oneshot::Sender<Option<EngineResponse>>;
 
 #[derive(Clone)]
 pub struct Network(pub Arc<Table>);
@@ -39,24 +42,24 @@ impl HttpConnector for Network {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let operation = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let operation = operation.unwrap_or_default().to_owned();
-        let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).expect("JSON");
-        let request = Request { operation, body, call: CALL.try_with(|call| *call).ok() };
-        let plan = self.0.world.plan(requests::act(&request.operation, &request.body).is_some());
-        self.0.world.count("requests");
-        if plan.fate != Fate::Delivered {
+        let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap();
+        let request = TableRequest { operation, body, call: CALL.try_with(|call| *call).ok() };
+        let plan = self.0.context.plan(dynamodb_json::write_of(&request.operation, &request.body).is_some());
+        self.0.context.count("requests");
+        if plan.delivery != Delivery::Normal {
             let call = request.call.unwrap_or_default();
-            self.0.world.note(format_args!("    #{call} {} {}", request.operation, plan.fate.name()));
+            self.0.context.log(format_args!("    #{call} {} {}", request.operation, plan.delivery.name()));
         }
-        // A task of its own: what is on its way stays on its way when its caller has gone.
+        // In a separate task, so that the request stays under way if its caller is cancelled.
         let (sender, receiver) = oneshot::channel();
-        tokio::spawn(travel(Arc::clone(&self.0), request, plan, sender));
+        tokio::spawn(deliver(Arc::clone(&self.0), request, plan, sender));
         HttpConnectorFuture::new(async move {
             match receiver.await {
-                Ok(Some(answer)) => {
-                    let status = answer.status.try_into().expect("a status");
-                    let mut response = HttpResponse::new(status, answer.body.into());
-                    response.headers_mut().insert("content-type", "application/x-amz-json-1.0");
-                    Ok(response)
+                Ok(Some(response)) => {
+                    let status = response.status.try_into().unwrap();
+                    let mut http_response = HttpResponse::new(status, response.body.into());
+                    http_response.headers_mut().insert("content-type", "application/x-amz-json-1.0");
+                    Ok(http_response)
                 }
                 Ok(None) => Err(ConnectorError::io("the connection broke".into())),
                 Err(_) => std::future::pending().await,
@@ -65,75 +68,80 @@ impl HttpConnector for Network {
     }
 }
 
-/// Answers `None` when the connection breaks, and drops the sender when nothing will ever be heard.
-async fn travel(table: Arc<Table>, request: Request, plan: Plan, sender: oneshot::Sender<Option<Answer>>) {
-    sleep(plan.there).await;
-    if table.world.outage() {
-        table.world.count("lost in an outage");
+async fn deliver(table: Arc<Table>, request: TableRequest, plan: DeliveryPlan, sender: ResponseSender) {
+    sleep(plan.request_delay).await;
+    if table.context.outage() {
+        table.context.count("lost in an outage");
         return;
     }
-    let answer = match plan.fate {
-        Fate::Lost(breaks) => return hear(sender, breaks),
-        Fate::Throttled if table.world.coin() => refusal(&request.operation, "ThrottlingError"),
-        Fate::Throttled => error(400, "ProvisionedThroughputExceededException"),
-        Fate::Conflict => refusal(&request.operation, "TransactionConflict"),
-        Fate::FailedUnapplied => error(500, "InternalServerError"),
-        Fate::Delivered | Fate::AnswerLost(_) | Fate::Late | Fate::Twice | Fate::FailedApplied => {
-            if request.operation == "Query"
-                && let Some(user) = requests::user(&request.operation, &request.body)
-            {
-                let before = table.shown(&user);
-                sleep(plan.reading).await;
-                table.query(&request, &before)
-            } else {
-                let (answer, applied) = table.applied(&request);
-                if applied && let Some(what) = plan.fate.bites() {
-                    table.world.count(what);
-                }
-                answer
-            }
-        }
+    let response = match plan.delivery {
+        Delivery::RequestLost(loss) => return report_loss(sender, loss),
+        Delivery::Throttled if table.context.coin() => rejection(&request.operation, "ThrottlingError"),
+        Delivery::Throttled => error(400, "ProvisionedThroughputExceededException"),
+        Delivery::Conflict => rejection(&request.operation, "TransactionConflict"),
+        Delivery::FailedBeforeApply => error(500, "InternalServerError"),
+        Delivery::Normal
+        | Delivery::ResponseLost(_)
+        | Delivery::Late
+        | Delivery::Duplicated
+        | Delivery::FailedAfterApply => apply(&table, &request, &plan).await,
     };
-    match plan.fate {
-        Fate::AnswerLost(breaks) => return hear(sender, breaks),
-        Fate::FailedApplied => {
-            sleep(plan.back).await;
+    match plan.delivery {
+        Delivery::ResponseLost(loss) => return report_loss(sender, loss),
+        Delivery::FailedAfterApply => {
+            sleep(plan.response_delay).await;
             _ = sender.send(Some(error(500, "InternalServerError")));
             return;
         }
         _ => {}
     }
-    sleep(plan.back).await;
-    _ = sender.send(Some(answer));
-    if plan.fate == Fate::Twice {
-        sleep(plan.again).await;
-        if table.applied(&request).1 {
-            table.world.count("twice, applied again");
+    sleep(plan.response_delay).await;
+    _ = sender.send(Some(response));
+    if plan.delivery == Delivery::Duplicated {
+        sleep(plan.duplicate_delay).await;
+        let (_, changed) = table.apply(&request);
+        if changed {
+            table.context.count("duplicate, applied again");
         }
     }
 }
 
-fn hear(sender: oneshot::Sender<Option<Answer>>, breaks: bool) {
-    if breaks {
+async fn apply(table: &Table, request: &TableRequest, plan: &DeliveryPlan) -> EngineResponse {
+    if request.operation == "Query"
+        && let Some(user) = dynamodb_json::user(&request.operation, &request.body)
+    {
+        let before = table.items_of(&user);
+        sleep(plan.read_duration).await;
+        return table.query(request, &before);
+    }
+    let (response, changed) = table.apply(request);
+    if changed && let Some(name) = plan.delivery.name_if_applied() {
+        table.context.count(name);
+    }
+    response
+}
+
+fn report_loss(sender: ResponseSender, loss: Loss) {
+    if loss == Loss::ConnectionError {
         _ = sender.send(None);
     }
 }
 
-/// What DynamoDB answers when `code` is the reason: of a transaction it is one of the cancellation reasons.
-fn refusal(operation: &str, code: &str) -> Answer {
+/// DynamoDB's response to a rejected request. A transaction has the code in its cancellation reasons.
+fn rejection(operation: &str, code: &str) -> EngineResponse {
     match (operation, code) {
         ("TransactWriteItems", code) => {
             let reasons = json!([{ "Code": code, "Message": "injected" }, { "Code": "None" }]);
             let kind = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
             let body = json!({ "__type": kind, "Message": "injected", "CancellationReasons": reasons });
-            Answer { status: 400, body: body.to_string().into_bytes() }
+            EngineResponse { status: 400, body: body.to_string().into_bytes() }
         }
         (_, "TransactionConflict") => error(400, "TransactionConflictException"),
         (_, _) => error(400, "ThrottlingException"),
     }
 }
 
-fn error(status: u16, code: &str) -> Answer {
+fn error(status: u16, code: &str) -> EngineResponse {
     let body = json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "injected" });
-    Answer { status, body: body.to_string().into_bytes() }
+    EngineResponse { status, body: body.to_string().into_bytes() }
 }

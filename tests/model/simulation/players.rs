@@ -1,39 +1,40 @@
-//! Players: they start, watch, stop, die, reload, try again elsewhere, and push each other out, by seed.
+//! Simulated players. They start, watch, stop, crash, reload, retry on another instance and evict each other, by seed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use stream_manager::domain::admission::{AtLimit, StartOutcome};
+use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome};
 use stream_manager::domain::names::{DeviceId, IdempotencyKey, StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
 use stream_manager::store::{StoppedBy, StreamState};
-// Virtual time: it costs none, and is what the seed says.
+// Virtual time: sleeping takes no real time, and the seed decides the order of events.
 use tokio::time::sleep;
 
-use super::asks::{Answer, Ask, Verb};
-use super::faults::ms;
-use super::instances::{INSTANCES, Instances, NoAnswer};
+use super::api::{ApiRequest, ApiResponse, Operation};
+use super::faults::random_ms;
+use super::instances::{INSTANCES, Instances, NoResponse};
 
 pub struct Player {
     pub instances: Arc<Instances>,
     pub number: usize,
     pub user: UserName,
     pub random: StdRng,
-    /// When the player goes to bed, since the beginning of the run.
+    /// When the player begins no more streams, measured from the beginning of the run.
     pub until: Duration,
+    /// How many idempotency keys the player has used.
     pub keys: u32,
 }
 
 impl Player {
     pub async fn play(mut self) {
         let mut reload = false;
-        while self.instances.world.started.elapsed() < self.until {
+        while self.instances.context.started.elapsed() < self.until {
             if !reload {
                 self.pause(200, 2_500).await;
             }
-            let (options, key) = self.wish(reload);
+            let (options, key) = self.draw_options(reload);
             reload = match self.start(options, key).await {
                 Some(stream_id) => self.watch(stream_id).await,
                 None => false,
@@ -45,70 +46,67 @@ impl Player {
         self.random.random_range(0..100) < percent
     }
 
-    async fn pause(&mut self, least: u64, most: u64) {
-        let pause = ms(&mut self.random, least, most);
+    async fn pause(&mut self, min_ms: u64, max_ms: u64) {
+        let pause = random_ms(&mut self.random, min_ms, max_ms);
         sleep(pause).await;
     }
 
-    async fn call(&mut self, verb: Verb) -> Result<Answer, NoAnswer> {
+    async fn call(&mut self, operation: Operation) -> Result<ApiResponse, NoResponse> {
         let instance = self.random.random_range(0..INSTANCES);
-        let patience = ms(&mut self.random, 1_500, 6_000);
-        let ask = Ask { user: self.user.clone(), verb };
-        self.instances.call(instance, &ask, patience).await
+        let timeout = random_ms(&mut self.random, 1_500, 6_000);
+        let request = self.request(operation);
+        self.instances.call(instance, &request, timeout).await
     }
 
-    fn wish(&mut self, reload: bool) -> (StartOptions, Option<String>) {
+    fn request(&self, operation: Operation) -> ApiRequest {
+        ApiRequest { user: self.user.clone(), operation }
+    }
+
+    fn draw_options(&mut self, reload: bool) -> (StartOptions, Option<String>) {
         let mut options = StartOptions::default();
         if reload || self.chance(30) {
-            // Four in a row, so that two players of one user share a device: the later one replaces the earlier.
+            // Players with close numbers share a device, so that two players of one user replace each other's stream.
             options.device_id = DeviceId::parse(&format!("tv-{}", self.number / 4)).ok();
         }
         if self.chance(20) {
             options.at_limit = Some(AtLimit::EvictOldest);
         }
         if self.chance(10) {
-            options.replaces = self.some_of_the_users().into_iter().collect();
+            options.replaces = self.recent_stream().into_iter().collect();
         }
         let keyed = self.chance(50);
-        let key = if keyed { Some(self.next_key(&mut options)) } else { None };
+        let key = if keyed { Some(self.set_new_key(&mut options)) } else { None };
         (options, key)
     }
 
-    fn next_key(&mut self, options: &mut StartOptions) -> String {
+    fn set_new_key(&mut self, options: &mut StartOptions) -> String {
         self.keys += 1;
         let key = format!("{}-{}", self.number, self.keys);
         options.idempotency_key = IdempotencyKey::parse(key.as_bytes()).ok();
         key
     }
 
-    fn some_of_the_users(&mut self) -> Option<StreamId> {
-        let ids = self.instances.world.ids(&self.user);
-        let recent = ids.len().saturating_sub(6);
-        (!ids.is_empty()).then(|| ids[self.random.random_range(recent..ids.len())])
+    /// One of the user's last six streams.
+    fn recent_stream(&mut self) -> Option<StreamId> {
+        let ids = self.instances.context.created_ids(&self.user);
+        let first = ids.len().saturating_sub(6);
+        (!ids.is_empty()).then(|| ids[self.random.random_range(first..ids.len())])
     }
 
     async fn start(&mut self, mut options: StartOptions, mut key: Option<String>) -> Option<StreamId> {
         for _ in 0..4 {
-            let answer = self.call(Verb::Start(options.clone(), key.clone())).await;
-            match answer {
-                // Between service and player an answer can be lost, too.
+            let response = self.call(Operation::Start(options.clone(), key.clone())).await;
+            match response {
+                // The response gets lost between service and player.
                 Ok(_) if self.chance(6) => {}
-                Ok(Answer::Start(Timestamped {
+                Ok(ApiResponse::Start(Timestamped {
                     value: StartOutcome::Started(new) | StartOutcome::Existing(new),
                     ..
                 })) => {
                     return Some(new.lease.stream_id);
                 }
-                Ok(Answer::Start(Timestamped { value: StartOutcome::Denied(denial), .. })) => {
-                    if self.chance(15) {
-                        let oldest = denial.streams.first()?.stream_id;
-                        _ = self.call(Verb::Stop(oldest, StoppedBy::Evictor)).await;
-                    } else if self.chance(15) {
-                        options.at_limit = Some(AtLimit::EvictOldest);
-                        if key.is_some() {
-                            key = Some(self.next_key(&mut options));
-                        }
-                    } else if self.chance(40) {
+                Ok(ApiResponse::Start(Timestamped { value: StartOutcome::Denied(denial), .. })) => {
+                    if !self.retry_after_denial(&denial, &mut options, &mut key).await {
                         return None;
                     }
                     self.pause(300, 2_000).await;
@@ -122,41 +120,52 @@ impl Player {
         None
     }
 
-    /// Whether the page is reloaded at the end, without a stop.
+    /// Evicts the oldest stream, changes the options to evict, retries unchanged, or gives up and returns false.
+    async fn retry_after_denial(
+        &mut self,
+        denial: &Denial,
+        options: &mut StartOptions,
+        key: &mut Option<String>,
+    ) -> bool {
+        if self.chance(15) {
+            let Some(oldest) = denial.streams.first() else { return false };
+            _ = self.call(Operation::Stop(oldest.stream_id, StoppedBy::Evictor)).await;
+        } else if self.chance(15) {
+            options.at_limit = Some(AtLimit::EvictOldest);
+            if key.is_some() {
+                *key = Some(self.set_new_key(options));
+            }
+        } else if self.chance(40) {
+            return false;
+        }
+        true
+    }
+
+    /// Sends heartbeats, and ends the stream. Returns whether the player reloads the page without a stop.
     async fn watch(&mut self, stream_id: StreamId) -> bool {
         for _ in 0..self.random.random_range(1..9) {
-            let nap = self.chance(8);
-            self.pause(if nap { 5_000 } else { 1_200 }, if nap { 11_000 } else { 3_200 }).await;
+            let long_pause = self.chance(8);
+            self.pause(if long_pause { 5_000 } else { 1_200 }, if long_pause { 11_000 } else { 3_200 }).await;
             if self.chance(8) {
-                let verb = [Verb::List, Verb::Look(stream_id), Verb::Limit][self.random.random_range(0..3)].clone();
-                _ = self.call(verb).await;
+                let reads = [Operation::List, Operation::Get(stream_id), Operation::GetLimit];
+                let operation = reads[self.random.random_range(0..3)].clone();
+                _ = self.call(operation).await;
             }
             if self.chance(10) {
-                // The same heartbeat by way of two instances at once.
-                let ask = Ask { user: self.user.clone(), verb: Verb::Beat(stream_id) };
-                let patience = Duration::from_secs(3);
-                let twice = [0, 1].map(|instance| self.instances.call(instance, &ask, patience));
-                futures_util::future::join_all(twice).await;
+                self.send_heartbeat_twice(stream_id).await;
                 continue;
             }
-            match self.call(Verb::Beat(stream_id)).await {
-                Ok(Answer::Beat(Timestamped { value: StreamState::Inactive(_) | StreamState::NotFound, .. })) => {
-                    return false;
-                }
+            match self.call(Operation::Heartbeat(stream_id)).await {
+                Ok(ApiResponse::Heartbeat(Timestamped {
+                    value: StreamState::Inactive(_) | StreamState::NotFound,
+                    ..
+                })) => return false,
                 _ => continue,
             }
         }
         match self.random.random_range(0..10) {
             0..5 => {
-                for _ in 0..3 {
-                    if self.call(Verb::Stop(stream_id, StoppedBy::Player)).await.is_ok() {
-                        break;
-                    }
-                    self.pause(20, 800).await;
-                }
-                if self.chance(25) {
-                    self.stop_later(stream_id);
-                }
+                self.stop(stream_id).await;
                 false
             }
             5 => {
@@ -168,14 +177,34 @@ impl Player {
         }
     }
 
-    /// A stop that arrives when the player has long gone on.
+    /// Sends the same heartbeat to two instances at once.
+    async fn send_heartbeat_twice(&self, stream_id: StreamId) {
+        let request = self.request(Operation::Heartbeat(stream_id));
+        let timeout = Duration::from_secs(3);
+        let calls = [0, 1].map(|instance| self.instances.call(instance, &request, timeout));
+        futures_util::future::join_all(calls).await;
+    }
+
+    async fn stop(&mut self, stream_id: StreamId) {
+        for _ in 0..3 {
+            if self.call(Operation::Stop(stream_id, StoppedBy::Player)).await.is_ok() {
+                break;
+            }
+            self.pause(20, 800).await;
+        }
+        if self.chance(25) {
+            self.stop_later(stream_id);
+        }
+    }
+
+    /// Sends a stop that arrives after the player has continued.
     fn stop_later(&mut self, stream_id: StreamId) {
-        let (instances, after) = (Arc::clone(&self.instances), ms(&mut self.random, 500, 8_000));
-        let ask = Ask { user: self.user.clone(), verb: Verb::Stop(stream_id, StoppedBy::Player) };
+        let (instances, delay) = (Arc::clone(&self.instances), random_ms(&mut self.random, 500, 8_000));
+        let request = self.request(Operation::Stop(stream_id, StoppedBy::Player));
         let instance = self.random.random_range(0..INSTANCES);
         tokio::spawn(async move {
-            sleep(after).await;
-            instances.call(instance, &ask, Duration::from_secs(3)).await
+            sleep(delay).await;
+            instances.call(instance, &request, Duration::from_secs(3)).await
         });
     }
 }

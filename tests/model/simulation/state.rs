@@ -1,4 +1,4 @@
-//! What is truly stored of one user, and the acts that change it.
+//! The stored state of one user, and the writes that change it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -7,51 +7,63 @@ use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
 use stream_manager::domain::names::StreamId;
 use stream_manager::store::dynamodb::codec::Partition;
 
-/// One user's whole state between two writes.
+/// Everything that is stored of a user between two writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    pub own_limit: Option<StreamLimit>,
+pub struct UserState {
+    pub stored_limit: Option<StreamLimit>,
     pub members: BTreeSet<StreamId>,
     pub leases: BTreeMap<StreamId, Lease>,
 }
 
-/// One write that was applied, by what its request says.
+/// One applied write, as its request describes it.
 #[derive(Clone, Debug)]
-pub enum Act {
-    Start { stream_id: StreamId, now: Timestamp },
-    Beat { stream_id: StreamId, now: Timestamp },
-    Stop { stream_id: StreamId },
-    Evict { stream_id: StreamId },
-    // What follows an eviction on the table; in memory it is one with it.
-    Forget,
-    Limit { limit: Option<StreamLimit> },
-    Sweep { now: Timestamp },
+pub enum StoreWrite {
+    Start {
+        stream_id: StreamId,
+        now: Timestamp,
+    },
+    Heartbeat {
+        stream_id: StreamId,
+        now: Timestamp,
+    },
+    Stop {
+        stream_id: StreamId,
+    },
+    Evict {
+        stream_id: StreamId,
+    },
+    /// Follows an eviction on DynamoDB. The memory store prunes in the same step as it evicts.
+    Prune,
+    SetLimit {
+        limit: Option<StreamLimit>,
+    },
+    /// The deletion of expired items: TTL on DynamoDB, the sweep of the memory store.
+    Sweep {
+        now: Timestamp,
+    },
 }
 
-impl Act {
-    /// The instant that the request claims.
+impl StoreWrite {
+    /// The time that the request contains.
     pub fn now(&self) -> Option<Timestamp> {
         match self {
-            Self::Start { now, .. } | Self::Beat { now, .. } => Some(*now),
-            Self::Stop { .. } | Self::Evict { .. } | Self::Forget | Self::Limit { .. } | Self::Sweep { .. } => None,
+            Self::Start { now, .. } | Self::Heartbeat { now, .. } => Some(*now),
+            Self::Stop { .. } | Self::Evict { .. } | Self::Prune | Self::SetLimit { .. } | Self::Sweep { .. } => None,
         }
     }
 }
 
-/// An id short enough for a line of a trace.
-pub struct Short(pub StreamId);
-
-impl State {
+impl UserState {
     pub fn of(partition: Partition) -> Self {
         let leases = partition.leases.into_iter().map(|lease| (lease.stream_id, lease)).collect();
-        Self { own_limit: partition.counter.stream_limit, members: partition.counter.streams, leases }
+        Self { stored_limit: partition.counter.stream_limit, members: partition.counter.streams, leases }
     }
 
     pub fn limit(&self, default: StreamLimit) -> StreamLimit {
-        self.own_limit.unwrap_or(default)
+        self.stored_limit.unwrap_or(default)
     }
 
-    /// How many stored leases nobody ended: each of them some clock may still take for live.
+    /// How many leases were not ended. An instance with a slow clock may consider each of them live.
     pub fn renewable(&self) -> usize {
         self.leases.values().filter(|lease| lease.termination.is_none()).count()
     }
@@ -70,67 +82,73 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for UserState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.own_limit {
+        match self.stored_limit {
             Some(limit) => write!(f, "limit {limit}")?,
             None => f.write_str("default limit")?,
         }
         for lease in self.leases.values() {
             let id = lease.stream_id;
-            write!(f, ", {}", Short(id))?;
+            write!(f, ", {}", ShortId(id))?;
             match (&lease.termination, self.members.contains(&id)) {
-                (None, true) => write!(f, " until {}", Until(lease.expires_at))?,
-                (None, false) => write!(f, " UNCOUNTED until {}", Until(lease.expires_at))?,
+                (None, true) => write!(f, " until {}", ShortTime(lease.expires_at))?,
+                (None, false) => write!(f, " NOT COUNTED until {}", ShortTime(lease.expires_at))?,
                 (Some(termination), member) => {
                     write!(f, " {:?}", termination.reason)?;
                     if let Some(by) = &termination.ended_by {
-                        write!(f, " by {}", Short(by.stream_id))?;
+                        write!(f, " by {}", ShortId(by.stream_id))?;
                     }
-                    f.write_str(if member { " YET COUNTED" } else { "" })?;
+                    f.write_str(if member { " STILL COUNTED" } else { "" })?;
                 }
             }
         }
         for id in self.members.iter().filter(|id| !self.leases.contains_key(id)) {
-            write!(f, ", {} without lease", Short(*id))?;
+            write!(f, ", {} without lease", ShortId(*id))?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Act {
+impl fmt::Display for StoreWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start { stream_id, now } => write!(f, "start {} at {}", Short(*stream_id), Until(*now)),
-            Self::Beat { stream_id, now } => write!(f, "heartbeat {} at {}", Short(*stream_id), Until(*now)),
-            Self::Stop { stream_id } => write!(f, "stop {}", Short(*stream_id)),
-            Self::Evict { stream_id } => write!(f, "evict {}", Short(*stream_id)),
-            Self::Forget => f.write_str("what an eviction forgets"),
-            Self::Limit { limit } => write!(f, "limit {}", limit.map_or(0, StreamLimit::get)),
-            Self::Sweep { now } => write!(f, "sweep at {}", Until(*now)),
+            Self::Start { stream_id, now } => write!(f, "start {} at {}", ShortId(*stream_id), ShortTime(*now)),
+            Self::Heartbeat { stream_id, now } => {
+                write!(f, "heartbeat {} at {}", ShortId(*stream_id), ShortTime(*now))
+            }
+            Self::Stop { stream_id } => write!(f, "stop {}", ShortId(*stream_id)),
+            Self::Evict { stream_id } => write!(f, "evict {}", ShortId(*stream_id)),
+            Self::Prune => f.write_str("prune after an eviction"),
+            Self::SetLimit { limit: Some(limit) } => write!(f, "set limit {limit}"),
+            Self::SetLimit { limit: None } => f.write_str("delete limit"),
+            Self::Sweep { now } => write!(f, "sweep at {}", ShortTime(*now)),
         }
     }
 }
 
-impl fmt::Display for Short {
+/// The first six characters of a stream id.
+pub struct ShortId(pub StreamId);
+
+impl fmt::Display for ShortId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_string()[..6])
     }
 }
 
-/// Seconds of the day are enough to tell instants of one run apart.
-pub struct Until(pub Timestamp);
+pub fn short_ids<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> String {
+    ids.into_iter().fold(String::new(), |mut text, id| {
+        _ = write!(text, " {}", ShortId(*id));
+        text
+    })
+}
 
-impl fmt::Display for Until {
+/// A time in seconds, without the leading digits that are the same during a run.
+pub struct ShortTime(pub Timestamp);
+
+impl fmt::Display for ShortTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.epoch_ms().rem_euclid(1_000_000);
         write!(f, "{}.{:03}", ms / 1000, ms % 1000)
     }
-}
-
-pub fn shorts<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> String {
-    ids.into_iter().fold(String::new(), |mut text, id| {
-        _ = write!(text, " {}", Short(*id));
-        text
-    })
 }

@@ -1,4 +1,4 @@
-//! The table behind the network: the engine, watched write by write, and reads that may be torn.
+//! The simulated table: the embedded engine, torn queries, and a record of every write.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,138 +6,139 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use stream_manager::clock::Clock;
 use stream_manager::domain::names::UserName;
-use stream_manager::store::embedded::engine::{Answer, Engine};
+use stream_manager::store::embedded::engine::{Answer as EngineResponse, Engine};
 
 use super::clock::SkewedClock;
-use super::mutations::Mutations;
-use super::requests::{self, Items};
-use super::state::Act;
-use super::world::World;
+use super::context::RunContext;
+use super::dynamodb_json::{self, Items};
+use super::faulty_requests::FaultyRequests;
+use super::state::StoreWrite;
 
 const CREATE_TABLE: &str = include_str!("../../../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../../../migrations/0002_user-streams.UpdateTimeToLive.json");
 
 pub struct Table {
-    pub world: Arc<World>,
-    pub mutations: Mutations,
+    pub context: Arc<RunContext>,
+    faulty_requests: FaultyRequests,
     engine: Engine,
     clock: SkewedClock,
     items: Mutex<BTreeMap<UserName, Arc<Items>>>,
-    /// Tokens of transactions that were applied: DynamoDB answers them again for ten minutes. None: the ten minutes
-    /// have always passed.
-    tokens: Option<Mutex<HashSet<String>>>,
+    /// The client request tokens of applied transactions. For ten minutes, DynamoDB does not apply a request with a known
+    /// token again, but returns success. `None` simulates a table that has already forgotten every token.
+    request_tokens: Option<Mutex<HashSet<String>>>,
 }
 
-/// A request as the engine takes it.
+/// A DynamoDB request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct TableRequest {
     pub operation: String,
     pub body: Value,
+    /// The API call that sent it.
     pub call: Option<usize>,
 }
 
 impl Table {
-    pub fn new(world: Arc<World>, mutations: Mutations, clock: SkewedClock) -> Arc<Self> {
-        let engine = Engine::in_memory(Arc::new(clock)).expect("an engine");
+    pub fn new(context: Arc<RunContext>, faulty_requests: FaultyRequests, clock: SkewedClock) -> Arc<Self> {
+        let engine = Engine::in_memory(Arc::new(clock)).unwrap();
         for (operation, body) in [("CreateTable", CREATE_TABLE), ("UpdateTimeToLive", UPDATE_TIME_TO_LIVE)] {
             assert_eq!(engine.answer(operation, body.as_bytes()).status, 200, "{operation}");
         }
-        let tokens = world.coin().then(Mutex::default);
-        Arc::new(Self { world, mutations, engine, clock, items: Mutex::default(), tokens })
+        let request_tokens = context.coin().then(Mutex::default);
+        Arc::new(Self { context, faulty_requests, engine, clock, items: Mutex::default(), request_tokens })
     }
 
-    /// All that is stored of a user, to be compared with what is stored later.
-    pub fn shown(&self, user: &UserName) -> Arc<Items> {
+    pub fn items_of(&self, user: &UserName) -> Arc<Items> {
         lock(&self.items).get(user).cloned().unwrap_or_default()
     }
 
-    /// Answers a request, and tells whether it changed what is stored.
-    pub fn applied(&self, request: &Request) -> (Answer, bool) {
-        let user = requests::user(&request.operation, &request.body);
-        let stored = || user.as_ref().map(|user| self.shown(user));
-        let before = stored();
-        let answer = self.deliver(request);
-        (answer, stored() != before)
+    /// Runs a request. Returns the response, and whether the user's items changed.
+    pub fn apply(&self, request: &TableRequest) -> (EngineResponse, bool) {
+        let user = dynamodb_json::user(&request.operation, &request.body);
+        let items = || user.as_ref().map(|user| self.items_of(user));
+        let before = items();
+        let response = self.run(request);
+        (response, items() != before)
     }
 
-    /// Answers a request, as one step unless a wrong version makes two of it.
-    fn deliver(&self, request: &Request) -> Answer {
+    fn run(&self, request: &TableRequest) -> EngineResponse {
         let token = request.body["ClientRequestToken"].as_str();
-        if let (Some(tokens), Some(token)) = (&self.tokens, token)
+        if let (Some(tokens), Some(token)) = (&self.request_tokens, token)
             && lock(tokens).contains(token)
         {
-            self.world.count("tokens known");
-            return Answer { status: 200, body: b"{}".to_vec() };
+            self.context.count("request token repeated");
+            return EngineResponse { status: 200, body: b"{}".to_vec() };
         }
-        let (operation, user) = (&request.operation, requests::user(&request.operation, &request.body));
-        let Some(act) = requests::act(operation, &request.body) else {
+        let (operation, user) = (&request.operation, dynamodb_json::user(&request.operation, &request.body));
+        let Some(write) = dynamodb_json::write_of(operation, &request.body) else {
             return self.engine.answer(operation, request.body.to_string().as_bytes());
         };
-        let mut answer = Answer { status: 200, body: b"{}".to_vec() };
-        for body in self.mutations.rewritten(operation, &act, &request.body, request.call) {
-            answer = self.engine.answer(operation, body.to_string().as_bytes());
-            if answer.status != 200 {
-                return answer;
+        let mut response = EngineResponse { status: 200, body: b"{}".to_vec() };
+        // One body, except for the mutant that needs two transactions.
+        for body in self.faulty_requests.rewrite(operation, &write, &request.body, request.call) {
+            response = self.engine.answer(operation, body.to_string().as_bytes());
+            if response.status != 200 {
+                return response;
             }
             if let Some(user) = &user {
-                self.look(user, &act, request.call);
+                self.record(user, &write, request.call);
             }
         }
-        if let (Some(tokens), Some(token)) = (&self.tokens, token) {
+        if let (Some(tokens), Some(token)) = (&self.request_tokens, token) {
             lock(tokens).insert(token.to_owned());
         }
-        answer
+        response
     }
 
-    /// The answer to a query during whose execution the items went from `before` to what they are now. Such a read is
-    /// consistent for each item and for nothing else: of an item that changed it may show either version.
-    pub fn query(&self, request: &Request, before: &Arc<Items>) -> Answer {
-        let after =
-            requests::user(&request.operation, &request.body).map(|user| self.shown(&user)).unwrap_or_default();
-        let items = if Arc::ptr_eq(before, &after) { None } else { self.torn(before, &after) };
-        let mut answer = match items {
+    /// The response to a query that began when the user had the items `before`. DynamoDB reads each item consistently, but
+    /// not all at one moment: if an item has changed since, the query can return either version.
+    pub fn query(&self, request: &TableRequest, before: &Arc<Items>) -> EngineResponse {
+        let user = dynamodb_json::user(&request.operation, &request.body);
+        let after = user.map(|user| self.items_of(&user)).unwrap_or_default();
+        let items = if Arc::ptr_eq(before, &after) { None } else { self.torn_read(before, &after) };
+        let mut response = match items {
             None => self.engine.answer(&request.operation, request.body.to_string().as_bytes()),
             Some(items) => {
                 let items: Vec<&Value> = items.values().collect();
                 let body = json!({ "Items": items, "Count": items.len(), "ScannedCount": items.len() });
-                Answer { status: 200, body: body.to_string().into_bytes() }
+                EngineResponse { status: 200, body: body.to_string().into_bytes() }
             }
         };
-        self.mutations.saw(request.call, &mut answer.body);
-        answer
+        self.faulty_requests.observe_query(request.call, &mut response.body);
+        response
     }
 
-    fn torn(&self, before: &Items, after: &Items) -> Option<Items> {
+    /// A random mix of both versions; `None` if it is the latest one.
+    fn torn_read(&self, before: &Items, after: &Items) -> Option<Items> {
         let mut read = Items::new();
         let mut records: Vec<&String> = before.keys().chain(after.keys()).collect();
         records.sort();
         records.dedup();
         for record in records {
             let (old, new) = (before.get(record), after.get(record));
-            let shown = if old == new || self.world.coin() { new } else { old };
-            if let Some(item) = shown {
+            let item = if old == new || self.context.coin() { new } else { old };
+            if let Some(item) = item {
                 read.insert(record.clone(), item.clone());
             }
         }
         if read != *before && read != *after {
-            self.world.count("torn reads");
-            self.world.note("      torn read");
+            self.context.count("torn reads");
+            self.context.log("      torn read");
         }
         (read != *after).then_some(read)
     }
 
-    /// DynamoDB's TTL, on a clock of its own.
+    /// Runs DynamoDB's TTL, which has its own clock.
     pub fn sweep(&self) {
         let now = self.clock.now();
-        if self.engine.sweep().expect("a sweep") > 0 {
+        if self.engine.sweep().unwrap() > 0 {
             let users: Vec<UserName> = lock(&self.items).keys().cloned().collect();
-            users.iter().for_each(|user| self.look(user, &Act::Sweep { now }, None));
+            users.iter().for_each(|user| self.record(user, &StoreWrite::Sweep { now }, None));
         }
     }
 
-    fn look(&self, user: &UserName, act: &Act, call: Option<usize>) {
-        let items = Arc::new(requests::stored(&self.engine, user));
-        self.world.step(user, act, call, requests::state(&items));
+    fn record(&self, user: &UserName, write: &StoreWrite, call: Option<usize>) {
+        let items = Arc::new(dynamodb_json::stored_items(&self.engine, user));
+        self.context.record_write(user, write, call, dynamodb_json::decode(&items));
         lock(&self.items).insert(user.clone(), items);
     }
 }

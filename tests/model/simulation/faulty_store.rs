@@ -1,5 +1,4 @@
-//! Wrong versions of the store's verbs, made by a store around the right one: mistakes of what an answer means.
-//! `mutants.rs` names all wrong versions; those that a request betrays are made in `mutations.rs`.
+//! Mutants that misinterpret the result of a store operation. A wrapper around the correct store.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,88 +12,87 @@ use stream_manager::store::{
     Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 
-use super::clock::BEGINNING;
-use super::world::World;
+use super::clock::BEFORE_ALL;
+use super::context::RunContext;
 use crate::mutants::Mutant;
 
-pub struct WrongStore {
+pub struct FaultyStore {
     pub store: Arc<dyn LeaseStore>,
     pub mutant: Mutant,
     pub random: Mutex<StdRng>,
-    pub world: Arc<World>,
+    pub context: Arc<RunContext>,
 }
 
-impl WrongStore {
-    fn other_id(&self, request: &StartRequest) -> StartRequest {
-        self.world.count("done wrong");
+impl FaultyStore {
+    fn with_new_id(&self, request: &StartRequest) -> StartRequest {
+        self.context.count("mutations");
         let mut bytes = [0; 16];
         self.random.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);
         StartRequest { stream_id: StreamId::random(bytes), ..request.clone() }
     }
 
-    /// A denial when those who once started hold all slots, although some of them have expired.
-    async fn denied_by_the_dead(
+    /// A denial if all slots are taken when expired leases count too.
+    async fn denial_by_dead_leases(
         &self,
         user: &UserName,
         request: &StartRequest,
         now: Timestamp,
     ) -> Result<Option<Denial>> {
-        let UserStreams { own_limit, live: held } = self.store.streams(user, BEGINNING).await?;
+        let UserStreams { own_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
         let limit = own_limit.unwrap_or(request.default_limit);
         let replaced = |lease: &Lease| {
-            let device = request.device_id.is_some() && request.device_id == lease.device_id;
-            device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
+            let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
+            same_device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
         };
-        let kept = held.iter().filter(|lease| !replaced(lease)).count();
-        let some_dead = held.iter().any(|lease| !lease.is_live_at(now));
-        let denied = request.at_limit == AtLimit::Reject && some_dead && kept >= limit.get() as usize;
-        Ok(denied.then_some(Denial { limit, streams: held }))
+        let kept = leases.iter().filter(|lease| !replaced(lease)).count();
+        let any_dead = leases.iter().any(|lease| !lease.is_live_at(now));
+        let denied = request.at_limit == AtLimit::Reject && any_dead && kept >= limit.get() as usize;
+        Ok(denied.then_some(Denial { limit, streams: leases }))
     }
 
-    /// As somebody would write it who takes "it did not work" for "there was no room".
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
-        self.world.count("done wrong");
+        self.context.count("mutations");
         let UserStreams { own_limit, live: streams } = self.store.streams(user, now).await?;
         Ok(StartOutcome::Denied(Denial { limit: own_limit.unwrap_or(request.default_limit), streams }))
     }
 }
 
 #[async_trait]
-impl LeaseStore for WrongStore {
+impl LeaseStore for FaultyStore {
     async fn start(
         &self,
         user: &UserName,
         request: &StartRequest,
-        room: StartHint,
+        hint: StartHint,
         now: Timestamp,
     ) -> Result<StartOutcome> {
-        if self.mutant == Mutant::KeyedRetryMakesSecondLease && request.fingerprint.is_some() {
-            return self.store.start(user, &self.other_id(request), room, now).await;
+        if self.mutant == Mutant::KeyedRetryCreatesSecondLease && request.fingerprint.is_some() {
+            return self.store.start(user, &self.with_new_id(request), hint, now).await;
         }
-        if self.mutant == Mutant::DeadHoldTheirSlots
-            && let Some(denial) = self.denied_by_the_dead(user, request, now).await?
+        if self.mutant == Mutant::DeadLeasesKeepSlots
+            && let Some(denial) = self.denial_by_dead_leases(user, request, now).await?
         {
-            self.world.count("done wrong");
+            self.context.count("mutations");
             return Ok(StartOutcome::Denied(denial));
         }
-        let start = self.store.start(user, request, room, now).await;
-        match (self.mutant, &start) {
+        let result = self.store.start(user, request, hint, now).await;
+        match (self.mutant, &result) {
             (Mutant::ConflictIsDenial, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }))
-            | (Mutant::LostAnswerIsDenial, Err(StoreError::Unknown(_))) => self.denial(user, request, now).await,
-            (Mutant::UnknownIsNotApplied, Err(StoreError::Unknown(_))) => {
-                self.store.start(user, &self.other_id(request), room, now).await
+            | (Mutant::LostResponseIsDenial, Err(StoreError::Unknown(_))) => self.denial(user, request, now).await,
+            (Mutant::UnknownOutcomeIsNotApplied, Err(StoreError::Unknown(_))) => {
+                self.store.start(user, &self.with_new_id(request), hint, now).await
             }
-            _ => start,
+            _ => result,
         }
     }
 
     async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<Heartbeat> {
         match (self.mutant, self.store.heartbeat(user, id, terms, now).await) {
-            (Mutant::ConflictIsEnding, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. })) => {
-                self.world.count("done wrong");
+            (Mutant::ConflictIsStreamEnded, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. })) => {
+                self.context.count("mutations");
                 Ok(Heartbeat::without_renewal(StreamState::NotFound))
             }
-            (_, beat) => beat,
+            (_, result) => result,
         }
     }
 

@@ -1,0 +1,255 @@
+//! Mutants that change the DynamoDB requests of the correct store on their way to the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value, json};
+use stream_manager::domain::lease::Timestamp;
+
+use super::context::RunContext;
+use super::dynamodb_json;
+use super::state::StoreWrite;
+use crate::mutants::Mutant;
+
+/// Rewrites the requests of one run; without a mutant, leaves them as they are.
+pub struct FaultyRequests {
+    mutant: Option<Mutant>,
+    /// The items that the last query of each call returned.
+    queried: Mutex<BTreeMap<usize, Vec<Value>>>,
+    context: Arc<RunContext>,
+}
+
+impl FaultyRequests {
+    pub fn new(mutant: Option<Mutant>, context: Arc<RunContext>) -> Self {
+        Self { mutant, queried: Mutex::default(), context }
+    }
+
+    /// Sees the response of every query, and changes it for `ListIgnoresMembers`.
+    pub fn observe_query(&self, call: Option<usize>, response: &mut Vec<u8>) {
+        if self.mutant == Some(Mutant::ListIgnoresMembers) && self.context.is_list(call) {
+            return self.add_all_leases_to_members(response);
+        }
+        if self.mutant != Some(Mutant::RecountFromQuery) {
+            return;
+        }
+        if let (Some(call), Ok(Value::Object(mut response))) = (call, serde_json::from_slice(response.as_slice()))
+            && let Some(Value::Array(items)) = response.remove("Items")
+        {
+            self.queried().insert(call, items);
+        }
+    }
+
+    fn add_all_leases_to_members(&self, response: &mut Vec<u8>) {
+        let Ok(mut body) = serde_json::from_slice::<Value>(response) else { return };
+        let Some(items) = body["Items"].as_array_mut() else { return };
+        let ids: BTreeSet<String> =
+            items.iter().filter_map(dynamodb_json::stream_id).map(|id| id.to_string()).collect();
+        let counter = items.iter_mut().find(|item| item["record"]["S"] == "counter");
+        if let Some(counter) = counter.filter(|_| !ids.is_empty()) {
+            counter["streams"] = json!({ "SS": ids });
+            self.context.count("mutations");
+            *response = body.to_string().into_bytes();
+        }
+    }
+
+    /// The bodies to send instead of `body`. Most mutants change only some requests.
+    pub fn rewrite(&self, operation: &str, write: &StoreWrite, body: &Value, call: Option<usize>) -> Vec<Value> {
+        let Some(mutant) = self.mutant else { return vec![body.clone()] };
+        let mut bodies = vec![body.clone()];
+        match (operation, write) {
+            ("UpdateItem", StoreWrite::Heartbeat { .. }) => mutate_heartbeat(mutant, &mut bodies[0]),
+            ("TransactWriteItems", write) => {
+                let queried = self.queried();
+                let queried = call.and_then(|call| queried.get(&call));
+                if mutant == Mutant::StartReplacesNothing {
+                    keep_replaced_streams(&mut bodies[0], self.limit(body));
+                } else if let Some(first) = mutate_transaction(mutant, write, &mut bodies[0], queried) {
+                    bodies.insert(0, first);
+                }
+            }
+            _ => {}
+        }
+        if bodies.len() > 1 || bodies[0] != *body {
+            bodies.iter_mut().for_each(remove_unused_placeholders);
+            self.context.count("mutations");
+        }
+        bodies
+    }
+
+    /// The limit of the transaction's user.
+    fn limit(&self, body: &Value) -> usize {
+        let state = dynamodb_json::user("TransactWriteItems", body).map(|user| self.context.state(&user));
+        state.unwrap_or_default().limit(self.context.policy.default_limit).get() as usize
+    }
+
+    fn queried(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Value>>> {
+        self.queried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the streams that a start replaces as members, if the limit allows it.
+fn keep_replaced_streams(body: &mut Value, limit: usize) {
+    let Some(actions) = body["TransactItems"].as_array_mut() else { return };
+    let replaced = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == "replaced";
+    let marks = actions.iter().filter(|action| replaced(action));
+    let ids: Vec<Value> = marks
+        .filter_map(|mark| dynamodb_json::stream_id(&mark["Update"]["Key"]))
+        .map(|id| json!(id.to_string()))
+        .collect();
+    let members = actions[0]["Update"]["ExpressionAttributeValues"][":members"]["SS"].as_array_mut();
+    if let Some(members) = members.filter(|members| members.len() + ids.len() <= limit) {
+        members.extend(ids);
+        actions.retain(|action| !replaced(action));
+    }
+}
+
+fn mutate_heartbeat(mutant: Mutant, body: &mut Value) {
+    let term = match mutant {
+        Mutant::HeartbeatIgnoresEviction => " AND attribute_not_exists(#endReason)",
+        Mutant::HeartbeatRenewsExpired => " AND #expiresAt > :now",
+        Mutant::HeartbeatMovesExpiryBack => " AND #expiresAt < :new",
+        Mutant::HeartbeatCreatesLease => {
+            let condition = body["ConditionExpression"].as_str().unwrap_or_default();
+            body["ConditionExpression"] = json!(format!("attribute_not_exists(#record) OR ({condition})"));
+            return;
+        }
+        _ => return,
+    };
+    remove_term(body, "ConditionExpression", term);
+}
+
+/// Changes the actions of a transaction. If it returns another transaction, that one is sent first.
+fn mutate_transaction(
+    mutant: Mutant,
+    write: &StoreWrite,
+    body: &mut Value,
+    queried: Option<&Vec<Value>>,
+) -> Option<Value> {
+    let original = body.clone();
+    let actions = body["TransactItems"].as_array_mut()?;
+    let optimistic = actions[0]["Update"]["UpdateExpression"] == "ADD #streams :id, #revision :one";
+    let read_first = actions[0]["Update"]["UpdateExpression"] == "SET #streams = :members, #revision = :next";
+    match mutant {
+        Mutant::OptimisticStartKeepsRevision if optimistic => {
+            remove_term(&mut actions[0]["Update"], "UpdateExpression", ", #revision :one");
+        }
+        Mutant::OptimisticStartIgnoresStoredLimit if optimistic => {
+            let term = "attribute_not_exists(#streamLimit) AND ";
+            remove_term(&mut actions[0]["Update"], "ConditionExpression", term);
+        }
+        Mutant::StartIgnoresStoredLimit if read_first => {
+            for guard in [" AND attribute_not_exists(#streamLimit)", " AND #streamLimit = :limit"] {
+                remove_term(&mut actions[0]["Update"], "ConditionExpression", guard);
+            }
+        }
+        Mutant::PutWithoutCondition => {
+            actions.iter_mut().filter_map(|action| action.get_mut("Put")).for_each(remove_condition);
+        }
+        Mutant::MarkMissingLease => {
+            actions[1..].iter_mut().filter_map(|action| action.get_mut("Update")).for_each(remove_condition);
+        }
+        Mutant::StartIgnoresRevision if read_first => {
+            for guard in ["#revision = :seen AND ", "attribute_not_exists(#revision) AND "] {
+                remove_term(&mut actions[0]["Update"], "ConditionExpression", guard);
+            }
+        }
+        Mutant::DeleteDeadUnconditionally if read_first => {
+            let deletes = actions.iter_mut().filter(|action| deletes_dead_lease(action));
+            deletes.for_each(|action| remove_condition(&mut action["Delete"]));
+        }
+        Mutant::RemoveMemberWithoutDelete if read_first => actions.retain(|action| !deletes_dead_lease(action)),
+        Mutant::RecountFromQuery if read_first => recount_members(write, actions, queried?),
+        Mutant::EvictionInTwoTransactions if read_first => return split_eviction(original, actions),
+        _ => {}
+    }
+    None
+}
+
+fn deletes_dead_lease(action: &Value) -> bool {
+    action["Delete"]["ConditionExpression"].as_str().is_some_and(|condition| condition.contains("#expiresAt <= :now"))
+}
+
+/// Replaces the members by the live leases in the query, without those that this start ends. Deletes only dead leases
+/// that the query returned, because a recount does not know the others.
+fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Value]) {
+    let StoreWrite::Start { stream_id: own, now } = write else { return };
+    let live = |item: &&Value| {
+        let expires_at: Option<Timestamp> = dynamodb_json::timestamp(&item["expiresAt"]);
+        item.get("endReason").is_none() && expires_at.is_some_and(|expires_at| expires_at > *now)
+    };
+    let ends = |id: &str| {
+        let mut updates = actions[1..].iter().filter_map(|action| action.get("Update"));
+        updates.any(|update| update["Key"]["record"]["S"].as_str().is_some_and(|record| record.ends_with(id)))
+    };
+    let ids = queried.iter().filter(live).filter_map(dynamodb_json::stream_id).chain([*own]);
+    let mut members: Vec<String> = ids.map(|id| id.to_string()).filter(|id| !ends(id)).collect();
+    members.sort();
+    members.dedup();
+    actions[0]["Update"]["ExpressionAttributeValues"][":members"] = json!({ "SS": members });
+    actions.retain(|action| {
+        !deletes_dead_lease(action) || queried.iter().any(|item| item["record"] == action["Delete"]["Key"]["record"])
+    });
+}
+
+/// Moves the marks of ended leases from `actions` to another transaction, which also removes their ids from the members.
+fn split_eviction(mut original: Value, actions: &mut Vec<Value>) -> Option<Value> {
+    let marks = |action: &Value| action["Update"]["Key"]["record"]["S"].as_str().is_some_and(|r| r != "counter");
+    let freed: Vec<Value> = actions.iter().filter(|action| marks(action)).cloned().collect();
+    let ids: Vec<String> = freed
+        .iter()
+        .filter_map(|mark| dynamodb_json::stream_id(&mark["Update"]["Key"]))
+        .map(|id| id.to_string())
+        .collect();
+    if ids.is_empty() {
+        return None;
+    }
+    let mut counter = actions[0].clone();
+    let update = &mut counter["Update"];
+    update["UpdateExpression"] = json!("DELETE #streams :freed SET #revision = :next");
+    update["ExpressionAttributeValues"][":freed"] = json!({ "SS": ids });
+    actions.retain(|action| !marks(action));
+    let values = &mut actions[0]["Update"]["ExpressionAttributeValues"];
+    let next = values[":next"]["N"].as_str().and_then(|next| next.parse::<u64>().ok())?;
+    values[":seen"] = json!({ "N": next.to_string() });
+    values[":next"] = json!({ "N": (next + 1).to_string() });
+    original["TransactItems"] = json!([vec![counter], freed].concat());
+    Some(original)
+}
+
+fn remove_term(action: &mut Value, expression: &str, term: &str) {
+    if let Some(text) = action[expression].as_str().map(|text| text.replacen(term, "", 1)) {
+        action[expression] = json!(text);
+    }
+}
+
+fn remove_condition(action: &mut Value) {
+    if let Some(action) = action.as_object_mut() {
+        action.remove("ConditionExpression");
+        action.remove("ReturnValuesOnConditionCheckFailure");
+    }
+}
+
+/// Removes names and values that no expression uses, because DynamoDB rejects them.
+fn remove_unused_placeholders(body: &mut Value) {
+    match body.get_mut("TransactItems").and_then(Value::as_array_mut) {
+        Some(actions) => {
+            let kinds = actions.iter_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+            kinds.filter_map(Value::as_object_mut).for_each(remove_unused_in_action);
+        }
+        None => _ = body.as_object_mut().map(remove_unused_in_action),
+    }
+}
+
+fn remove_unused_in_action(action: &mut Map<String, Value>) {
+    let expressions =
+        ["UpdateExpression", "ConditionExpression"].map(|name| action.get(name).and_then(Value::as_str));
+    let expressions = expressions.map(Option::unwrap_or_default).join(" ");
+    let used: Vec<&str> = expressions.split(|c: char| !c.is_ascii_alphanumeric() && c != '#' && c != ':').collect();
+    for map in ["ExpressionAttributeNames", "ExpressionAttributeValues"] {
+        let Some(entries) = action.get_mut(map).and_then(Value::as_object_mut) else { continue };
+        entries.retain(|name, _| used.contains(&name.as_str()));
+        if entries.is_empty() {
+            action.remove(map);
+        }
+    }
+}

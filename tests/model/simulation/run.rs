@@ -1,0 +1,105 @@
+//! One run. The seed decides the users, the limits, the faults and the order of all events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use stream_manager::domain::admission::AtLimit;
+use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
+use stream_manager::domain::names::UserName;
+use stream_manager::limiter::Policy;
+use stream_manager::store::memory::MemoryStore;
+use tokio::runtime::Builder;
+
+use super::clock::SkewedClock;
+use super::context::{Report, RunContext};
+use super::environment::Environment;
+use super::faulty_requests::FaultyRequests;
+use super::instances::{Instances, SharedStore};
+use super::players::Player;
+use super::recording_store::RecordingStore;
+use super::table::Table;
+use crate::mutants::Mutant;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    Memory,
+    DynamoDb,
+}
+
+/// The duration of the players' activity, in virtual time.
+const DURATION: Duration = Duration::from_secs(50);
+
+/// The same arguments always give the same report, on every thread.
+pub fn run(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report {
+    // The SDK takes the jitter of its retries and its request tokens from this thread's generator.
+    fastrand::seed(seed);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(simulate(seed, store, mutant))
+}
+
+async fn simulate(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report {
+    let mut random = StdRng::seed_from_u64(seed);
+    let policy = Policy {
+        default_limit: StreamLimit::new(random.random_range(1..=3)).unwrap(),
+        at_limit: AtLimit::Reject,
+        terms: LeaseTerms { duration_s: random.random_range(6..=8), retention_s: random.random_range(1..=10) },
+        heartbeat_interval_s: 2,
+    };
+    let context = RunContext::new(policy, fork(&mut random));
+    let correct = SkewedClock::correct(context.started);
+    let users = ["ann", "bob", "cyd"].map(|name| UserName::parse(name).unwrap());
+    let users = users[..random.random_range(2..=3)].to_vec();
+    let ttl_clock = SkewedClock { offset_ms: random.random_range(-500..=500), ..correct };
+    let store = match store {
+        StoreKind::Memory => {
+            SharedStore::Memory(RecordingStore { store: Arc::new(MemoryStore::new()), context: Arc::clone(&context) })
+        }
+        StoreKind::DynamoDb => {
+            let faulty_requests = FaultyRequests::new(mutant, Arc::clone(&context));
+            SharedStore::Table(Table::new(Arc::clone(&context), faulty_requests, ttl_clock))
+        }
+    };
+    let instances = Instances::new(Arc::clone(&context), store, mutant, fork(&mut random));
+    tokio::select! {
+        biased;
+        () = context.stop.cancelled() => {}
+        () = play(&instances, users, ttl_clock, &mut random) => {}
+    }
+    context.report()
+}
+
+async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: SkewedClock, random: &mut StdRng) {
+    let mut tasks = Vec::new();
+    for number in 0..random.random_range(9..=13) {
+        let player = Player {
+            instances: Arc::clone(instances),
+            number,
+            user: users[user_index(number, users.len())].clone(),
+            random: fork(random),
+            until: DURATION,
+            keys: 0,
+        };
+        tasks.push(tokio::spawn(player.play()));
+    }
+    let environment = Arc::new(Environment { instances: Arc::clone(instances), users, until: DURATION });
+    tasks.push(tokio::spawn(Arc::clone(&environment).operator(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).support(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).crashes(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).outages(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).ttl(fork(random), ttl_clock)));
+    for task in tasks {
+        task.await.unwrap();
+    }
+    environment.check_all_can_start().await;
+}
+
+/// The last user has few players, so that dead streams stay stored for a while.
+fn user_index(player: usize, users: usize) -> usize {
+    if player % 5 == 4 { users - 1 } else { player % (users - 1) }
+}
+
+fn fork(random: &mut StdRng) -> StdRng {
+    StdRng::seed_from_u64(random.next_u64())
+}

@@ -1,0 +1,49 @@
+//! The text of a counterexample: one line for each step.
+
+use std::fmt;
+
+use super::state::{Action, State};
+use crate::protocol::{Id, ItemKey, Items, STREAMS, ids};
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tick => write!(f, "time advances by one tick"),
+            Self::Begin(call) => write!(f, "start {call} begins"),
+            Self::ReadCounter(call) => write!(f, "start {call} reads the counter"),
+            Self::ReadLeases(call) => write!(f, "start {call} reads the leases"),
+            Self::ReadLease(call, id) => write!(f, "start {call} reads lease {id}"),
+            Self::Send(call) => write!(f, "start {call} sends its transaction and receives the response"),
+            Self::SendAndLoseResponse(call) => {
+                write!(f, "start {call} sends its transaction and the response gets lost")
+            }
+            Self::TimeOut(call) => write!(f, "start {call} times out; its request is still under way"),
+            Self::ArriveLate(request) => write!(f, "late request {request} arrives"),
+            Self::MakeVisible(ItemKey::Counter) => write!(f, "the new counter becomes visible"),
+            Self::MakeVisible(ItemKey::Lease(id)) => write!(f, "the new lease {id} becomes visible"),
+            Self::Heartbeat { id, now } => write!(f, "a heartbeat renews {id} at clock time {now}"),
+            Self::Stop(id) => write!(f, "the player stops {id}"),
+            Self::Evict(id) => write!(f, "an eviction ends {id}"),
+            Self::DeleteByTtl(id) => write!(f, "TTL deletes lease {id}"),
+            Self::SetLimit => write!(f, "the user's stored limit changes"),
+        }
+    }
+}
+
+/// One step, followed by the items in the table. If readers see other items, these follow too.
+pub fn describe(action: Action, after: &State) -> String {
+    let (stored, visible) = (table(&after.items), table(&after.visible()));
+    let readers = if stored == visible { String::new() } else { format!("; readers see {visible}") };
+    format!("{action}  [{stored}{readers}]")
+}
+
+fn table(items: &Items) -> String {
+    let members: Vec<String> = ids(items.counter.members).map(|id| id.to_string()).collect();
+    let lease = |id: Id| {
+        let lease = items.leases[id as usize]?;
+        let ended = if lease.termination.is_some() { " ended" } else { "" };
+        Some(format!("{id} until {}{ended}", lease.expires_at))
+    };
+    let leases: Vec<String> = (0..STREAMS as Id).filter_map(lease).collect();
+    format!("members {{{}}}, leases {{{}}}", members.join(", "), leases.join(", "))
+}

@@ -1,0 +1,200 @@
+//! The stateright model: which actions are possible in a state, and what each one does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stateright::{Model, Property};
+
+use super::event::Event;
+use super::invariants;
+use super::start_call::{Phase, ReadPart, StartCall, next_reads};
+use super::state::{Action, Outcome, PendingItems, Request, State};
+use super::worlds::{BEGIN, World};
+use crate::mutants::Mutant;
+use crate::protocol::{self, Id, ItemKey, Items, STREAMS, Tick, Write, bit};
+
+pub struct ProtocolModel {
+    pub world: World,
+    pub mutant: Option<Mutant>,
+    /// How often each event occurred, over all states.
+    pub events: Arc<[AtomicU64; Event::COUNT]>,
+}
+
+impl ProtocolModel {
+    pub fn count(&self, event: Event) {
+        self.events[event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// Applies the writes if no item is locked and every condition holds, and checks the invariants.
+    pub fn transact(&self, state: &mut State, writes: &[Write], now: Tick, request: Option<&Request>) -> Outcome {
+        if writes.iter().any(|write| state.pending.locks(write.key())) {
+            self.count(Event::Conflict);
+            return Outcome::Conflict;
+        }
+        if let Some(failed) = writes.iter().position(|write| !write.condition_holds(&state.items)) {
+            match writes[failed] {
+                Write::SetMembers { .. } => self.count(Event::GuardFailed),
+                Write::DeleteDead { .. } => self.count(Event::DeadConditionFailed),
+                _ => {}
+            }
+            return Outcome::ConditionFailed(failed);
+        }
+        let before = state.items;
+        writes.iter().for_each(|write| write.apply(&mut state.items));
+        if writes.len() > 1 {
+            writes.iter().for_each(|write| state.pending.lock(write.key(), &before));
+        }
+        invariants::check_writes(self, state, &before, writes, now, request);
+        Outcome::Applied
+    }
+
+    /// The player always receives the response: the state after a lost response has fewer invariants to violate.
+    fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
+        let write = self.mutate_heartbeat(protocol::heartbeat(id, now, self.world.duration));
+        let expires_at = now + self.world.duration;
+        match self.transact(state, &[write], now, None) {
+            Outcome::Applied => {
+                self.count(Event::Renewed);
+                state.acknowledge(id, expires_at);
+            }
+            Outcome::ConditionFailed(_) => {
+                let stored = state.items.leases[id as usize].filter(|stored| stored.termination.is_none());
+                if let Some(stored) = stored.filter(|stored| stored.expires_at >= expires_at) {
+                    state.acknowledge(id, stored.expires_at);
+                }
+            }
+            Outcome::Conflict => {}
+        }
+    }
+
+    fn add_item_actions(&self, state: &State, id: Id, actions: &mut Vec<Action>) {
+        if state.pending.locks(ItemKey::Lease(id)) {
+            return actions.push(Action::MakeVisible(ItemKey::Lease(id)));
+        }
+        let stored = state.items.leases[id as usize];
+        if stored.is_some_and(|lease| lease.expires_at <= state.now || lease.termination.is_some()) {
+            actions.push(Action::DeleteByTtl(id));
+        }
+        // Heartbeat, stop and eviction change nothing for an id that is neither stored nor a member.
+        if stored.is_none() && state.items.counter.members & bit(id) == 0 {
+            return;
+        }
+        let clocks = state.now - 2..=state.now + 1;
+        actions.extend(clocks.map(|now| Action::Heartbeat { id, now }));
+        if self.world.stops {
+            actions.push(Action::Stop(id));
+        }
+        if self.world.evictions {
+            actions.push(Action::Evict(id));
+        }
+    }
+}
+
+impl Model for ProtocolModel {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State {
+            now: BEGIN,
+            items: Items::default(),
+            pending: PendingItems::default(),
+            calls: self.world.starts.iter().map(|start| StartCall::new(start.id, self.world.attempts)).collect(),
+            late_requests: Vec::new(),
+            acknowledged: [0; STREAMS],
+            stopped: 0,
+            limit_set: false,
+            violation: None,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.violation.is_some() {
+            return;
+        }
+        if state.now < self.world.until {
+            actions.push(Action::Tick);
+        }
+        for (index, call) in state.calls.iter().enumerate() {
+            match &call.phase {
+                Phase::Idle if state.stopped & bit(call.id) == 0 => actions.push(Action::Begin(index)),
+                Phase::Reading { read, .. } => next_reads(self.world.reads, index, read, actions),
+                Phase::Sending(_) => {
+                    actions.extend([Action::Send(index), Action::SendAndLoseResponse(index)]);
+                    if state.late_requests.len() < self.world.max_late_requests {
+                        actions.push(Action::TimeOut(index));
+                    }
+                }
+                Phase::Idle | Phase::Done => {}
+            }
+        }
+        actions.extend((0..state.late_requests.len()).map(Action::ArriveLate));
+        if state.pending.locks(ItemKey::Counter) {
+            actions.push(Action::MakeVisible(ItemKey::Counter));
+        }
+        self.world.ids().for_each(|id| self.add_item_actions(state, id, actions));
+        if self.world.set_limit.is_some() && !state.limit_set && !state.pending.locks(ItemKey::Counter) {
+            actions.push(Action::SetLimit);
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        let now = state.now;
+        match action {
+            Action::Tick => state.now += 1,
+            Action::Begin(index) => self.begin(&mut state, index),
+            Action::ReadCounter(index) => self.read(&mut state, index, ReadPart::Counter),
+            Action::ReadLeases(index) => self.read(&mut state, index, ReadPart::Leases),
+            Action::ReadLease(index, id) => self.read(&mut state, index, ReadPart::Lease(id)),
+            Action::Send(index) => self.send(&mut state, index, true),
+            Action::SendAndLoseResponse(index) => self.send(&mut state, index, false),
+            Action::TimeOut(index) => self.time_out(&mut state, index),
+            Action::ArriveLate(index) => {
+                let request = state.late_requests.remove(index);
+                if let Outcome::Applied = self.transact(&mut state, &request.writes, request.now, Some(&request)) {
+                    self.count(Event::LateRequestApplied);
+                }
+            }
+            Action::MakeVisible(key) => state.pending.make_visible(key),
+            Action::Heartbeat { id, now } => self.heartbeat(&mut state, id, now),
+            Action::Stop(id) => {
+                state.stopped |= bit(id);
+                state.acknowledged[id as usize] = 0;
+                if let Outcome::Applied = self.transact(&mut state, &protocol::stop(id), now, None) {
+                    self.count(Event::Stopped);
+                }
+            }
+            Action::Evict(id) => {
+                self.transact(&mut state, &self.mutate(protocol::evict(id)), now, None);
+            }
+            Action::DeleteByTtl(id) => {
+                self.transact(&mut state, &[Write::DeleteLease { id }], now, None);
+                self.count(Event::TtlDeleted);
+            }
+            Action::SetLimit => {
+                state.limit_set = true;
+                let limit = self.world.set_limit.flatten();
+                self.transact(&mut state, &[Write::SetLimit { limit }], now, None);
+                self.count(Event::LimitSet);
+            }
+        }
+        let oldest = state.now.saturating_sub(self.world.max_lag());
+        state.normalize(oldest);
+        invariants::record_full_slots(self, &mut state);
+        (state != *last).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no invariant is violated", |_, state: &State| state.violation.is_none()),
+            Property::always("every stream can start", |model: &Self, state: &State| {
+                state.violation.is_some() || invariants::find_stuck_id(model, state).is_none()
+            }),
+        ]
+    }
+}

@@ -1,0 +1,97 @@
+//! One start call: its phase, the items that it has read, and the steps of its query.
+
+use super::state::{Action, Request};
+use super::worlds::ReadOrder;
+use crate::protocol::{CounterItem, Id, IdSet, LeaseItem, STREAMS, Tick};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StartCall {
+    pub id: Id,
+    pub phase: Phase,
+    pub attempts_left: u8,
+    /// The streams that this call has created.
+    pub created: IdSet,
+    /// Whether all slots were taken at some moment of this attempt.
+    pub was_full: bool,
+    /// The lowest limit in force during this attempt. The attempt may have read it.
+    pub lowest_limit: u8,
+    /// Whether the call's own lease was live and visible when the attempt began.
+    pub was_admitted: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Idle,
+    Reading { now: Tick, read: PartialRead },
+    Sending(Request),
+    Done,
+}
+
+/// The part of the items that a query reads in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPart {
+    Counter,
+    Leases,
+    Lease(Id),
+}
+
+/// The items that a query has read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PartialRead {
+    pub counter: Option<CounterItem>,
+    pub leases: [Option<Option<LeaseItem>>; STREAMS],
+}
+
+impl StartCall {
+    pub fn new(id: Id, attempts: u8) -> Self {
+        Self {
+            id,
+            phase: Phase::Idle,
+            attempts_left: attempts,
+            created: 0,
+            was_full: false,
+            lowest_limit: u8::MAX,
+            was_admitted: false,
+        }
+    }
+
+    /// The time that the current attempt took from its instance's clock.
+    pub fn now(&self) -> Option<Tick> {
+        match &self.phase {
+            Phase::Reading { now, .. } => Some(*now),
+            Phase::Sending(request) => Some(request.now),
+            Phase::Idle | Phase::Done => None,
+        }
+    }
+
+    pub fn finish(&mut self) {
+        *self = Self { phase: Phase::Done, created: self.created, ..Self::new(self.id, 0) };
+    }
+
+    /// Uses up one attempt. If another is left, the call becomes idle.
+    pub fn retry(&mut self) {
+        self.attempts_left = self.attempts_left.saturating_sub(1);
+        if self.attempts_left == 0 {
+            self.finish();
+        } else {
+            (self.phase, self.was_full, self.lowest_limit, self.was_admitted) = (Phase::Idle, false, u8::MAX, false);
+        }
+    }
+}
+
+/// Adds the possible next steps of a query.
+pub fn next_reads(order: ReadOrder, index: usize, read: &PartialRead, actions: &mut Vec<Action>) {
+    let leases_missing = read.leases.iter().any(Option::is_none);
+    match order {
+        ReadOrder::LeasesFirst if leases_missing => actions.push(Action::ReadLeases(index)),
+        ReadOrder::CounterFirst if read.counter.is_some() => actions.push(Action::ReadLeases(index)),
+        ReadOrder::AnyOrder => {
+            let missing = (0..STREAMS as Id).filter(|id| read.leases[*id as usize].is_none());
+            actions.extend(missing.map(|id| Action::ReadLease(index, id)));
+            if read.counter.is_none() {
+                actions.push(Action::ReadCounter(index));
+            }
+        }
+        _ => actions.push(Action::ReadCounter(index)),
+    }
+}

@@ -1,0 +1,139 @@
+//! The state of the model and the actions that change it.
+
+use super::invariants::Violation;
+use super::start_call::StartCall;
+use crate::protocol::{CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, STREAMS, Tick, Writes, bit};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The true time.
+    pub now: Tick,
+    /// The items with every decided transaction applied.
+    pub items: Items,
+    pub pending: PendingItems,
+    pub calls: Vec<StartCall>,
+    /// Requests whose callers timed out. They can still arrive.
+    pub late_requests: Vec<Request>,
+    /// The latest expiry that each stream's player has received; 0 for none.
+    pub acknowledged: [Tick; STREAMS],
+    /// Streams whose players have sent a stop. Such an id is not started again.
+    pub stopped: IdSet,
+    pub limit_set: bool,
+    pub violation: Option<Violation>,
+}
+
+/// The old version of each item whose transaction is decided but not visible yet. These items are locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PendingItems {
+    pub counter: Option<CounterItem>,
+    pub leases: [Option<Option<LeaseItem>>; STREAMS],
+}
+
+/// The transaction of a start that is about to be sent, or under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The index of the call that sends it.
+    pub call: usize,
+    pub id: Id,
+    pub now: Tick,
+    pub optimistic: bool,
+    pub writes: Writes,
+    /// Mutant `EvictionInTwoTransactions` only: the transaction that follows.
+    pub second: Option<Writes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    Tick,
+    /// A start call begins, or its player repeats it.
+    Begin(usize),
+    ReadCounter(usize),
+    ReadLeases(usize),
+    ReadLease(usize, Id),
+    /// The request arrives, and the caller receives the response.
+    Send(usize),
+    /// The request arrives, and the response gets lost.
+    SendAndLoseResponse(usize),
+    /// The caller times out before the request arrives.
+    TimeOut(usize),
+    /// A late request arrives.
+    ArriveLate(usize),
+    /// An item of a decided transaction becomes visible and writable.
+    MakeVisible(ItemKey),
+    Heartbeat {
+        id: Id,
+        now: Tick,
+    },
+    Stop(Id),
+    Evict(Id),
+    DeleteByTtl(Id),
+    SetLimit,
+}
+
+/// How the table treats a transaction.
+pub enum Outcome {
+    Applied,
+    Conflict,
+    /// The condition of the write at this position does not hold.
+    ConditionFailed(usize),
+}
+
+impl State {
+    pub fn acknowledge(&mut self, id: Id, until: Tick) {
+        if self.stopped & bit(id) == 0 {
+            self.acknowledged[id as usize] = self.acknowledged[id as usize].max(until);
+        }
+    }
+
+    /// The items as readers see them now.
+    pub fn visible(&self) -> Items {
+        Items {
+            counter: self.pending.counter.unwrap_or(self.items.counter),
+            leases: std::array::from_fn(|id| self.pending.leases[id].unwrap_or(self.items.leases[id])),
+        }
+    }
+
+    pub fn is_ended(&self, id: Id) -> bool {
+        self.items.leases[id as usize].is_some_and(|lease| lease.termination.is_some())
+    }
+
+    /// Records the first violation.
+    pub fn violate(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Merges states that no later step can tell apart. `oldest` is the earliest time that a request can still carry.
+    pub fn normalize(&mut self, oldest: Tick) {
+        self.acknowledged.iter_mut().filter(|until| **until <= oldest).for_each(|until| *until = 0);
+        self.late_requests.sort_by_cached_key(|request| (request.call, request.now, request.optimistic));
+    }
+}
+
+impl PendingItems {
+    pub fn locks(&self, key: ItemKey) -> bool {
+        match key {
+            ItemKey::Counter => self.counter.is_some(),
+            ItemKey::Lease(id) => self.leases[id as usize].is_some(),
+        }
+    }
+
+    /// Locks the item and keeps its old version for readers.
+    pub fn lock(&mut self, key: ItemKey, before: &Items) {
+        match key {
+            ItemKey::Counter => self.counter = Some(before.counter),
+            ItemKey::Lease(id) => self.leases[id as usize] = Some(before.leases[id as usize]),
+        }
+    }
+
+    /// Unlocks the item and shows its new version to readers.
+    pub fn make_visible(&mut self, key: ItemKey) {
+        match key {
+            ItemKey::Counter => self.counter = None,
+            ItemKey::Lease(id) => self.leases[id as usize] = None,
+        }
+    }
+
+    pub fn any(&self) -> bool {
+        self.counter.is_some() || self.leases.iter().any(Option::is_some)
+    }
+}
