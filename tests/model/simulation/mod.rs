@@ -36,7 +36,7 @@ fn memory_store_passes_on_all_seeds() {
     assert_all_seeds_pass(StoreKind::Memory);
 }
 
-/// Other seeds run at the same time, as in a search: the runs share no state.
+/// Other seeds run at the same time, to check that runs share no state.
 #[test]
 fn same_seed_gives_the_same_trace() {
     std::thread::scope(|scope| {

@@ -13,7 +13,7 @@ use super::worlds::World;
 use crate::mutants::Mutant;
 use crate::output::{print_summary, with_separators};
 
-/// The most time for one world. Only the worlds of `MODEL_WORLDS=long` need more.
+/// The time limit for one world. Only worlds of `MODEL_WORLDS=long` reach it.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 struct Exploration {

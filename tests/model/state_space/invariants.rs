@@ -173,7 +173,7 @@ pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
             ids(items.counter.members).filter(takes_slot).count() >= usize::from(limit)
         };
         let was_full = is_full(&state.items) || is_full(&state.visible());
-        // Once the slots were full, the limit is irrelevant: one value for all such states.
+        // Once the slots were full, the limit no longer matters. A constant merges such states.
         let lowest_limit = if was_full { u8::MAX } else { limit };
         (state.calls[index].was_full, state.calls[index].lowest_limit) = (was_full, lowest_limit);
     }

@@ -52,7 +52,7 @@ impl ProtocolModel {
         Outcome::Applied
     }
 
-    /// The player always receives the response: the state after a lost response has fewer invariants to violate.
+    /// The response never gets lost: a lost response guarantees the player nothing, so that case needs no check.
     fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
         let write = self.mutate_heartbeat(protocol::heartbeat(id, now, self.world.duration));
         let expires_at = now + self.world.duration;
