@@ -87,7 +87,7 @@ fn answers(criterion: &mut Criterion, runtime: &Runtime) {
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
         let request = request.header("content-type", "application/json").body(Full::new(Bytes::from_static(body)));
         runtime.block_on(async {
-            let mut answer = app.answer(request.expect("a request")).await;
+            let mut answer = app.handle(request.expect("a request")).await;
             let body = answer.take_body().into_vec().await.expect("a body");
             (answer.status().as_u16(), body)
         })
@@ -154,6 +154,7 @@ fn app() -> Arc<App> {
         demo: false,
         bounds: config.bounds(),
     })
+    .expect("an app")
 }
 
 fn request(n: u8, at_limit: AtLimit) -> StartRequest {

@@ -123,8 +123,8 @@ impl Service {
             rates,
             origins: Origins::new(&config.cors.allowed_origins),
             bounds: config.bounds(),
-        });
-        let operators = http::management(Arc::clone(&metrics), config.bounds());
+        })?;
+        let operators = http::management(metrics, config.bounds())?;
 
         let address = public.local_addr()?;
         info!("stream-manager {} on http://{address}", env!("CARGO_PKG_VERSION"));
@@ -132,10 +132,10 @@ impl Service {
         info!("metrics: http://{}/metrics", management.local_addr()?);
 
         let stopping = CancellationToken::new();
-        let (settings, apart) = (config.server(), Arc::new(Metrics::new()));
+        let settings = config.server();
         let few = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
-        let operators = tokio::spawn(server::serve(management, operators, apart, few, stopping.clone()));
-        let players = tokio::spawn(server::serve(public, app, metrics, settings, stopping.clone()));
+        let operators = tokio::spawn(server::serve(management, operators, few, stopping.clone()));
+        let players = tokio::spawn(server::serve(public, app, settings, stopping.clone()));
         Ok(Self { players, operators, readiness, stopping, engine })
     }
 }

@@ -1,11 +1,10 @@
-//! The accept loop: bounded connections with timeouts, and an orderly end. Knows nothing of what is answered.
-//! poem's own server bounds neither a slow header nor the number of connections.
+//! The accept loop: bounds connections, times out slow clients, and shuts down gracefully. Replaces poem's server, which
+//! limits neither the time of a head nor the number of connections.
 
-use std::panic::AssertUnwindSafe;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,31 +22,31 @@ use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
-    /// Also bounds how long a kept-alive connection may be idle.
+    /// Also the longest time that a kept-alive connection may be idle.
     pub header_read_timeout: Duration,
-    /// How long a client may leave an answer without reading any of it.
+    /// Longest time without progress while the client reads a response.
     pub write_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_headers: usize,
     pub max_connections: usize,
-    /// How long requests in flight may go on after the stop.
+    /// Longest time that requests in flight may take after the stop.
     pub drain: Duration,
 }
 
-/// How long the last answers may take to be read.
+/// How long clients may take to read the last responses after the requests have completed.
 const FLUSH_GRACE: Duration = Duration::from_secs(1);
 
-/// Serves until `stop` is cancelled, then lets the requests in flight finish. Returns whether all did in time.
-pub async fn serve(
-    listener: TcpListener,
-    app: Arc<App>,
-    metrics: Arc<Metrics>,
-    settings: ServerSettings,
-    stop: CancellationToken,
-) -> bool {
+/// Pause after a failed `accept`. The usual cause, no free file descriptor, does not pass at once.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` is cancelled, then completes the requests in flight. Returns whether all completed within
+/// `settings.drain`.
+pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSettings, stop: CancellationToken) -> bool {
     let connections = Arc::new(Semaphore::new(settings.max_connections));
     let (graceful, open, force_close) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
-    metrics.connections_limit.set(i64::try_from(settings.max_connections).unwrap_or(i64::MAX));
+    if let Some(metrics) = app.metrics() {
+        metrics.connections_limit.set(i64::try_from(settings.max_connections).unwrap_or(i64::MAX));
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(settings.header_read_timeout)
@@ -61,70 +60,65 @@ pub async fn serve(
             () = stop.cancelled() => break,
         };
         _ = stream.set_nodelay(true);
+        let counted = app.metrics().map(|metrics| CountedConnection::new(Arc::clone(metrics)));
         let app = Arc::clone(&app);
         let service = service_fn(move |request| {
-            let answer = AssertUnwindSafe(app.answer(request)).catch_unwind();
-            async move {
-                // A defect ends this connection, in order.
-                let answer = answer.await.map_err(|_| std::io::Error::other("a defect while answering"));
-                answer.map(poem::http::Response::from)
-            }
+            let response = app.handle(request);
+            async move { Ok::<_, Infallible>(poem::http::Response::from(response.await)) }
         });
-        // hyper waits for ever for a client that does not read.
+        // hyper has no write timeout.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(CoalescingWriter::new(stream)), service));
-        let (counted, force_close) = (Counted::new(Arc::clone(&metrics)), force_close.clone());
+        let force_close = force_close.clone();
         open.spawn(async move {
-            let _counted = counted;
             match force_close.run_until_cancelled_owned(connection).await {
-                Some(Err(error)) => debug!(%error, "connection broke off"),
+                Some(Err(error)) => debug!(%error, "connection failed"),
                 Some(Ok(())) => {}
-                None => debug!("connection given up at the end"),
+                None => debug!("connection closed at shutdown"),
             }
-            drop(permit);
+            drop((counted, permit));
         });
     }
     drop(listener);
     app.tasks.close();
     open.close();
-    let until = tokio::time::Instant::now() + settings.drain;
+    let deadline = tokio::time::Instant::now() + settings.drain;
     tokio::spawn(graceful.shutdown());
-    let answered = tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok();
-    // Whoever is still connected after this has sent half a head, or does not read: there is nothing to wait for.
+    let completed = tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok();
+    // A client that is still connected after this has sent half a head or does not read.
     _ = tokio::time::timeout(FLUSH_GRACE, open.wait()).await;
     force_close.cancel();
     open.wait().await;
-    // The head of one more request may have come whole in between.
-    answered && tokio::time::timeout_at(until, app.tasks.wait()).await.is_ok()
+    // A head may have become complete during the grace time, and its request is in flight.
+    completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
 }
 
-/// A connection in the metrics, until its task ends, whatever ends it.
-struct Counted(Arc<Metrics>);
+/// Counts an open connection until it is dropped, also by a panic.
+struct CountedConnection(Arc<Metrics>);
 
-impl Counted {
+impl CountedConnection {
     fn new(metrics: Arc<Metrics>) -> Self {
         metrics.connections.inc();
         Self(metrics)
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.connections.dec();
     }
 }
 
-/// The next connection, once there is room for one.
+/// Accepts the next connection as soon as fewer than `max_connections` are open.
 async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     loop {
         let Ok(permit) = Arc::clone(connections).acquire_owned().await else { std::future::pending().await };
         match listener.accept().await {
             Ok((stream, _)) => return (stream, permit),
             Err(error) => {
-                // Out of file descriptors, most often: trying again at once would only burn a core.
-                warn!(%error, "cannot accept connections");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                warn!(event = "accept_failed", %error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }

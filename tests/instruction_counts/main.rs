@@ -167,7 +167,8 @@ impl<'a> Service<'a> {
             origins: Origins::default(),
             demo: false,
             bounds: config.bounds(),
-        });
+        })
+        .expect("an app");
         Self { runtime, app, clock }
     }
 
@@ -192,7 +193,7 @@ impl<'a> Service<'a> {
         for request in requests {
             // A heartbeat of the same instant renews nothing.
             self.clock.advance_ms(1);
-            answers.push(self.app.answer(request).await);
+            answers.push(self.app.handle(request).await);
         }
         answers
     }

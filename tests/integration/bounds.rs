@@ -142,15 +142,16 @@ async fn a_panic_is_500_for_its_request_and_nothing_more() {
         origins: Origins::default(),
         demo: true,
         bounds: BOUNDS,
-    });
+    })
+    .expect("an app");
     let asked = |path| hyper::Request::get(path).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
     for path in [STREAMS, STREAMS] {
-        let mut answer = app.answer(asked(path)).await;
+        let mut answer = app.handle(asked(path)).await;
         assert_eq!(answer.status(), 500);
         let body = answer.take_body().into_string().await.expect("a body");
         assert!(body.contains("\"code\":\"internal\"") && !body.contains("secret"), "{body}");
     }
-    assert_eq!(app.answer(asked("/health/live")).await.status(), 200);
+    assert_eq!(app.handle(asked("/health/live")).await.status(), 200);
     assert_eq!(metrics.in_flight.get(), 0, "its place is free again");
 }
 
@@ -171,11 +172,12 @@ async fn an_operation_goes_on_when_its_caller_is_dropped() {
         origins: Origins::default(),
         demo: true,
         bounds: BOUNDS,
-    });
+    })
+    .expect("an app");
     let start = hyper::Request::post(STREAMS).header("host", "x").body(Empty::<Bytes>::new()).expect("a request");
     // Polled once: it waits for its second attempt.
     tap.set(Fault::Refused(400, "TransactionConflictException"));
-    assert!(app.answer(start).now_or_never().is_none());
+    assert!(app.handle(start).now_or_never().is_none());
     tap.set(Fault::None);
     app.tasks.close();
     app.tasks.wait().await;

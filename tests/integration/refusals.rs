@@ -277,7 +277,7 @@ async fn unknown_routes_and_wrong_methods_are_problems_too() {
       },
       "body": {
         "code": "method-not-allowed",
-        "detail": "this route has GET, HEAD, POST",
+        "detail": "allowed methods: GET, HEAD, POST",
         "instance": "urn:stream-manager:request:…",
         "status": 405,
         "title": "The route has no such method",

@@ -121,12 +121,12 @@ impl TestServer {
             origins: Origins::new(&origins),
             demo,
             bounds,
-        });
+        })
+        .expect("an app");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
-        let counted = Arc::clone(&metrics);
-        let serving = tokio::spawn(server::serve(listener, app, counted, settings, stop.clone()));
+        let serving = tokio::spawn(server::serve(listener, app, settings, stop.clone()));
         let client =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let document = serde_json::from_str(&http::api::openapi::openapi_document()).expect("a document");

@@ -38,13 +38,14 @@ pub async fn honest(at_limit: AtLimit) -> String {
     let app = http::app(AppDeps {
         limiter: Arc::new(limiter),
         readiness: Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew))),
-        metrics: Arc::clone(&metrics),
+        metrics,
         tokens: None,
         rates: Rates::unbounded(),
         origins: Origins::new(&[]),
         demo: false,
         bounds: Bounds { max_uri_bytes: 4096, max_body_bytes: 16384, max_in_flight: 64, request_timeout },
-    });
+    })
+    .expect("an app");
     let settings = ServerSettings {
         header_read_timeout: request_timeout,
         write_timeout: request_timeout,
@@ -53,7 +54,7 @@ pub async fn honest(at_limit: AtLimit) -> String {
         max_connections: 100,
         drain: Duration::ZERO,
     };
-    tokio::spawn(server::serve(listener, app, metrics, settings, CancellationToken::new()));
+    tokio::spawn(server::serve(listener, app, settings, CancellationToken::new()));
     url
 }
 

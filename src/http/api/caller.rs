@@ -49,7 +49,7 @@ impl<'a> ApiExtractor<'a> for Caller {
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let Some((tokens, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
         // The same text that the operation takes for the user.
-        if RouteContext::parameter(request, UserName::NAME).as_deref() == Some(&*identity.user) {
+        if RouteContext::path_param(request, UserName::NAME).as_deref() == Some(&*identity.user) {
             return Ok(Self { token_limit: identity.limit });
         }
         if identity.admin {
@@ -88,7 +88,7 @@ impl<'a> ApiExtractor<'a> for Administrator {
 
 /// None where no tokens are asked for.
 async fn identify(request: &Request) -> Result<Option<(Arc<TokenVerifier>, Identity)>, Problem> {
-    let tokens = match request.data::<RouteContext>().map(|called| &called.access) {
+    let tokens = match request.data::<RouteContext>().map(|context| &context.auth) {
         Some(AuthMode::Disabled) => return Ok(None),
         Some(AuthMode::Jwt(tokens)) => Arc::clone(tokens),
         None => return Err(Problem::new(ProblemCode::Internal, "the service failed")),

@@ -106,7 +106,7 @@ impl<'a, T: PathParam> ApiExtractor<'a> for Path<T> {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<String>) -> Result<Self> {
         let part =
-            RouteContext::parameter(request, T::NAME).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
+            RouteContext::path_param(request, T::NAME).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
         T::parse(&part).map(Self).map_err(|error| Problem::field(T::NAME, &error.to_string()).into())
     }
 }

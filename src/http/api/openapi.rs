@@ -1,4 +1,4 @@
-//! The OpenAPI document and the operations behind it.
+//! The OpenAPI document, and the operations that it describes.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::limiter::{Limiter, Policy};
 use crate::store::memory::MemoryStore;
 use crate::telemetry::metrics::Metrics;
 
-/// The OpenAPI document, as it is served at `/openapi.json`.
+/// The OpenAPI document that `/openapi.json` serves.
 pub fn openapi_document() -> String {
-    closed(&documented().spec())
+    deny_additional_properties(&openapi_service().spec())
 }
 
-pub fn documented() -> OpenApiService<Apis, ()> {
-    OpenApiService::new(idle(), "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
+pub(crate) fn openapi_service() -> OpenApiService<Apis, ()> {
+    OpenApiService::new(apis_for_spec(), "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
 }
 
-/// The document comes from types alone, but poem-openapi reads it off an API; nobody asks this one.
-pub fn idle() -> Apis {
+/// Only for the document: poem-openapi reads types, but wants values of them.
+pub(crate) fn apis_for_spec() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
     apis(Arc::new(limiter), Arc::default(), Rates::unbounded(), AuthMode::Disabled)
 }
 
-/// Says of both request bodies that they take no unknown fields: poem-openapi has no word for it. In the text, because
-/// only that is the same for JSON and YAML.
-pub fn closed(document: &str) -> String {
+/// Adds `additionalProperties: false` to the schemas of the request bodies, which poem-openapi cannot express. It edits the
+/// text, so that it works for JSON, for YAML and for Swagger UI's page, which embeds the JSON.
+pub(crate) fn deny_additional_properties(document: &str) -> String {
     ["StartRequest", "LimitRequest"].into_iter().fold(document.to_owned(), |document, schema| {
         let (json, yaml) = (format!("\"title\": \"{schema}\","), format!("      title: {schema}\n"));
         document
@@ -44,18 +44,18 @@ pub fn closed(document: &str) -> String {
     })
 }
 
-pub type Apis = (StreamsApi, LimitsApi, HealthApi);
+pub(crate) type Apis = (StreamsApi, LimitsApi, HealthApi);
 
-pub fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, access: AuthMode) -> Apis {
+pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, auth: AuthMode) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    (streams, LimitsApi { limiter }, HealthApi { readiness, access })
+    (streams, LimitsApi { limiter }, HealthApi { readiness, access: auth })
 }
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\
-A player **starts** a stream and gets a slot, renews it by a **heartbeat** every `heartbeatIntervalSeconds`, and \
-**stops** it. A slot that is not renewed is free again after `expiresInSeconds`.\n\n\
-The rule for players: play unless the answer is 409; stop only on 410 with `restart: \"user\"`; on \
-`restart: \"auto\"`, start again; on 5xx or no answer, keep playing until the lease runs out, and keep trying.\n\n\
-`userName` says whose streams are counted: any text of 1 to 256 bytes, case-sensitive, percent-encoded. `streamId` is \
-what a start answered.\n\n\
-Errors are `application/problem+json` (RFC 9457): go by `code`. Every answer has an `X-Request-Id`.";
+A player **starts** a stream and gets a slot, renews it with a **heartbeat** every `heartbeatIntervalSeconds`, and \
+**stops** it. A slot that is not renewed becomes free after `expiresInSeconds`.\n\n\
+The rule for players: play unless the response is 409. Stop only on 410 with `restart: \"user\"`. On \
+`restart: \"auto\"`, start again. On 5xx or no response, keep playing until the lease expires, and keep trying.\n\n\
+`userName` identifies the user: any text of 1 to 256 bytes, case-sensitive, percent-encoded. `streamId` is from the \
+response to the start.\n\n\
+Errors are `application/problem+json` (RFC 9457). Clients should decide by `code`. Every response has an `X-Request-Id`.";

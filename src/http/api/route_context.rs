@@ -1,4 +1,4 @@
-//! What the router attaches to each request for the extractors: the authentication mode and the path parameters.
+//! Data that the pipeline attaches to each request for the extractors: the authentication mode and the path parameters.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,41 +8,46 @@ use poem::Request;
 
 use crate::http::auth::verifier::TokenVerifier;
 
-/// The most parameters that any route has.
-pub const MAX_PARAMS: usize = 2;
-
 /// Authentication mode attached to each request; extractors refuse a request without it.
 #[derive(Clone)]
 pub enum AuthMode {
-    /// Everybody may do everything.
+    /// Every caller may act for every user.
     Disabled,
     Jwt(Arc<TokenVerifier>),
 }
 
-/// The part of a request that the router knows and extractors need.
 #[derive(Clone)]
-pub struct RouteContext {
-    pub access: AuthMode,
-    pub parameters: PathParams,
+pub(crate) struct RouteContext {
+    pub(crate) auth: AuthMode,
+    pub(crate) path_params: PathParams,
 }
 
 impl RouteContext {
-    /// One of the parameters of the path, decoded. None when it does not decode to UTF-8.
-    pub fn parameter<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
-        request.data::<Self>()?.parameters.get(request.uri().path(), name)
+    /// A decoded path parameter. None if the route has no such parameter or its value is not UTF-8.
+    pub(crate) fn path_param<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
+        request.data::<Self>()?.path_params.get(name)
     }
 }
 
-/// Where a request's path has its parameters.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PathParams(pub(crate) [(&'static str, usize, usize); MAX_PARAMS]);
+/// The path parameters of a request.
+#[derive(Clone, Default)]
+pub(crate) struct PathParams {
+    names: Arc<[String]>,
+    /// Still percent-encoded: an encoded `/` must not split a value.
+    values: Vec<String>,
+}
 
 impl PathParams {
-    /// One of the parameters of this path, decoded. None when it does not decode to UTF-8.
-    pub fn get<'a>(&self, path: &'a str, name: &str) -> Option<Cow<'a, str>> {
-        let (_, begin, end) = self.0.iter().find(|(known, ..)| *known == name)?;
-        let part = path.get(*begin..*end)?;
-        // Most have nothing to decode, and the decoder is slow to find that out.
-        if part.contains('%') { percent_decode_str(part).decode_utf8().ok() } else { Some(Cow::Borrowed(part)) }
+    /// `values` are in the order of `names`.
+    pub(crate) fn new(names: Arc<[String]>, values: Vec<String>) -> Self {
+        Self { names, values }
+    }
+
+    /// A decoded parameter. None if there is no such parameter or its value is not UTF-8.
+    pub(crate) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        let index = self.names.iter().position(|known| known == name)?;
+        let value = self.values.get(index)?;
+        // Most values need no decoding, and the decoder takes longer to find that out.
+        if value.contains('%') { percent_decode_str(value).decode_utf8().ok() } else { Some(Cow::Borrowed(value)) }
     }
 }

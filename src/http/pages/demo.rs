@@ -1,12 +1,13 @@
-//! Serves the demo page and the unbuilt player from `clients/web`. All files are embedded in the binary. The page uses only the
-//! public API.
+//! The demo page: static files in the binary. They include the sources of the player library in `clients/web`, and call the
+//! public API only.
 
 use poem::endpoint::make_sync;
 use poem::error::NotFoundError;
 use poem::http::header;
-use poem::{Endpoint, Error, Response};
+use poem::{Endpoint, EndpointExt, Error, Response};
 
 use crate::http::api::route_context::RouteContext;
+use crate::http::pipeline::routes::Page;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -39,17 +40,24 @@ const PAGE: &str = include_str!("demo/index.html");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      media-src blob: mediastream:; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub fn page() -> impl Endpoint<Output = Response> {
+pub(crate) fn pages() -> [Page; 2] {
+    [("/demo", page().boxed()), ("/demo/{file}", file().boxed())].map(|(path, endpoint)| Page {
+        name: "documentation",
+        path,
+        endpoint,
+    })
+}
+
+fn page() -> impl Endpoint<Output = Response> {
     make_sync(|_| {
         let page = Response::builder().content_type("text/html; charset=utf-8");
         page.header(header::CONTENT_SECURITY_POLICY, POLICY).body(PAGE)
     })
 }
 
-/// Handles `/demo/{file}`.
-pub fn file() -> impl Endpoint<Output = Response> {
+fn file() -> impl Endpoint<Output = Response> {
     make_sync(|request| {
-        let name = RouteContext::parameter(&request, "file").unwrap_or_default();
+        let name = RouteContext::path_param(&request, "file").unwrap_or_default();
         let (_, media_type, text) =
             FILES.iter().find(|(known, ..)| *known == name).ok_or_else(|| Error::from(NotFoundError))?;
         Ok::<_, Error>(Response::builder().content_type(media_type).body(*text))

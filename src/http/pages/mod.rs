@@ -1,3 +1,5 @@
-//! Pages for people: the demo.
+//! Routes outside the API: documentation, the demo and the metrics.
 
-pub mod demo;
+pub(crate) mod demo;
+pub(crate) mod documentation;
+pub(crate) mod exposition;

@@ -1,6 +1,6 @@
-//! From a request to what answers it: the bounds, the body, a place, and the operation. Knows no operation by name.
+//! The request pipeline: match the route, check the head, read the body, acquire an in-flight permit, call the endpoint.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,88 +18,108 @@ use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, PathParams, RouteContext};
 use crate::http::pipeline::context::RequestContext;
 use crate::http::pipeline::cors::Origins;
-use crate::http::pipeline::detach::{self, RunToCompletion};
-use crate::http::pipeline::load_shedding::{Places, Priority};
-use crate::http::pipeline::routes::{Operation, Routes};
+use crate::http::pipeline::detach::{HandlerFuture, RunToCompletion};
+use crate::http::pipeline::load_shedding::InFlightLimiter;
+use crate::http::pipeline::routes::{Route, Routes};
 use crate::telemetry::metrics::Metrics;
 
 pub struct App {
     routes: Routes,
-    access: AuthMode,
+    auth: AuthMode,
     origins: Origins,
-    metrics: Arc<Metrics>,
-    places: Arc<Places>,
+    metrics: Option<Arc<Metrics>>,
+    in_flight: Arc<InFlightLimiter>,
     bounds: Bounds,
-    /// Answers and operations that go on though nobody may wait for them any more.
+    /// Requests in flight, including handlers that continue after their response. A graceful shutdown waits for them.
     pub tasks: TaskTracker,
 }
 
+/// Bounds on requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Path and query together.
     pub max_uri_bytes: usize,
     pub max_body_bytes: usize,
     pub max_in_flight: usize,
     pub request_timeout: Duration,
 }
 
+/// What follows the checks of a request's head.
+enum Next {
+    Respond(Result<Response, Problem>),
+    Dispatch(Arc<Route>, PathParams),
+}
+
 impl App {
-    pub fn new(
+    /// Without `metrics`, requests and connections are not counted.
+    pub(crate) fn new(
         routes: Routes,
-        access: AuthMode,
+        auth: AuthMode,
         origins: Origins,
-        metrics: Arc<Metrics>,
+        metrics: Option<Arc<Metrics>>,
         bounds: Bounds,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            routes,
-            access,
-            origins,
-            places: Places::new(bounds.max_in_flight, Arc::clone(&metrics)),
-            metrics,
-            bounds,
-            tasks: TaskTracker::new(),
-        })
+        let in_flight = InFlightLimiter::new(bounds.max_in_flight, metrics.clone());
+        Arc::new(Self { routes, auth, origins, metrics, in_flight, bounds, tasks: TaskTracker::new() })
     }
 
-    /// Answers always, and within the request timeout. What was begun goes on to its end even if the caller is gone
-    /// or the time is up: a stop sent by a closing page must not depend on the page.
-    pub fn answer<B>(self: &Arc<Self>, request: poem::http::Request<B>) -> RunToCompletion
+    /// Always responds, within the request timeout. The endpoint runs to completion even if the client disconnects or the
+    /// timeout passes.
+    pub fn handle<B>(
+        self: &Arc<Self>,
+        request: poem::http::Request<B>,
+    ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
-        let found = self.routes.find(&parts.method, parts.uri.path());
-        let operation = found.as_ref().ok().map(|(operation, _)| &**operation);
-        let route = operation.map_or(&self.routes.other, |operation| &operation.metrics);
-        let priority = operation.map_or(Priority::Asking, |operation| operation.priority);
-        let cross_origin = self.origins.headers(&parts.headers);
-        let exchange = RequestContext::begin(Arc::clone(route), operation, &parts, cross_origin);
-        let deadline = exchange.deadline(self.bounds.request_timeout);
-        let operation: detach::Operation = match self.origins.preflight(&parts.method, &parts.headers) {
-            Some(preflight) => Box::pin(std::future::ready(Ok(preflight))),
-            None => match self.check(&parts, priority) {
-                Err(problem) => Box::pin(std::future::ready(Err(problem))),
-                Ok(()) => Box::pin(Arc::clone(self).operate(parts, body, found, priority, deadline)),
-            },
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(&parts)));
+        let (context, next) = prepared.unwrap_or_else(|_| {
+            (RequestContext::minimal(self.routes.not_found()), Next::Respond(Err(panicked("routing panicked"))))
+        });
+        let deadline = context.deadline(self.bounds.request_timeout);
+        let handler: HandlerFuture = match next {
+            Next::Respond(outcome) => Box::pin(std::future::ready(outcome)),
+            Next::Dispatch(route, params) => {
+                let dispatched = Arc::clone(self).dispatch(parts, body, route, params, deadline);
+                let caught = AssertUnwindSafe(dispatched).catch_unwind();
+                Box::pin(caught.map(|outcome| outcome.unwrap_or_else(|_| Err(panicked("the handler panicked")))))
+            }
         };
-        RunToCompletion::new(operation, exchange, deadline, &self.tasks)
+        RunToCompletion::new(handler, context, deadline, &self.tasks)
     }
 
-    /// Before the body, so that what will be refused need not arrive.
-    fn check(&self, parts: &Parts, priority: Priority) -> Result<(), Problem> {
+    pub(crate) fn metrics(&self) -> Option<&Arc<Metrics>> {
+        self.metrics.as_ref()
+    }
+
+    fn prepare(&self, parts: &Parts) -> (RequestContext, Next) {
+        let (route, params) = self.routes.find(&parts.method, parts.uri.path());
+        let context = RequestContext::new(route, parts, self.origins.headers(&parts.headers));
+        if let Some(preflight) = self.origins.preflight(&parts.method, &parts.headers) {
+            return (context, Next::Respond(Ok(preflight)));
+        }
+        match self.check_head(parts, route) {
+            Ok(()) => (context, Next::Dispatch(Arc::clone(route), params)),
+            Err(problem) => (context, Next::Respond(Err(problem))),
+        }
+    }
+
+    /// Rejects what the head alone shows, so that the client need not send the body.
+    fn check_head(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
         check_host(parts)?;
         self.check_length(&parts.uri)?;
         check_escapes(parts.uri.path())?;
-        if self.places.has_room(priority) { Ok(()) } else { Err(self.overloaded()) }
+        if self.in_flight.has_capacity(route.priority) { Ok(()) } else { Err(self.overloaded()) }
     }
 
-    async fn operate<B>(
+    async fn dispatch<B>(
         self: Arc<Self>,
         parts: Parts,
         body: B,
-        found: Result<(Arc<Operation>, PathParams), Problem>,
-        priority: Priority,
+        route: Arc<Route>,
+        path_params: PathParams,
         deadline: Instant,
     ) -> Result<Response, Problem>
     where
@@ -109,32 +129,23 @@ impl App {
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
-            let read = tokio::time::timeout_at(deadline, self.read(body)).await;
+            let read = tokio::time::timeout_at(deadline, self.read_body(body)).await;
             let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
             Body::from_vec(read.map_err(late)??)
         };
-        // After the body, so that a slow one takes nobody's place.
-        let place = self.places.enter(priority).ok_or_else(|| self.overloaded())?;
-        let (operation, parameters) = found?;
+        // Acquired after the body is read, so that slow senders do not use up the permits.
+        let _permit = self.in_flight.try_acquire(route.priority).ok_or_else(|| self.overloaded())?;
         let mut request = Request::builder().method(parts.method).uri(parts.uri).version(parts.version).body(body);
         *request.headers_mut() = parts.headers;
-        request.set_data(RouteContext { access: self.access.clone(), parameters });
-        let answered = AssertUnwindSafe(operation.endpoint.call(request)).catch_unwind().await;
-        drop(place);
-        match answered {
-            Ok(answered) => answered.map_err(problem),
-            // What it said is in the log, by the hook for panics.
-            Err(_) => {
-                let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
-                problem.cause = Some("the operation panicked".to_owned());
-                Err(problem)
-            }
-        }
+        request.set_data(RouteContext { auth: self.auth.clone(), path_params });
+        route.endpoint.call(request).await.map_err(to_problem)
     }
 
     fn overloaded(&self) -> Problem {
-        self.metrics.overloaded.inc();
-        Problem::new(ProblemCode::Overloaded, "too many requests at once: try again")
+        if let Some(metrics) = &self.metrics {
+            metrics.overloaded.inc();
+        }
+        Problem::new(ProblemCode::Overloaded, "too many requests in flight: retry")
     }
 
     fn check_length(&self, uri: &Uri) -> Result<(), Problem> {
@@ -148,34 +159,40 @@ impl App {
         ))
     }
 
-    /// The body in memory.
-    async fn read<B>(&self, body: B) -> Result<Vec<u8>, Problem>
+    async fn read_body<B>(&self, body: B) -> Result<Vec<u8>, Problem>
     where
         B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let max = self.bounds.max_body_bytes;
         let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max} bytes"));
-        // Refused before it is read, also by those who wait for "100 Continue".
+        // Reading would make hyper send "100 Continue" to a client that waits for it.
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
         let mut body = std::pin::pin!(Limited::new(body, max));
-        let mut whole = Vec::new();
-        // Copied out of each frame, not `collect`ed: a frame of one byte holds on to eight kilobytes of hyper's buffers.
+        let mut bytes = Vec::new();
+        // Copies each frame instead of collecting the frames: a frame of one byte keeps 8 KB of hyper's buffers alive.
         while let Some(frame) = body.frame().await {
             match frame {
-                Ok(frame) => whole.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
                 Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-                Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body broke off")),
+                Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body is incomplete")),
             }
         }
-        Ok(whole)
+        Ok(bytes)
     }
 }
 
-/// What the framework's refusals and the operations' own mean to a client.
-fn problem(error: poem::Error) -> Problem {
+/// The panic hook has logged the panic's message, which must not reach the client.
+fn panicked(cause: &str) -> Problem {
+    let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
+    problem.cause = Some(cause.to_owned());
+    problem
+}
+
+/// Maps the errors of poem and poem-openapi. Operations return problems.
+fn to_problem(error: poem::Error) -> Problem {
     let error = match error.downcast::<Problem>() {
         Ok(problem) => return problem,
         Err(error) => error,
@@ -191,19 +208,19 @@ fn problem(error: poem::Error) -> Problem {
     problem
 }
 
-/// `%` must be followed by two hexadecimal digits: decoders differ in what they make of anything else.
+/// `%` must be followed by two hexadecimal digits. Decoders disagree about anything else.
 fn check_escapes(path: &str) -> Result<(), Problem> {
-    let broken = path.split('%').skip(1).any(|after| {
+    let invalid = path.split('%').skip(1).any(|after| {
         let digits = after.as_bytes();
         digits.len() < 2 || !digits[..2].iter().all(u8::is_ascii_hexdigit)
     });
-    if broken {
-        return Err(Problem::new(ProblemCode::InvalidRequest, "the path has a broken percent escape"));
+    if invalid {
+        return Err(Problem::new(ProblemCode::InvalidRequest, "the path has an invalid percent escape"));
     }
     Ok(())
 }
 
-/// Whoever routes by `Host` must find the one that the client meant (RFC 9112, section 3.2).
+/// HTTP/1.1 requires exactly one `Host` header (RFC 9112, section 3.2). With two, a proxy could route by the other one.
 fn check_host(request: &Parts) -> Result<(), Problem> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let reason = match (request.version, hosts.next(), hosts.next()) {
@@ -212,4 +229,45 @@ fn check_host(request: &Parts) -> Result<(), Problem> {
         _ => return Ok(()),
     };
     Err(Problem::field("Host", reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http_body_util::Empty;
+    use tracing::Subscriber;
+    use tracing::span::{Attributes, Id};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+    use super::*;
+
+    /// Panics when the first span is created, which is while the request is routed.
+    #[derive(Default)]
+    struct PanicOnce(AtomicBool);
+
+    impl<S: Subscriber> Layer<S> for PanicOnce {
+        fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+            assert!(self.0.swap(true, Ordering::Relaxed), "a secret");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_routing_is_a_500_problem() {
+        let routes = Routes::new((), Vec::new(), None).unwrap();
+        let bounds = Bounds {
+            max_uri_bytes: 100,
+            max_body_bytes: 100,
+            max_in_flight: 1,
+            request_timeout: Duration::from_secs(1),
+        };
+        let app = App::new(routes, AuthMode::Disabled, Origins::default(), None, bounds);
+        let request = || poem::http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(PanicOnce::default()));
+        let mut response = app.handle(request()).await;
+        assert_eq!((response.status().as_u16(), response.headers().contains_key("x-request-id")), (500, true));
+        let body = response.take_body().into_string().await.unwrap();
+        assert!(body.contains("\"code\":\"internal\"") && !body.contains("secret"), "{body}");
+        assert_eq!(app.handle(request()).await.status(), 404);
+    }
 }

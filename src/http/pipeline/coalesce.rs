@@ -1,5 +1,5 @@
-//! Writes a small answer's head and body by one `send` and not as two pieces, for which the kernel takes a tenth longer. What is
-//! large goes on as it is: joined, each slow reader would have a copy of its own. Knows nothing of HTTP.
+//! Sends the head and body of a small response in one `send`. `writev` with two buffers takes the kernel a tenth longer. Large
+//! responses are not joined, because each slow reader would then hold a copy.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes down how long each write was.
+    /// Records the length of each write.
     #[derive(Default)]
     struct Writes(Vec<usize>);
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_pieces_are_joined_and_large_ones_are_not_copied() {
+    async fn only_small_buffers_are_joined() {
         let mut stream = CoalescingWriter::new(Writes::default());
         for (head, body) in [(200, 300), (96, 4000), (97, 4000), (200, 1_400_000), (200, 0)] {
             let (head, body) = (vec![b'h'; head], vec![b'b'; body]);

@@ -1,5 +1,4 @@
-//! One request and its answer, around what is asked: its id, what is logged, counted and traced of it, and what every answer
-//! bears.
+//! Per-request context: the request id, the log span, metrics, tracing and the headers that every response has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,92 +7,138 @@ use poem::Response;
 use poem::http::request::Parts;
 use poem::http::{HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
-use tracing::{Level, Span, debug, debug_span, error_span, info_span};
+use tracing::{Level, Span, debug, debug_span, error, error_span, info_span, warn};
 use uuid::Uuid;
 
 use crate::clock::Stopwatch;
-use crate::http::api::problems::Problem;
-use crate::http::pipeline::routes::Operation;
+use crate::http::api::problems::{Problem, ProblemCode};
+use crate::http::pipeline::routes::Route;
 use crate::http::pipeline::trace_attributes;
 use crate::telemetry::metrics::RouteMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-pub struct RequestContext {
-    route: Arc<RouteMetrics>,
-    request_id: Uuid,
+pub(crate) struct RequestContext {
+    log: LogContext,
+    metrics: Option<Arc<RouteMetrics>>,
     watch: Stopwatch,
-    cross_origin: Vec<(HeaderName, HeaderValue)>,
-    span: Span,
+    cors_headers: Vec<(HeaderName, HeaderValue)>,
     traced: bool,
-    /// Method and path, where they are logged.
-    asked: Option<Box<(Method, String)>>,
+    /// Method and path; none unless the log level is `debug`.
+    debug_info: Option<Box<(Method, String)>>,
+}
+
+/// Identifies a request in the log.
+#[derive(Clone)]
+pub(crate) struct LogContext {
+    request_id: Uuid,
+    route: &'static str,
+    span: Span,
 }
 
 impl RequestContext {
-    /// `operation`: none when there is none of this method and path.
-    pub fn begin(
-        route: Arc<RouteMetrics>,
-        operation: Option<&Operation>,
-        request: &Parts,
-        cross_origin: Vec<(HeaderName, HeaderValue)>,
-    ) -> Self {
+    pub(crate) fn new(route: &Route, request: &Parts, cors_headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         let watch = Stopwatch::start();
         let request_id = Uuid::new_v4();
-        let span = if operation.is_some_and(|operation| operation.tells) {
-            info_span!("request", %request_id, route = route.route())
+        let span = if route.logs_at_info {
+            info_span!("request", %request_id, route = route.name)
         } else {
-            debug_span!("request", %request_id, route = route.route())
+            debug_span!("request", %request_id, route = route.name)
         };
-        let template = operation.map(|operation| operation.template);
-        let traced = trace_attributes::begin(&span, route.route(), template, &request.method, &request.headers);
-        let asked = || Box::new((request.method.clone(), request.uri.path().to_owned()));
-        let asked = tracing::enabled!(Level::DEBUG).then(asked);
-        Self { route, request_id, watch, cross_origin, span, traced, asked }
+        let template = route.template.as_deref();
+        let traced = trace_attributes::begin(&span, route.name, template, &request.method, &request.headers);
+        let debug_info = || Box::new((request.method.clone(), request.uri.path().to_owned()));
+        let debug_info = tracing::enabled!(Level::DEBUG).then(debug_info);
+        let log = LogContext { request_id, route: route.name, span };
+        Self { log, metrics: route.metrics.clone(), watch, cors_headers, traced, debug_info }
     }
 
-    /// In which everything happens that is done for this request.
-    pub fn span(&self) -> &Span {
-        &self.span
+    /// Has no span and no CORS headers. Serves a request whose routing panicked.
+    pub(crate) fn minimal(route: &Route) -> Self {
+        let log = LogContext { request_id: Uuid::new_v4(), route: route.name, span: Span::none() };
+        Self {
+            log,
+            metrics: route.metrics.clone(),
+            watch: Stopwatch::start(),
+            cors_headers: Vec::new(),
+            traced: false,
+            debug_info: None,
+        }
     }
 
-    /// When it must have an answer.
-    pub fn deadline(&self, within: Duration) -> Instant {
-        Instant::from_std(self.watch.at(within))
+    pub(crate) fn log(&self) -> &LogContext {
+        &self.log
     }
 
-    /// Ends it: the outcome with what every answer bears, logged and counted.
-    pub fn answer(self, outcome: Result<Response, Problem>) -> Response {
-        let mut id = Uuid::encode_buffer();
-        let id = &*self.request_id.hyphenated().encode_lower(&mut id);
+    pub(crate) fn deadline(&self, timeout: Duration) -> Instant {
+        Instant::from_std(self.watch.at(timeout))
+    }
+
+    /// Turns the outcome into the response, and logs and counts it.
+    pub(crate) fn finish(self, outcome: Result<Response, Problem>) -> Response {
+        let mut buffer = Uuid::encode_buffer();
+        let request_id = &*self.log.request_id.hyphenated().encode_lower(&mut buffer);
         let mut response = match outcome {
             Ok(response) => response,
-            Err(problem) => self.span_of(&problem).in_scope(|| problem.answer(id)),
+            Err(problem) => self.log.span_for(&problem).in_scope(|| problem.answer(request_id)),
         };
         let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(id) {
+        if let Ok(value) = HeaderValue::from_str(request_id) {
             headers.insert(REQUEST_ID, value);
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(self.cross_origin);
+        headers.extend(self.cors_headers);
         let (status, seconds) = (response.status(), self.watch.elapsed().as_secs_f64());
-        self.route.answered(status.as_u16(), seconds);
-        if self.traced {
-            trace_attributes::end(&self.span, status);
+        if let Some(metrics) = &self.metrics {
+            metrics.answered(status.as_u16(), seconds);
         }
-        if let Some(asked) = self.asked {
-            let (method, path) = *asked;
+        if self.traced {
+            trace_attributes::end(&self.log.span, status);
+        }
+        if let Some(debug_info) = self.debug_info {
+            let (method, path) = *debug_info;
             let status = status.as_u16();
-            self.span.in_scope(|| debug!(%method, path, status, ms = seconds * 1000.0, "answered"));
+            self.log.span.in_scope(|| debug!(%method, path, status, ms = seconds * 1000.0, "response"));
         }
         response
     }
+}
 
-    /// A failure is told of with the request's id, also where nothing else would have been.
-    fn span_of(&self, problem: &Problem) -> Span {
+impl LogContext {
+    /// The span in which the handler runs.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Logs the failure of a handler that completes after the client has received the timeout response.
+    pub(crate) fn late_failure(&self, problem: &Problem) {
+        if !problem.should_log() {
+            return;
+        }
+        let (code, status) = (problem.code.code(), problem.code.status());
+        let cause = problem.cause.as_deref().unwrap_or(&problem.detail);
+        self.span_for(problem).in_scope(|| match problem.code {
+            ProblemCode::Internal => {
+                error!(
+                    event = "request_failed",
+                    code,
+                    cause,
+                    status,
+                    late = true,
+                    "request failed after its timeout"
+                );
+            }
+            _ => {
+                warn!(event = "request_failed", code, cause, status, late = true, "request failed after its timeout")
+            }
+        });
+    }
+
+    /// Failures log the request id even where the request span is disabled.
+    fn span_for(&self, problem: &Problem) -> Span {
         if self.span.is_disabled() && problem.should_log() {
-            return error_span!("request", request_id = %self.request_id, route = self.route.route());
+            return error_span!("request", request_id = %self.request_id, route = self.route);
         }
         self.span.clone()
     }

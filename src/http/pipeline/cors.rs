@@ -1,12 +1,12 @@
-//! Which other origins' pages may call the service from a browser (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>).
+//! CORS (<https://fetch.spec.whatwg.org/#http-cors-protocol>): which web origins may call the service from a browser.
 //!
-//! By hand and not poem's middleware: that answers 403 to every request with an origin that is not listed, which browsers
-//! also send from the service's own pages, and it never sees the problems, which are rendered outside of it.
+//! Replaces poem's middleware, which responds 403 to every request with an unlisted `Origin`. Browsers send that header from
+//! the service's own pages too. The middleware also adds no headers to problems, because they are rendered outside of it.
 
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{IntoResponse, Response};
 
-/// The allowed origins, as browsers send them.
+/// The allowed origins, spelled as browsers send them. If there are none, responses have no CORS headers.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
@@ -15,22 +15,22 @@ const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, idempotency-key, traceparent");
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("allow, idempotency-replayed, location, retry-after, www-authenticate, x-request-id");
-/// A day, in seconds. Browsers take less: Chromium two hours.
+/// One day, in seconds. Browsers cap it: Chromium at two hours.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
 impl Origins {
-    /// Leaves out what is no header; `config` has refused it before.
+    /// Skips invalid header values; `config` has already refused them.
     pub fn new(origins: &[String]) -> Self {
         Self(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect())
     }
 
-    /// The answer to a preflight, which never reaches an operation; `None` for every other request. Whoever is not
-    /// allowed gets it without the headers that would allow it.
-    pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
-        let asks = method == Method::OPTIONS
+    /// The response to a preflight request; `None` for every other request. For an origin that is not allowed, the response
+    /// lacks the headers that would allow it.
+    pub(crate) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
+        let is_preflight = method == Method::OPTIONS
             && headers.contains_key(header::ORIGIN)
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if self.0.is_empty() || !asks {
+        if self.0.is_empty() || !is_preflight {
             return None;
         }
         let mut response = StatusCode::NO_CONTENT.into_response();
@@ -46,12 +46,12 @@ impl Origins {
         Some(response)
     }
 
-    /// What every answer says to the page that asked.
-    pub fn headers(&self, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    /// The CORS headers of every response to this request.
+    pub(crate) fn headers(&self, request: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         if self.0.is_empty() {
             return Vec::new();
         }
-        // Also where no origin was sent: a cache must not give that answer to a page.
+        // Also without an `Origin`: a cache must not serve such a response to another origin's page.
         let mut headers = vec![(header::VARY, HeaderValue::from_static("origin"))];
         if let Some(origin) = self.allowed(request) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));

@@ -1,5 +1,5 @@
-//! A request's way to its answer: within its time, and to its end even if the client goes away. Costs no task of its own as long
-//! as somebody waits for it. Knows nothing of what is asked.
+//! Runs a request's handler to completion: responds by the deadline, and detaches the handler instead of cancelling it when
+//! the deadline passes or the client disconnects. A stop that a closing page sends must take effect without the page.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,63 +14,111 @@ use tracing::Instrument;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::pipeline::context::RequestContext;
 
-/// What is done for a request, on the heap, so that it can become a task in its middle.
-pub type Operation = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+/// On the heap, so that a handler that has already run in part can move into a task.
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
-/// Who hangs up, or has no more time to wait, cuts nothing off: what is left becomes a task.
-pub struct RunToCompletion {
-    /// None after the answer.
-    left: Option<(Operation, RequestContext)>,
+/// The handler runs in the connection's task until it is detached. Spawning a task for each request would be simpler, but it
+/// costs two wake-ups per request.
+pub(crate) struct RunToCompletion {
+    /// None once the response is ready.
+    pending: Option<(HandlerFuture, RequestContext)>,
     deadline: Instant,
-    /// Not before the operation has to wait.
-    late: Option<Pin<Box<Sleep>>>,
+    /// Set when the handler waits for the first time, because most handlers never wait.
+    timeout: Option<Pin<Box<Sleep>>>,
     tasks: TaskTracker,
-    /// Counts among the tasks already, so that an orderly end waits for it.
-    _counted: TaskTrackerToken,
+    /// Counts this request as a task, so that a graceful shutdown waits for it.
+    _token: TaskTrackerToken,
 }
 
 impl RunToCompletion {
-    pub fn new(operation: Operation, exchange: RequestContext, deadline: Instant, tasks: &TaskTracker) -> Self {
-        Self {
-            left: Some((operation, exchange)),
-            deadline,
-            late: None,
-            _counted: tasks.token(),
-            tasks: tasks.clone(),
-        }
+    pub(crate) fn new(
+        handler: HandlerFuture,
+        context: RequestContext,
+        deadline: Instant,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let pending = Some((handler, context));
+        Self { pending, deadline, timeout: None, _token: tasks.token(), tasks: tasks.clone() }
     }
 }
 
 impl Future for RunToCompletion {
     type Output = Response;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        let Some((mut operation, exchange)) = self.left.take() else { return Poll::Pending };
-        let outcome = match exchange.span().in_scope(|| operation.as_mut().poll(context)) {
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Response> {
+        let Some((mut handler, context)) = self.pending.take() else { return Poll::Pending };
+        let outcome = match context.log().span().in_scope(|| handler.as_mut().poll(task)) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
                 let deadline = self.deadline;
-                let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                if late.as_mut().poll(context).is_pending() {
-                    self.left = Some((operation, exchange));
+                let timeout = self.timeout.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                if timeout.as_mut().poll(task).is_pending() {
+                    self.pending = Some((handler, context));
                     return Poll::Pending;
                 }
-                self.tasks.spawn(operation.instrument(exchange.span().clone()));
+                let log = context.log().clone();
+                let span = log.span().clone();
+                let rest = async move {
+                    if let Err(problem) = handler.await {
+                        log.late_failure(&problem);
+                    }
+                };
+                self.tasks.spawn(rest.instrument(span));
                 Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
             }
         };
-        Poll::Ready(exchange.answer(outcome))
+        Poll::Ready(context.finish(outcome))
     }
 }
 
 impl Drop for RunToCompletion {
     fn drop(&mut self) {
-        // A panic has ended it. Without a runtime nothing can go on.
+        // After a panic there is nothing to complete, and without a runtime there is no task to complete it.
         if !std::thread::panicking()
-            && let (Some((operation, exchange)), Ok(runtime)) = (self.left.take(), Handle::try_current())
+            && let (Some((handler, context)), Ok(runtime)) = (self.pending.take(), Handle::try_current())
         {
-            let span = exchange.span().clone();
-            self.tasks.spawn_on(async move { exchange.answer(operation.await) }.instrument(span), &runtime);
+            let span = context.log().span().clone();
+            self.tasks.spawn_on(async move { context.finish(handler.await) }.instrument(span), &runtime);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::Value;
+    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::fmt;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::http::pipeline::routes::Routes;
+
+    #[tokio::test(start_paused = true)]
+    async fn late_failures_are_logged_with_the_request_id() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let lines = fmt::layer().json().flatten_event(true).with_writer(Arc::new(log.reopen().unwrap()));
+        let _guard =
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(LevelFilter::INFO).with(lines));
+        let routes = Routes::new((), Vec::new(), None).unwrap();
+        let (parts, ()) = poem::http::Request::new(()).into_parts();
+        let context = RequestContext::new(routes.not_found(), &parts, Vec::new());
+        let (deadline, tasks) = (context.deadline(Duration::from_secs(1)), TaskTracker::new());
+        let handler: HandlerFuture = Box::pin(async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Err(Problem::new(ProblemCode::Internal, "a defect"))
+        });
+        let response = RunToCompletion::new(handler, context, deadline, &tasks).await;
+        assert_eq!(response.status(), 503);
+        tasks.close();
+        tasks.wait().await;
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let late: Vec<Value> = lines.filter(|line| line["late"] == true).collect();
+        assert_eq!(late.len(), 1, "{log}");
+        assert_eq!((&late[0]["event"], &late[0]["code"]), (&"request_failed".into(), &"internal".into()));
+        assert_eq!(late[0]["span"]["request_id"], response.header("x-request-id").unwrap());
     }
 }

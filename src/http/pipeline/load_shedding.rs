@@ -1,131 +1,138 @@
-//! The places of requests in flight, bounded, and who gets the last of them. What keeps a player playing goes before
-//! what starts another one, and that before what only asks.
+//! Load shedding: bounds the requests in flight. Near the limit, only the more important requests are admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::telemetry::metrics::Metrics;
 
-pub struct Places {
-    taken: AtomicUsize,
-    most: usize,
-    metrics: Arc<Metrics>,
+/// Admits at most `max` requests at a time.
+pub(crate) struct InFlightLimiter {
+    in_flight: AtomicUsize,
+    max: usize,
+    metrics: Option<Arc<Metrics>>,
 }
 
-/// What a request is for, by which it is refused sooner or later when there is much to do.
+/// How long a request is still admitted while the load rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
-    /// Asked most when there is most to do, and costs nothing: never refused.
-    Health,
-    /// Stops free slots, heartbeats keep them. A refused one costs a player its stream.
-    Keeping,
-    Starting,
-    Asking,
+pub(crate) enum Priority {
+    /// Health checks. They are cheap and matter most under load, so they are never rejected.
+    Exempt,
+    /// Heartbeats and stops. A rejected heartbeat can cost a player its stream, and a stop frees a slot.
+    Critical,
+    /// Starts.
+    Normal,
+    /// All other requests.
+    Low,
 }
 
-/// A request's place, until its operation has ended, whether or not anybody still waits for it.
-pub struct Place {
-    places: Arc<Places>,
-    counted: bool,
+/// Counts one request until it is dropped. The handler holds it until it completes, even if the client has disconnected.
+pub(crate) struct Permit {
+    limiter: Arc<InFlightLimiter>,
+    limited: bool,
 }
 
-impl Places {
-    pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        metrics.in_flight_limit.set(i64::try_from(most).unwrap_or(i64::MAX));
-        Arc::new(Self { taken: AtomicUsize::new(0), most, metrics })
-    }
-
-    /// Whether there would be a place now.
-    pub fn has_room(&self, priority: Priority) -> bool {
-        self.taken.load(Ordering::Relaxed) < self.most_for(priority)
-    }
-
-    /// None when there is none for this priority.
-    pub fn enter(self: &Arc<Self>, priority: Priority) -> Option<Place> {
-        let most = self.most_for(priority);
-        let counted = priority != Priority::Health;
-        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
-        if counted {
-            self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+impl InFlightLimiter {
+    pub(crate) fn new(max: usize, metrics: Option<Arc<Metrics>>) -> Arc<Self> {
+        if let Some(metrics) = &metrics {
+            metrics.in_flight_limit.set(i64::try_from(max).unwrap_or(i64::MAX));
         }
-        self.metrics.in_flight.inc();
-        Some(Place { places: Arc::clone(self), counted })
+        Arc::new(Self { in_flight: AtomicUsize::new(0), max, metrics })
     }
 
-    fn most_for(&self, priority: Priority) -> usize {
+    /// Whether [`Self::try_acquire`] would succeed now.
+    pub(crate) fn has_capacity(&self, priority: Priority) -> bool {
+        self.in_flight.load(Ordering::Relaxed) < self.max_for(priority)
+    }
+
+    /// None if the limit of this priority is reached.
+    pub(crate) fn try_acquire(self: &Arc<Self>, priority: Priority) -> Option<Permit> {
+        let max = self.max_for(priority);
+        let limited = priority != Priority::Exempt;
+        let increment = |in_flight: usize| (in_flight < max).then_some(in_flight + 1);
+        if limited {
+            self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).ok()?;
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.in_flight.inc();
+        }
+        Some(Permit { limiter: Arc::clone(self), limited })
+    }
+
+    fn max_for(&self, priority: Priority) -> usize {
         match priority {
-            Priority::Health => usize::MAX,
-            Priority::Keeping => self.most,
-            Priority::Starting => self.most - self.most / 8,
-            Priority::Asking => self.most - self.most / 4,
+            Priority::Exempt => usize::MAX,
+            Priority::Critical => self.max,
+            Priority::Normal => self.max - self.max / 8,
+            Priority::Low => self.max - self.max / 4,
         }
     }
 }
 
 impl Priority {
-    /// `operation` as the OpenAPI document names it.
-    pub fn of(operation: &str) -> Self {
-        match operation {
-            "live" | "ready" | "health" => Self::Health,
-            "heartbeat" | "stop" | "stopByPost" => Self::Keeping,
-            "start" => Self::Starting,
-            _ => Self::Asking,
+    /// `operation_id` is from the OpenAPI document.
+    pub(crate) fn of(operation_id: &str) -> Self {
+        match operation_id {
+            "live" | "ready" | "health" => Self::Exempt,
+            "heartbeat" | "stop" | "stopByPost" => Self::Critical,
+            "start" => Self::Normal,
+            _ => Self::Low,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.metrics.in_flight.dec();
-        if self.counted {
-            self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        if let Some(metrics) = &self.limiter.metrics {
+            metrics.in_flight.dec();
+        }
+        if self.limited {
+            self.limiter.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use poem_openapi::OpenApi;
+
     use super::*;
+    use crate::http::api::openapi::Apis;
 
     #[test]
-    fn the_last_places_are_for_stops_and_heartbeats_and_the_ones_before_for_starts() {
-        let places = Places::new(16, Arc::default());
-        let take = |priority, n: usize| {
-            let taken: Vec<Place> = (0..n).filter_map(|_| places.enter(priority)).collect();
-            taken
-        };
-        let asking = take(Priority::Asking, 99);
-        assert_eq!(asking.len(), 12);
-        let starting = take(Priority::Starting, 99);
-        assert_eq!(starting.len(), 2);
-        let keeping = take(Priority::Keeping, 99);
-        assert_eq!(keeping.len(), 2);
-        assert!(places.enter(Priority::Keeping).is_none());
-        assert!(places.enter(Priority::Health).is_some(), "health needs none");
-        drop(asking);
-        assert_eq!(take(Priority::Asking, 99).len(), 8);
+    fn reads_are_shed_before_starts_and_starts_before_heartbeats() {
+        let limiter = InFlightLimiter::new(16, None);
+        let acquire_all =
+            |priority| -> Vec<Permit> { std::iter::from_fn(|| limiter.try_acquire(priority)).take(99).collect() };
+        let low = acquire_all(Priority::Low);
+        assert_eq!(low.len(), 12);
+        let normal = acquire_all(Priority::Normal);
+        assert_eq!(normal.len(), 2);
+        let critical = acquire_all(Priority::Critical);
+        assert_eq!(critical.len(), 2);
+        assert!(limiter.try_acquire(Priority::Critical).is_none());
+        assert!(limiter.try_acquire(Priority::Exempt).is_some());
+        drop(low);
+        assert_eq!(acquire_all(Priority::Low).len(), 8);
     }
 
     #[test]
-    fn a_single_place_is_for_everybody() {
-        for priority in [Priority::Asking, Priority::Starting, Priority::Keeping] {
-            let places = Places::new(1, Arc::default());
-            let place = places.enter(priority);
-            assert!(place.is_some() && places.enter(priority).is_none());
-            drop(place);
-            assert!(places.enter(priority).is_some());
+    fn a_limit_of_one_admits_every_priority() {
+        for priority in [Priority::Low, Priority::Normal, Priority::Critical] {
+            let limiter = InFlightLimiter::new(1, None);
+            let permit = limiter.try_acquire(priority);
+            assert!(permit.is_some() && limiter.try_acquire(priority).is_none());
+            drop(permit);
+            assert!(limiter.try_acquire(priority).is_some());
         }
     }
 
     #[test]
-    fn the_document_knows_the_operations_that_are_told_apart() {
-        let document: serde_json::Value =
-            serde_json::from_str(&crate::http::api::openapi::openapi_document()).unwrap();
-        let paths = document["paths"].as_object().unwrap().values();
-        let operations = paths.flat_map(|methods| methods.as_object().unwrap().values());
-        let names: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
-        for name in ["live", "ready", "health", "heartbeat", "stop", "stopByPost", "start"] {
-            assert!(names.contains(&name) && Priority::of(name) != Priority::Asking, "{name}");
+    fn every_operation_with_a_priority_exists() {
+        let paths = Apis::meta().into_iter().flat_map(|api| api.paths);
+        let ids: Vec<&str> =
+            paths.flat_map(|path| path.operations).filter_map(|operation| operation.operation_id).collect();
+        for id in ["live", "ready", "health", "heartbeat", "stop", "stopByPost", "start"] {
+            assert!(ids.contains(&id) && Priority::of(id) != Priority::Low, "{id}");
         }
     }
 }

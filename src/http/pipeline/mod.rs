@@ -1,10 +1,10 @@
-//! What every request passes before its operation: routing, request context, load shedding, CORS, deadline.
+//! The request pipeline: route matching, request context, CORS, load shedding, the request body and the deadline.
 
 pub mod app;
-pub mod coalesce;
-pub mod context;
+pub(crate) mod coalesce;
+mod context;
 pub mod cors;
-pub mod detach;
-pub mod load_shedding;
-pub mod routes;
+mod detach;
+mod load_shedding;
+pub(crate) mod routes;
 mod trace_attributes;

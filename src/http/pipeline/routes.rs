@@ -1,243 +1,311 @@
-//! Every path with what answers it, in one table: a request's path is matched once, for its operation, its metrics, its log
-//! and the wrong method's `Allow` alike. Names come from the OpenAPI document, endpoints from poem-openapi.
+//! The route table. A request is matched once, and the route serves dispatch, priority, metrics, log and trace alike. Paths,
+//! methods and operation ids come from poem-openapi's metadata, endpoints from its operations.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use poem::endpoint::BoxEndpoint;
+use poem::endpoint::{BoxEndpoint, make_sync};
+use poem::error::NotFoundError;
 use poem::http::Method;
-use serde_json::Value;
+use poem::{EndpointExt, Error, Response};
+use poem_openapi::OpenApi;
+use thiserror::Error;
 
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::PathParams;
 use crate::http::pipeline::load_shedding::Priority;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
-/// By hand and not by poem's routes, which match each path once more and move the request through five more futures on the heap.
-pub struct Routes {
-    routes: Vec<Route>,
-    /// Of requests for which there is no operation.
-    pub other: Arc<RouteMetrics>,
+/// Replaces poem's router, which matches the path twice more and moves the request through five heap-allocated futures.
+pub(crate) struct Routes {
+    paths: Vec<PathRoutes>,
+    not_found: Arc<Route>,
 }
 
-/// As poem-openapi gives them: by its way of writing a path, and by method.
-pub type Endpoints = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
-
-pub struct Operation {
-    method: Method,
-    pub priority: Priority,
-    /// The path with names for its parameters.
-    pub template: &'static str,
-    /// Whether it has something to tell the log when nothing has failed.
-    pub tells: bool,
-    pub metrics: Arc<RouteMetrics>,
-    pub endpoint: BoxEndpoint<'static>,
+/// The endpoint of one method and path.
+pub(crate) struct Route {
+    /// The operation id, or the name of a group of pages: the label of metrics, log lines and traces.
+    pub(crate) name: &'static str,
+    /// The path, with parameters in braces. None for the 404 and 405 responses.
+    pub(crate) template: Option<String>,
+    pub(crate) priority: Priority,
+    /// Whether it logs at `info` on success.
+    pub(crate) logs_at_info: bool,
+    pub(crate) metrics: Option<Arc<RouteMetrics>>,
+    pub(crate) endpoint: BoxEndpoint<'static>,
 }
 
-struct Route {
+/// A GET route that is not in the OpenAPI document.
+pub(crate) struct Page {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) endpoint: BoxEndpoint<'static>,
+}
+
+/// A defect of the route table, found at startup.
+#[derive(Debug, Error)]
+pub enum RouteError {
+    #[error("{method} {path} has no operation id")]
+    NoOperationId { method: Method, path: String },
+    #[error("{method} {path} is in the OpenAPI document and has no endpoint")]
+    NoEndpoint { method: Method, path: String },
+    #[error("an endpoint is not in the OpenAPI document: {path}")]
+    NotInDocument { path: String },
+}
+
+/// The routes of one path, by method.
+struct PathRoutes {
     segments: Vec<Segment>,
-    operations: Vec<Arc<Operation>>,
+    params: Arc<[String]>,
+    methods: Vec<(Method, Arc<Route>)>,
+    method_not_allowed: Arc<Route>,
 }
 
 enum Segment {
-    Literal(&'static str),
-    Parameter(&'static str),
+    Literal(String),
+    Param,
 }
 
-/// More than any route has.
-const MAX_SEGMENTS: usize = 10;
+/// By path as poem writes it, and by method.
+type Endpoints = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
+
+/// The limiter logs denied starts and evictions.
+const LOGS_AT_INFO: [&str; 2] = ["start", "stop"];
+
+/// The name of the 404 and 405 responses.
+const UNMATCHED: &str = "other";
 
 impl Routes {
-    /// `pages` are what the document does not list, each for GET.
-    pub fn new(
-        document: &Value,
-        mut endpoints: Endpoints,
-        pages: Vec<(&'static str, BoxEndpoint<'static>)>,
-        metrics: &Metrics,
-    ) -> Self {
-        let mut routes = Vec::new();
-        for (path, operations) in document["paths"].as_object().into_iter().flatten() {
-            // A metric's label is a static text; the document is read once in the life of the process.
-            let template: &'static str = String::leak(path.clone());
-            let mut endpoints = endpoints.remove(&poem_path_pattern(path)).unwrap_or_default();
-            let operations = operations.as_object().into_iter().flatten().filter_map(|(method, operation)| {
-                let method = Method::from_bytes(method.to_uppercase().as_bytes()).ok()?;
-                let endpoint = endpoints.remove(&method)?;
-                let name: &'static str = String::leak(operation["operationId"].as_str()?.to_owned());
-                Some(Arc::new(Operation::new(method, metrics.route(name), template, endpoint)))
-            });
-            routes.push(Route { segments: segments(template), operations: operations.collect() });
-        }
-        routes.extend(
-            pages.into_iter().map(|(path, endpoint)| Route::page(path, metrics.route("documentation"), endpoint)),
-        );
-        // A literal goes before a parameter in the same place.
-        routes
-            .sort_by_key(|route| route.segments.iter().filter(|part| matches!(part, Segment::Parameter(_))).count());
-        Self { routes, other: metrics.route("other") }
-    }
-
-    /// The routes of the management port.
-    pub fn management(exposition: BoxEndpoint<'static>, metrics: &Metrics) -> Self {
-        let routes = vec![Route::page("/metrics", metrics.route("metrics"), exposition)];
-        Self { routes, other: metrics.route("other") }
-    }
-
-    /// What answers, and where the path has its parameters.
-    ///
     /// # Errors
-    /// 404 when no route has this path, 405 when it has other methods.
-    pub fn find(&self, method: &Method, path: &str) -> Result<(Arc<Operation>, PathParams), Problem> {
-        let Some((route, parameters)) = self.route(path) else {
-            return Err(Problem::new(ProblemCode::RouteNotFound, "see /openapi.json for the routes"));
+    /// The operations of `api` and its OpenAPI document do not match.
+    pub(crate) fn new<A: OpenApi>(api: A, pages: Vec<Page>, metrics: Option<&Metrics>) -> Result<Self, RouteError> {
+        let mut endpoints = Endpoints::new();
+        api.add_routes(&mut endpoints);
+        let mut paths = Vec::new();
+        for path in A::meta().into_iter().flat_map(|api| api.paths) {
+            let mut by_method = endpoints.remove(&poem_path_pattern(&path.path)).unwrap_or_default();
+            let mut methods = Vec::new();
+            for operation in path.operations {
+                let (method, path) = (operation.method, &path.path);
+                let Some(name) = operation.operation_id else {
+                    return Err(RouteError::NoOperationId { method, path: path.clone() });
+                };
+                let Some(endpoint) = by_method.remove(&method) else {
+                    return Err(RouteError::NoEndpoint { method, path: path.clone() });
+                };
+                methods.push((method, Route::new(name, Some(path.clone()), metrics, endpoint)));
+            }
+            if !by_method.is_empty() {
+                return Err(RouteError::NotInDocument { path: path.path });
+            }
+            paths.push(PathRoutes::new(&path.path, methods, metrics));
+        }
+        if let Some(path) = endpoints.into_keys().next() {
+            return Err(RouteError::NotInDocument { path });
+        }
+        for Page { name, path, endpoint } in pages {
+            let route = Route::new(name, Some(path.to_owned()), metrics, endpoint);
+            paths.push(PathRoutes::new(path, vec![(Method::GET, route)], metrics));
+        }
+        // A literal segment takes precedence over a parameter in the same place.
+        paths.sort_by_key(|path| path.params.len());
+        let not_found = make_sync(|_| Err::<Response, Error>(NotFoundError.into())).boxed();
+        Ok(Self { paths, not_found: Route::new(UNMATCHED, None, metrics, not_found) })
+    }
+
+    /// Always finds a route: for an unknown path one that responds 404, for a method that the path lacks one that responds
+    /// 405. HEAD matches GET.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> (&Arc<Route>, PathParams) {
+        let Some((routes, params)) = self.paths.iter().find_map(|routes| Some((routes, routes.matches(path)?)))
+        else {
+            return (&self.not_found, PathParams::default());
         };
         let method = if method == Method::HEAD { &Method::GET } else { method };
-        match route.operations.iter().find(|operation| operation.method == *method) {
-            Some(operation) => Ok((Arc::clone(operation), parameters)),
-            None => Err(route.refused()),
+        match routes.methods.iter().find(|(known, _)| known == method) {
+            Some((_, route)) => (route, params),
+            None => (&routes.method_not_allowed, PathParams::default()),
         }
     }
 
-    /// The path is taken apart once, and compared only with routes of as many parts.
-    fn route(&self, path: &str) -> Option<(&Route, PathParams)> {
-        let mut parts = [(0, 0); MAX_SEGMENTS];
-        let (mut count, mut begin) = (0, 0);
-        // Of bytes, by hand: half the work of a text's `split`, for every request.
-        let bytes = path.as_bytes();
-        for (end, byte) in bytes.iter().enumerate() {
-            if *byte == b'/' {
-                *parts.get_mut(count)? = (begin, end);
-                (count, begin) = (count + 1, end + 1);
-            }
-        }
-        *parts.get_mut(count)? = (begin, bytes.len());
-        count += 1;
-        let parts = &parts[..count];
-        let fits = |route: &&Route| {
-            route.segments.len() == count
-                && route.segments.iter().zip(parts).all(|(segment, (begin, end))| match segment {
-                    Segment::Literal(literal) => literal.as_bytes() == &bytes[*begin..*end],
-                    Segment::Parameter(_) => true,
-                })
-        };
-        let route = self.routes.iter().find(fits)?;
-        let mut parameters = PathParams::default();
-        let named = route.segments.iter().zip(parts).filter_map(|(segment, (begin, end))| match segment {
-            Segment::Parameter(name) => Some((*name, *begin, *end)),
-            Segment::Literal(_) => None,
-        });
-        parameters.0.iter_mut().zip(named).for_each(|(place, parameter)| *place = parameter);
-        Some((route, parameters))
+    pub(crate) fn not_found(&self) -> &Route {
+        &self.not_found
     }
 }
-
-impl Operation {
-    fn new(
-        method: Method,
-        metrics: Arc<RouteMetrics>,
-        template: &'static str,
-        endpoint: BoxEndpoint<'static>,
-    ) -> Self {
-        let name = metrics.route();
-        Self { method, priority: Priority::of(name), template, tells: TELLING.contains(&name), metrics, endpoint }
-    }
-}
-
-/// By the limiter: of denials and evictions.
-const TELLING: [&str; 2] = ["start", "stop"];
 
 impl Route {
-    fn page(path: &'static str, metrics: Arc<RouteMetrics>, endpoint: BoxEndpoint<'static>) -> Self {
-        let operation = Operation::new(Method::GET, metrics, path, endpoint);
-        Self { segments: segments(path), operations: vec![Arc::new(operation)] }
+    fn new(
+        name: &'static str,
+        template: Option<String>,
+        metrics: Option<&Metrics>,
+        endpoint: BoxEndpoint<'static>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            template,
+            priority: Priority::of(name),
+            logs_at_info: LOGS_AT_INFO.contains(&name),
+            metrics: metrics.map(|metrics| metrics.route(name)),
+            endpoint,
+        })
     }
+}
 
-    fn refused(&self) -> Problem {
-        let mut methods: Vec<&str> = self.operations.iter().map(|operation| operation.method.as_str()).collect();
-        if methods.contains(&"GET") {
-            methods.push("HEAD");
+impl PathRoutes {
+    fn new(path: &str, methods: Vec<(Method, Arc<Route>)>, metrics: Option<&Metrics>) -> Self {
+        let param = |segment: &str| Some(segment.strip_prefix('{')?.strip_suffix('}')?.to_owned());
+        let segment = |segment: &str| match param(segment) {
+            Some(_) => Segment::Param,
+            None => Segment::Literal(segment.to_owned()),
+        };
+        let problem = method_not_allowed(methods.iter().map(|(method, _)| method.as_str()).collect());
+        let method_not_allowed = make_sync(move |_| Err::<Response, Error>(problem.clone().into())).boxed();
+        Self {
+            segments: path.split('/').map(segment).collect(),
+            params: path.split('/').filter_map(param).collect(),
+            methods,
+            method_not_allowed: Route::new(UNMATCHED, None, metrics, method_not_allowed),
         }
-        methods.sort_unstable();
-        let allow = methods.join(", ");
-        let mut problem = Problem::new(ProblemCode::MethodNotAllowed, format!("this route has {allow}"));
-        problem.extensions.allow = Some(allow);
-        problem
+    }
+
+    fn matches(&self, path: &str) -> Option<PathParams> {
+        let (mut parts, mut values) = (path.split('/'), Vec::new());
+        for segment in &self.segments {
+            match (segment, parts.next()?) {
+                (Segment::Literal(literal), part) if literal != part => return None,
+                (Segment::Literal(_), _) => {}
+                (Segment::Param, part) => values.push(part.to_owned()),
+            }
+        }
+        parts.next().is_none().then(|| PathParams::new(Arc::clone(&self.params), values))
     }
 }
 
-fn segments(path: &'static str) -> Vec<Segment> {
-    let segment = |part: &'static str| match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-        Some(name) => Segment::Parameter(name),
-        None => Segment::Literal(part),
-    };
-    path.split('/').map(segment).collect()
+fn method_not_allowed(mut methods: Vec<&str>) -> Problem {
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    let allow = methods.join(", ");
+    let mut problem = Problem::new(ProblemCode::MethodNotAllowed, format!("allowed methods: {allow}"));
+    problem.extensions.allow = Some(allow);
+    problem
 }
 
-/// `/{userName}/{streamId}` is `/:param0/:param1` there.
+/// poem-openapi keys the endpoint of `/{userName}/{streamId}` as `/:param0/:param1`.
 fn poem_path_pattern(path: &str) -> String {
-    let mut count = 0;
-    let mut word = |part: &str| {
-        if !part.starts_with('{') {
-            return part.to_owned();
+    let mut params = 0;
+    let mut pattern = |segment: &str| {
+        if !segment.starts_with('{') {
+            return segment.to_owned();
         }
-        count += 1;
-        format!(":param{}", count - 1)
+        params += 1;
+        format!(":param{}", params - 1)
     };
-    path.split('/').map(&mut word).collect::<Vec<_>>().join("/")
+    path.split('/').map(&mut pattern).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
 mod tests {
-    use poem_openapi::OpenApi;
+    use poem::Endpoint;
+    use poem_openapi::registry::{MetaApi, Registry};
 
     use super::*;
-    use crate::http::api::problems::ProblemCode;
+    use crate::http::api::openapi::{Apis, apis_for_spec};
 
-    fn endpoints() -> Endpoints {
-        let mut endpoints = Endpoints::new();
-        crate::http::api::openapi::idle().add_routes(&mut endpoints);
-        endpoints
+    fn routes() -> Routes {
+        Routes::new(apis_for_spec(), Vec::new(), None).unwrap()
     }
 
-    fn routes() -> (Value, Routes) {
-        let document: Value = serde_json::from_str(&crate::http::api::openapi::openapi_document()).unwrap();
-        let routes = Routes::new(&document, endpoints(), Vec::new(), &Metrics::new());
-        (document, routes)
+    async fn problem(route: &Route) -> Problem {
+        route.endpoint.call(poem::Request::default()).await.unwrap_err().downcast().unwrap()
     }
 
-    #[test]
-    fn every_operation_of_the_document_is_found_and_a_wrong_method_is_told_the_right_ones() {
-        let (document, routes) = routes();
-        for (template, operations) in document["paths"].as_object().unwrap() {
-            let path = template.replace("{userName}", "count").replace("{streamId}", "limit");
-            for (method, operation) in operations.as_object().unwrap() {
-                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-                let (found, _) = routes.find(&method, &path).unwrap();
-                assert_eq!((found.template, &operation["operationId"]), (&**template, &found.metrics.route().into()));
+    #[tokio::test]
+    async fn every_operation_is_found_and_other_methods_get_405() {
+        let routes = routes();
+        for meta in Apis::meta().into_iter().flat_map(|api| api.paths) {
+            let path = meta.path.replace("{userName}", "count").replace("{streamId}", "limit");
+            for operation in &meta.operations {
+                let (route, _) = routes.find(&operation.method, &path);
+                assert_eq!((Some(route.name), route.template.as_ref()), (operation.operation_id, Some(&meta.path)));
             }
-            let refused = routes.find(&Method::PATCH, &path).err().unwrap();
-            let allow = refused.extensions.allow.unwrap();
-            assert_eq!(
-                allow.split(", ").filter(|method| *method != "HEAD").count(),
-                operations.as_object().unwrap().len()
-            );
+            let (route, _) = routes.find(&Method::PATCH, &path);
+            let problem = problem(route).await;
+            let allow = problem.extensions.allow.unwrap();
+            assert_eq!(problem.code, ProblemCode::MethodNotAllowed);
+            assert_eq!(allow.split(", ").filter(|method| *method != "HEAD").count(), meta.operations.len());
         }
     }
 
     #[test]
-    fn a_literal_goes_before_a_parameter_and_the_parameters_are_decoded_one_by_one() {
-        let (_, routes) = routes();
-        let path = "/v1/users/a%2Fstreams/streams/count";
-        let (count, parameters) = routes.find(&Method::HEAD, path).unwrap();
-        assert_eq!((count.metrics.route(), parameters.get(path, "streamId")), ("count", None));
-        assert_eq!(parameters.get(path, "userName").unwrap(), "a/streams");
-        let path = "/v1/users//streams/%ff";
-        let (get, parameters) = routes.find(&Method::GET, path).unwrap();
-        assert_eq!((get.metrics.route(), parameters.get(path, "streamId")), ("get", None));
-        assert_eq!(parameters.get(path, "userName").unwrap(), "");
-        for nowhere in ["", "/v1/users/ann", "/v1/users/ann/streams/a/b", "*", &"/".repeat(200)] {
-            let refused = routes.find(&Method::GET, nowhere).err().unwrap();
-            assert_eq!(refused.code, ProblemCode::RouteNotFound, "{nowhere}");
+    fn literals_precede_params_and_each_param_is_decoded() {
+        let routes = routes();
+        let (route, params) = routes.find(&Method::HEAD, "/v1/users/a%2Fstreams/streams/count");
+        assert_eq!((route.name, params.get("streamId")), ("count", None));
+        assert_eq!(params.get("userName").unwrap(), "a/streams");
+        let (route, params) = routes.find(&Method::GET, "/v1/users/ann/streams/%ff");
+        assert_eq!((route.name, params.get("streamId")), ("get", None));
+        assert_eq!(params.get("userName").unwrap(), "ann");
+    }
+
+    #[test]
+    fn empty_params_match() {
+        let routes = routes();
+        for (path, name, user, stream) in [
+            ("/v1/users//streams", "list", "", None),
+            ("/v1/users//streams/count", "count", "", None),
+            ("/v1/users//streams/1", "get", "", Some("1")),
+            ("/v1/users/ann/streams/", "get", "ann", Some("")),
+            ("/v1/users//streams/", "get", "", Some("")),
+        ] {
+            let (route, params) = routes.find(&Method::GET, path);
+            assert_eq!(route.name, name, "{path}");
+            assert_eq!((params.get("userName").as_deref(), params.get("streamId").as_deref()), (Some(user), stream));
         }
+    }
+
+    #[test]
+    fn unknown_paths_are_not_found() {
+        let routes = routes();
+        for path in ["", "*", "/v1/users/ann", "/v1/users/ann/streams/a/b", "/v1/users/ann/streams/count/"] {
+            assert!(std::ptr::eq(&**routes.find(&Method::GET, path).0, routes.not_found()), "{path}");
+        }
+        assert!(std::ptr::eq(&**routes.find(&Method::GET, &"/".repeat(200)).0, routes.not_found()));
+    }
+
+    struct WithoutEndpoints;
+
+    impl OpenApi for WithoutEndpoints {
+        fn meta() -> Vec<MetaApi> {
+            Apis::meta()
+        }
+
+        fn register(_: &mut Registry) {}
+
+        fn add_routes(self, _: &mut Endpoints) {}
+    }
+
+    struct Unnamed;
+
+    #[OpenApi]
+    impl Unnamed {
+        #[oai(path = "/unnamed", method = "get")]
+        async fn unnamed(&self) {}
+    }
+
+    struct Hidden;
+
+    #[OpenApi]
+    impl Hidden {
+        #[oai(path = "/hidden", method = "get", operation_id = "hidden", hidden)]
+        async fn hidden(&self) {}
+    }
+
+    #[test]
+    fn incomplete_route_tables_are_errors() {
+        let error = |routes: Result<Routes, RouteError>| routes.err().unwrap();
+        assert!(matches!(error(Routes::new(WithoutEndpoints, vec![], None)), RouteError::NoEndpoint { .. }));
+        assert!(matches!(error(Routes::new(Unnamed, vec![], None)), RouteError::NoOperationId { .. }));
+        assert!(matches!(error(Routes::new(Hidden, vec![], None)), RouteError::NotInDocument { .. }));
     }
 }

@@ -1,5 +1,5 @@
-//! What a request's span tells a collector beyond the log's fields: OpenTelemetry's attributes for HTTP, and the caller's
-//! trace. Set from outside the span's fields, so that they stand in no line of the log. Nothing when traces are off.
+//! OpenTelemetry's HTTP attributes of a request's span, and the caller's trace context. They are set on the OpenTelemetry
+//! span, not as fields of the `tracing` span, so that log lines do not repeat them. No-op if trace export is off.
 
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
@@ -11,35 +11,36 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// `operation` names the span; `template` gives the path as the OpenAPI document has it. Returns whether the span is traced.
-pub fn begin(
+/// Names the span after the route. `template` is the path as the OpenAPI document spells it. Returns whether the span is
+/// exported.
+pub(crate) fn begin(
     span: &Span,
-    operation: &'static str,
-    template: Option<&'static str>,
+    route: &'static str,
+    template: Option<&str>,
     method: &Method,
     headers: &HeaderMap,
 ) -> bool {
     if span.is_disabled() {
         return false;
     }
-    let parent = if headers.contains_key(TRACEPARENT) { caller(headers) } else { Context::new() };
-    // Before the span is entered: then it has a trace already. Fails when nobody exports it.
+    let parent = if headers.contains_key(TRACEPARENT) { parent_context(headers) } else { Context::new() };
+    // Must precede the first `enter`, which assigns the trace. Fails if no exporter is configured.
     if span.set_parent(parent).is_err() {
         return false;
     }
-    // Anybody can make up a method.
+    // A client can invent methods: unknown ones share one value, which bounds the number of values.
     let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
     let method = if known.contains(method) { method.as_str().to_owned() } else { "_OTHER".to_owned() };
     span.set_attribute("http.request.method", method);
     if let Some(template) = template {
-        span.set_attribute("http.route", template);
+        span.set_attribute("http.route", template.to_owned());
     }
-    span.context().span().update_name(operation);
+    span.context().span().update_name(route);
     true
 }
 
-/// Of a span that is traced.
-pub fn end(span: &Span, status: StatusCode) {
+/// Call it only if [`begin`] returned true.
+pub(crate) fn end(span: &Span, status: StatusCode) {
     span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.set_attribute("error.type", status.as_str().to_owned());
@@ -47,14 +48,14 @@ pub fn end(span: &Span, status: StatusCode) {
     }
 }
 
-fn caller(headers: &HeaderMap) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers))
+fn parent_context(headers: &HeaderMap) -> Context {
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceparentOnly(headers))
 }
 
-struct Headers<'a>(&'a HeaderMap);
+/// Hides `tracestate`: it is free text of the caller that the exporter would forward.
+struct TraceparentOnly<'a>(&'a HeaderMap);
 
-/// `traceparent` alone: `tracestate` is a free text of the caller's, which would be sent on.
-impl Extractor for Headers<'_> {
+impl Extractor for TraceparentOnly<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         let value = (key == TRACEPARENT).then(|| self.0.get(key)).flatten()?;
         value.to_str().ok()

@@ -99,7 +99,8 @@ impl Service {
                 origins: Origins::default(),
                 demo: true,
                 bounds,
-            }),
+            })
+            .expect("an app"),
             document: serde_json::from_str(&http::api::openapi::openapi_document()).expect("a document"),
             asked: 0,
         }
@@ -118,7 +119,7 @@ impl Service {
         }
         let app = &self.app;
         let (answer, bytes) = self.runtime.block_on(async {
-            let mut answer = app.answer(request).await;
+            let mut answer = app.handle(request).await;
             let bytes = answer.take_body().into_vec().await.expect("a body");
             (answer, bytes)
         });
