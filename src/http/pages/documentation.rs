@@ -1,9 +1,12 @@
 //! The OpenAPI document and Swagger UI.
 
+use std::{io, iter};
+
+use futures_util::stream;
 use hyper::body::Bytes;
 use poem::endpoint::make_sync;
 use poem::http::{HeaderName, StatusCode, header};
-use poem::{Endpoint, EndpointExt, Response};
+use poem::{Body, Endpoint, EndpointExt, Response};
 
 use crate::http::api::openapi::{deny_additional_properties, openapi_service};
 use crate::http::pipeline::routes::Page;
@@ -33,18 +36,30 @@ pub(crate) fn pages() -> Vec<Page> {
     ]
 }
 
-/// A constant text. Responses share its bytes: Swagger UI has over a megabyte of them.
+/// A constant text. Responses share its bytes.
 fn text(headers: &'static [(HeaderName, &'static str)], text: String) -> impl Endpoint<Output = Response> {
     let bytes = Bytes::from(text);
     make_sync(move |_| {
         let response =
             headers.iter().fold(Response::builder(), |response, (name, value)| response.header(name, *value));
-        response.body(bytes.clone())
+        response.header(header::CONTENT_LENGTH, bytes.len()).body(in_frames(bytes.clone()))
     })
+}
+
+/// The server copies each frame into the connection's write buffer. In a single frame, each slow reader of Swagger UI would
+/// hold a copy of more than a megabyte.
+const FRAME_BYTES: usize = 16 * 1024;
+
+fn in_frames(mut bytes: Bytes) -> Body {
+    let next = move || (!bytes.is_empty()).then(|| Ok::<_, io::Error>(bytes.split_to(FRAME_BYTES.min(bytes.len()))));
+    Body::from_bytes_stream(stream::iter(iter::from_fn(next)))
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::BoxBody;
+
     use super::*;
 
     #[tokio::test]
@@ -57,5 +72,15 @@ mod tests {
         }
         assert!(texts[0].contains("\"additionalProperties\": false"));
         assert!(texts[1].contains(&format!("let spec = {};", texts[0])));
+    }
+
+    #[tokio::test]
+    async fn large_pages_are_sent_in_small_frames() {
+        let mut body = BoxBody::from(in_frames(Bytes::from(vec![b'x'; 40_000])));
+        let mut frames = Vec::new();
+        while let Some(frame) = body.frame().await {
+            frames.push(frame.unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(frames, [16_384, 16_384, 7_232]);
     }
 }

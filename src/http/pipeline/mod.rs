@@ -1,7 +1,6 @@
 //! The request pipeline: route matching, request context, CORS, load shedding, the request body and the deadline.
 
 pub mod app;
-pub(crate) mod coalesce;
 mod context;
 pub mod cors;
 mod detach;
