@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use matchit::{InsertError, Router};
 use poem::endpoint::{BoxEndpoint, make_sync};
 use poem::error::NotFoundError;
 use poem::http::Method;
@@ -18,7 +19,7 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 /// Replaces poem's router, which matches the path twice more and moves the request through five heap-allocated futures.
 pub(crate) struct Routes {
-    paths: Vec<PathRoutes>,
+    paths: Router<Arc<PathRoutes>>,
     not_found: Arc<Route>,
 }
 
@@ -51,19 +52,15 @@ pub enum RouteError {
     NoEndpoint { method: Method, path: String },
     #[error("an endpoint is not in the OpenAPI document: {path}")]
     NotInDocument { path: String },
+    #[error("route {path}: {source}")]
+    Path { path: String, source: InsertError },
 }
 
 /// The routes of one path, by method.
 struct PathRoutes {
-    segments: Vec<Segment>,
     params: Arc<[String]>,
     methods: Vec<(Method, Arc<Route>)>,
     method_not_allowed: Arc<Route>,
-}
-
-enum Segment {
-    Literal(String),
-    Param,
 }
 
 /// By path as poem writes it, and by method.
@@ -77,11 +74,11 @@ const UNMATCHED: &str = "other";
 
 impl Routes {
     /// # Errors
-    /// The operations of `api` and its OpenAPI document do not match.
+    /// The operations of `api` and its OpenAPI document do not match, or a path is malformed or conflicts with another one.
     pub(crate) fn new<A: OpenApi>(api: A, pages: Vec<Page>, metrics: Option<&Metrics>) -> Result<Self, RouteError> {
         let mut endpoints = Endpoints::new();
         api.add_routes(&mut endpoints);
-        let mut paths = Vec::new();
+        let mut paths = Router::new();
         for path in A::meta().into_iter().flat_map(|api| api.paths) {
             let mut by_method = endpoints.remove(&poem_path_pattern(&path.path)).unwrap_or_default();
             let mut methods = Vec::new();
@@ -98,17 +95,15 @@ impl Routes {
             if !by_method.is_empty() {
                 return Err(RouteError::NotInDocument { path: path.path });
             }
-            paths.push(PathRoutes::new(&path.path, methods, metrics));
+            insert(&mut paths, &path.path, methods, metrics)?;
         }
         if let Some(path) = endpoints.into_keys().next() {
             return Err(RouteError::NotInDocument { path });
         }
         for Page { name, path, endpoint } in pages {
             let route = Route::new(name, Some(path.to_owned()), metrics, endpoint);
-            paths.push(PathRoutes::new(path, vec![(Method::GET, route)], metrics));
+            insert(&mut paths, path, vec![(Method::GET, route)], metrics)?;
         }
-        // A literal segment takes precedence over a parameter in the same place.
-        paths.sort_by_key(|path| path.params.len());
         let not_found = make_sync(|_| Err::<Response, Error>(NotFoundError.into())).boxed();
         Ok(Self { paths, not_found: Route::new(UNMATCHED, None, metrics, not_found) })
     }
@@ -116,13 +111,14 @@ impl Routes {
     /// Always finds a route: for an unknown path one that responds 404, for a method that the path lacks one that responds
     /// 405. HEAD matches GET.
     pub(crate) fn find(&self, method: &Method, path: &str) -> (&Arc<Route>, PathParams) {
-        let Some((routes, params)) = self.paths.iter().find_map(|routes| Some((routes, routes.matches(path)?)))
-        else {
-            return (&self.not_found, PathParams::default());
-        };
+        let Ok(found) = self.paths.at(path) else { return (&self.not_found, PathParams::default()) };
+        let routes = found.value;
         let method = if method == Method::HEAD { &Method::GET } else { method };
         match routes.methods.iter().find(|(known, _)| known == method) {
-            Some((_, route)) => (route, params),
+            Some((_, route)) => {
+                let value = |name: &String| found.params.get(name).unwrap_or_default().to_owned();
+                (route, PathParams::new(Arc::clone(&routes.params), routes.params.iter().map(value).collect()))
+            }
             None => (&routes.method_not_allowed, PathParams::default()),
         }
     }
@@ -150,34 +146,34 @@ impl Route {
     }
 }
 
-impl PathRoutes {
-    fn new(path: &str, methods: Vec<(Method, Arc<Route>)>, metrics: Option<&Metrics>) -> Self {
-        let param = |segment: &str| Some(segment.strip_prefix('{')?.strip_suffix('}')?.to_owned());
-        let segment = |segment: &str| match param(segment) {
-            Some(_) => Segment::Param,
-            None => Segment::Literal(segment.to_owned()),
-        };
-        let problem = method_not_allowed(methods.iter().map(|(method, _)| method.as_str()).collect());
-        let method_not_allowed = make_sync(move |_| Err::<Response, Error>(problem.clone().into())).boxed();
-        Self {
-            segments: path.split('/').map(segment).collect(),
-            params: path.split('/').filter_map(param).collect(),
-            methods,
-            method_not_allowed: Route::new(UNMATCHED, None, metrics, method_not_allowed),
-        }
+fn insert(
+    paths: &mut Router<Arc<PathRoutes>>,
+    path: &str,
+    methods: Vec<(Method, Arc<Route>)>,
+    metrics: Option<&Metrics>,
+) -> Result<(), RouteError> {
+    let problem = method_not_allowed(methods.iter().map(|(method, _)| method.as_str()).collect());
+    let method_not_allowed = make_sync(move |_| Err::<Response, Error>(problem.clone().into())).boxed();
+    let param = |segment: &str| Some(segment.strip_prefix('{')?.strip_suffix('}')?.to_owned());
+    let routes = Arc::new(PathRoutes {
+        params: path.split('/').filter_map(param).collect(),
+        methods,
+        method_not_allowed: Route::new(UNMATCHED, None, metrics, method_not_allowed),
+    });
+    for path in with_empty_params(path) {
+        let inserted = paths.insert(&path, Arc::clone(&routes));
+        inserted.map_err(|source| RouteError::Path { path, source })?;
     }
+    Ok(())
+}
 
-    fn matches(&self, path: &str) -> Option<PathParams> {
-        let (mut parts, mut values) = (path.split('/'), Vec::new());
-        for segment in &self.segments {
-            match (segment, parts.next()?) {
-                (Segment::Literal(literal), part) if literal != part => return None,
-                (Segment::Literal(_), _) => {}
-                (Segment::Param, part) => values.push(part.to_owned()),
-            }
-        }
-        parts.next().is_none().then(|| PathParams::new(Arc::clone(&self.params), values))
-    }
+/// `path`, and its variants with empty parameters. matchit does not match an empty parameter, but its value must be refused
+/// with a 400 that names it.
+fn with_empty_params(path: &str) -> Vec<String> {
+    path.split('/').skip(1).fold(vec![String::new()], |paths, segment| {
+        let append = |segment: &str| paths.iter().map(|path| format!("{path}/{segment}")).collect::<Vec<_>>();
+        if segment.starts_with('{') { [append(segment), append("")].concat() } else { append(segment) }
+    })
 }
 
 fn method_not_allowed(mut methods: Vec<&str>) -> Problem {
@@ -307,5 +303,14 @@ mod tests {
         assert!(matches!(error(Routes::new(WithoutEndpoints, vec![], None)), RouteError::NoEndpoint { .. }));
         assert!(matches!(error(Routes::new(Unnamed, vec![], None)), RouteError::NoOperationId { .. }));
         assert!(matches!(error(Routes::new(Hidden, vec![], None)), RouteError::NotInDocument { .. }));
+    }
+
+    #[test]
+    fn malformed_and_conflicting_paths_are_errors() {
+        for path in ["/v1/users/{userName", "/{a}{b}", "/health", "/v1/users/{name}/limit"] {
+            let endpoint = make_sync(|_| ()).map_to_response().boxed();
+            let routes = Routes::new(apis_for_spec(), vec![Page { name: "page", path, endpoint }], None);
+            assert!(matches!(routes.err(), Some(RouteError::Path { .. })), "{path}");
+        }
     }
 }
