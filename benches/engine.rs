@@ -1,12 +1,14 @@
-//! The embedded store through HTTP against the DynamoDB requests of the same verbs, recorded and handed straight to an engine's
-//! thread: start, four heartbeats, count and stop, on 64 connections and in 64 tasks, each engine with a file of its own. Both take
-//! turns, and a ratio is that of one round's rates. `cargo bench --bench engine`
+//! Compares the memory store and the embedded store over HTTP. Also measures the overhead of HTTP: records the DynamoDB
+//! requests of the same operations, and sends them directly to the thread of an engine. The workload is a start, four
+//! heartbeats, a count and a stop, on 64 connections or in 64 tasks. Each engine has its own file. Contenders take turns.
+//! A ratio compares the rates of one round; the output shows the median, minimum and maximum of all rounds.
+//! `cargo bench --bench engine`
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
-mod service;
+mod support;
 
-use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,170 +17,125 @@ use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use service::Service;
-use service::closed_loop::{Connection, request};
-use service::cores::spread;
+use futures_util::future::join_all;
 use stream_manager::clock::{Clock, SystemClock};
-use stream_manager::domain::admission::{AtLimit, StartRequest};
-use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
-use stream_manager::domain::names::{StreamId, UserName};
-use stream_manager::migrate;
 use stream_manager::store::dynamodb::DynamoStore;
-use stream_manager::store::dynamodb::client::{self, ClientSettings};
 use stream_manager::store::embedded::{Embedded, SyncMode};
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
+use support::Series;
+use support::closed_loop::{Workload, requests_per_s};
+use support::fixtures::{TABLE, TERMS, client_with_table, start_request, stream_id, user};
+use support::process::{SERVICE, Server};
 
-const CONCURRENCY: u64 = 64;
+const CONCURRENCY: usize = 64;
 const ROUNDS: usize = 5;
 const RUN: Duration = Duration::from_secs(3);
-const TABLE: &str = "user-streams";
-const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let service = Service::start(&[("STORE__KIND", "embedded")]).await;
-        let folder = tempfile::tempdir().expect("a folder");
-        let engine = Embedded::open(&folder.path().join("engine.db"), SyncMode::Normal).expect("an engine");
+        let memory = service(&[("STORE__KIND", "memory")]).await;
+        let embedded = service(&[("STORE__KIND", "embedded"), ("EMBEDDED__SYNC", "normal")]).await;
+        let full_sync = service(&[("STORE__KIND", "embedded"), ("EMBEDDED__SYNC", "full")]).await;
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Embedded::open(&folder.path().join("engine.db"), SyncMode::Normal).unwrap();
         let (connector, recorded) = record(&engine).await;
-        let mut rates = [Vec::new(), Vec::new()];
-        for round in 0..=ROUNDS {
-            let [through_http, straight] =
-                [through_http(service.address).await, straight(&connector, &recorded).await];
-            // The first round warms up.
-            if round > 0 {
-                rates[0].push(through_http);
-                rates[1].push(straight);
+
+        let servers = [("memory", &memory), ("embedded", &embedded), ("embedded, sync = full", &full_sync)];
+        let (mut over_http, mut direct) = (servers.map(|_| Series::default()), Series::default());
+        for _ in 0..=ROUNDS {
+            for ((_, server), result) in servers.iter().zip(&mut over_http) {
+                let rate = requests_per_s(server.address, CONCURRENCY, Workload::Session, RUN);
+                result.measure(server.id(), RUN, rate).await;
             }
+            direct.measure(std::process::id(), RUN, direct_requests_per_s(&connector, &recorded)).await;
         }
-        let [least, middle, greatest] =
-            spread(rates[0].iter().zip(&rates[1]).map(|(http, straight)| http / straight));
-        println!("through HTTP             {:>7.0} verbs/s", spread(rates[0].iter().copied())[1]);
-        println!("straight to the engine   {:>7.0} verbs/s", spread(rates[1].iter().copied())[1]);
-        println!("through HTTP over straight: {middle:.2} ({least:.2}-{greatest:.2})");
+        for ((name, _), result) in servers.iter().zip(&over_http) {
+            println!(
+                "{name:22} {:>7.0} requests/s, {} of memory",
+                result.rates().median,
+                result.rate_ratio(&over_http[0])
+            );
+        }
+        println!("{:22} {:>7.0} requests/s", "engine without HTTP", direct.rates().median);
+        println!("embedded / engine without HTTP: {}", over_http[1].rate_ratio(&direct));
     });
 }
 
-/// What each user's verbs send to the engine, and the way in.
+async fn service(settings: &[(&str, &str)]) -> Server {
+    Server::service(Command::new(SERVICE), settings).await
+}
+
+/// The DynamoDB requests of each user's workload, and the connector that sends requests to the engine.
 async fn record(engine: &Embedded) -> (SharedHttpConnector, Vec<Vec<HttpRequest>>) {
-    let recorder = Recorder { inner: engine.http_client(), kept: Arc::default() };
-    let settings = ClientSettings {
-        endpoint_url: None,
-        region: None,
-        connect_timeout: Duration::from_secs(1),
-        attempt_timeout: Duration::from_secs(5),
-        operation_timeout: Duration::from_secs(10),
-        max_attempts: 1,
-    };
-    let client = client::in_process(&settings, SharedHttpClient::new(recorder.clone()));
-    migrate::migrate(&client, TABLE).await.expect("a table");
-    let store = DynamoStore::new(client, TABLE);
-    let take = || std::mem::take(&mut recorder.kept.lock().expect("a lock").requests);
-    _ = take();
+    let recorder = Recorder { inner: engine.http_client(), recording: Arc::default() };
+    let store = DynamoStore::new(client_with_table(SharedHttpClient::new(recorder.clone())).await, TABLE);
+    let now = SystemClock.now();
+    recorder.take();
     let mut recorded = Vec::new();
-    for n in 0..CONCURRENCY {
-        let user = UserName::parse(&format!("user-{n:04}")).expect("a name");
-        let (stream_id, now) = (StreamId::random(u128::from(n + 1).to_le_bytes()), SystemClock.now());
-        let start = StartRequest {
-            stream_id,
-            fingerprint: None,
-            device_id: None,
-            device_name: None,
-            content_id: None,
-            replaces: Vec::new(),
-            at_limit: AtLimit::Reject,
-            token_limit: None,
-            default_limit: StreamLimit::DEFAULT,
-            terms: TERMS,
-        };
-        store.start(&user, &start, StartHint::Optimistic, now).await.expect("a start");
-        for beat in 1..=4 {
-            store.heartbeat(&user, stream_id, TERMS, now.plus_ms(beat)).await.expect("a heartbeat");
+    for n in 0..CONCURRENCY as u64 {
+        let user = user(n);
+        store.start(&user, &start_request(n), StartHint::Optimistic, now).await.unwrap();
+        for ms in 1..=4 {
+            store.heartbeat(&user, stream_id(n), TERMS, now.plus_ms(ms)).await.unwrap();
         }
-        assert_eq!(store.streams(&user, now).await.expect("a count").live.len(), 1);
-        store.stop(&user, stream_id, StoppedBy::Player, TERMS, now).await.expect("a stop");
-        recorded.push(take());
-        assert_eq!(recorded[n as usize].len(), 7, "one request for each verb");
+        store.streams(&user, now).await.unwrap();
+        store.stop(&user, stream_id(n), StoppedBy::Player, TERMS, now).await.unwrap();
+        let requests = recorder.take();
+        assert_eq!(requests.len(), 7, "one request per operation");
+        recorded.push(requests);
     }
-    let connector = recorder.kept.lock().expect("a lock").connector.clone();
-    (connector.expect("a connector"), recorded)
+    let connector = recorder.recording.lock().unwrap().connector.clone();
+    (connector.unwrap(), recorded)
 }
 
-async fn straight(connector: &SharedHttpConnector, recorded: &[Vec<HttpRequest>]) -> f64 {
-    let begun = Instant::now();
+async fn direct_requests_per_s(connector: &SharedHttpConnector, recorded: &[Vec<HttpRequest>]) -> f64 {
+    let start = Instant::now();
     let tasks = recorded.iter().map(|requests| {
-        let (connector, requests) = (connector.clone(), requests.iter().map(cloned).collect::<Vec<_>>());
+        let (connector, requests) = (connector.clone(), requests.iter().map(clone).collect::<Vec<_>>());
         tokio::spawn(async move {
-            let mut verbs = 0_u64;
-            while begun.elapsed() < RUN {
+            let mut sent = 0_u64;
+            while start.elapsed() < RUN {
                 for request in &requests {
-                    let answer = connector.call(cloned(request)).await.expect("an answer");
-                    assert_eq!(answer.status().as_u16(), 200, "{:?}", answer.body().bytes());
-                    verbs += 1;
+                    let response = connector.call(clone(request)).await.unwrap();
+                    assert_eq!(response.status().as_u16(), 200, "{:?}", response.body().bytes());
+                    sent += 1;
                 }
             }
-            verbs
+            sent
         })
     });
-    sum(tasks.collect()).await as f64 / begun.elapsed().as_secs_f64()
+    let sent: u64 = join_all(tasks).await.into_iter().map(Result::unwrap).sum();
+    sent as f64 / start.elapsed().as_secs_f64()
 }
 
-async fn through_http(address: SocketAddr) -> f64 {
-    let begun = Instant::now();
-    let players = (0..CONCURRENCY).map(|n| {
-        tokio::spawn(async move {
-            let mut connection = Connection::open(address).await;
-            let streams = format!("/v1/users/user-{n:04}/streams");
-            let (start, count) = (request("POST", &streams), request("GET", &format!("{streams}/count")));
-            let mut verbs = 0_u64;
-            while begun.elapsed() < RUN {
-                let (status, body) = connection.call(&start).await;
-                assert_eq!(status, 201, "{}", String::from_utf8_lossy(body));
-                let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-                let stream = format!("{streams}/{}", body["streamId"].as_str().expect("an id"));
-                let heartbeat = request("POST", &format!("{stream}/heartbeat"));
-                for _ in 0..4 {
-                    assert_eq!(connection.call(&heartbeat).await.0, 200);
-                }
-                assert_eq!(connection.call(&count).await.0, 200);
-                assert_eq!(connection.call(&request("DELETE", &stream)).await.0, 204);
-                verbs += 7;
-            }
-            verbs
-        })
-    });
-    sum(players.collect()).await as f64 / begun.elapsed().as_secs_f64()
+fn clone(request: &HttpRequest) -> HttpRequest {
+    request.try_clone().unwrap()
 }
 
-async fn sum(tasks: Vec<tokio::task::JoinHandle<u64>>) -> u64 {
-    let mut sum = 0;
-    for task in tasks {
-        sum += task.await.expect("a task");
-    }
-    sum
-}
-
-fn cloned(request: &HttpRequest) -> HttpRequest {
-    request.try_clone().expect("a body in memory")
-}
-
-/// An SDK transport before another one, that keeps what passes.
+/// An SDK transport that records requests and forwards them to another transport.
 #[derive(Clone, Debug)]
 struct Recorder {
     inner: SharedHttpClient,
-    kept: Arc<Mutex<Kept>>,
+    recording: Arc<Mutex<Recording>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Recording {
     requests: Vec<HttpRequest>,
     connector: Option<SharedHttpConnector>,
 }
 
 #[derive(Debug)]
-struct Recording {
+struct RecordingConnector {
     inner: SharedHttpConnector,
-    kept: Arc<Mutex<Kept>>,
+    recording: Arc<Mutex<Recording>>,
+}
+
+impl Recorder {
+    fn take(&self) -> Vec<HttpRequest> {
+        std::mem::take(&mut self.recording.lock().unwrap().requests)
+    }
 }
 
 impl HttpClient for Recorder {
@@ -188,14 +145,14 @@ impl HttpClient for Recorder {
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        self.kept.lock().expect("a lock").connector = Some(inner.clone());
-        SharedHttpConnector::new(Recording { inner, kept: Arc::clone(&self.kept) })
+        self.recording.lock().unwrap().connector = Some(inner.clone());
+        SharedHttpConnector::new(RecordingConnector { inner, recording: Arc::clone(&self.recording) })
     }
 }
 
-impl HttpConnector for Recording {
+impl HttpConnector for RecordingConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        self.kept.lock().expect("a lock").requests.push(cloned(&request));
+        self.recording.lock().unwrap().requests.push(clone(&request));
         self.inner.call(request)
     }
 }

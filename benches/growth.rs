@@ -1,232 +1,215 @@
-//! What a verb costs as there is more of something: users, leases of the user who asks, expired leases in the user's partition.
-//! Prints the median time of a verb, and how often the smallest's that is. One thread, no HTTP. `cargo bench --bench growth`
+//! How the time of an operation grows with the number of users, of leases of the user, and of expired leases in the
+//! user's partition. Prints the median time of each operation, and in parentheses its ratio to the first row. Also
+//! measures the memory per lease of the memory store, and the pauses of its sweep. One thread, no HTTP.
+//! `cargo bench --bench growth`
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
+
+mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stream_manager::clock::ManualClock;
-use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest};
-use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::domain::names::{Label, StreamId, UserName};
-use stream_manager::migrate;
-use stream_manager::store::dynamodb::client::{self, Client, ClientSettings};
+use stream_manager::domain::admission::{StartOutcome, StartRequest};
+use stream_manager::domain::lease::{Lease, StreamLimit};
+use stream_manager::domain::names::{Label, UserName};
+use stream_manager::store::dynamodb::client::Client;
 use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy, StreamState};
+use support::Spread;
+use support::fixtures::{NOW, TABLE, TERMS, client_with_table, start_request, stream_id, user};
 
-const NOW: Timestamp = Timestamp::from_epoch_ms(1_790_000_000_000);
-const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
-const TABLE: &str = "user-streams";
-const VERBS: [&str; 5] = ["start", "heartbeat", "list", "stop", "start, refused"];
+const MILLION: u64 = 1_000_000;
+const MAX_LIMIT: u64 = 50;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        // First, because memory that other sections have freed would be reused and not counted.
+        memory_and_sweep().await;
         users().await;
-        leases("leases a user, memory", 2000, async || Arc::new(MemoryStore::new()) as _).await;
-        leases("leases a user, embedded", 100, async || Arc::new(DynamoStore::new(table().await, TABLE)) as _).await;
+        leases("leases per user, memory store", 2000, async || Arc::new(MemoryStore::new()) as _).await;
+        leases("leases per user, embedded store", 100, async || {
+            Arc::new(DynamoStore::new(embedded_client().await, TABLE)) as _
+        })
+        .await;
         expired_leases().await;
-        sweep().await;
     });
 }
 
-async fn users() {
-    heading("users, memory", &VERBS);
-    let mut smallest = None;
-    for users in [1, 1000, 1_000_000] {
-        let store = MemoryStore::new();
-        for n in 0..users {
-            admit(&store, &user(n), 0, 50).await;
+async fn memory_and_sweep() {
+    println!("memory store, a million active leases with device ids and content ids of 9 bytes");
+    for per_user in [50, 3, 1] {
+        let (store, before) = (MemoryStore::new(), resident_bytes());
+        for n in 0..MILLION / per_user * per_user {
+            let device_id = Label::parse(&format!("device-{:02}", n % per_user)).ok();
+            start(&store, &user(n / per_user), &StartRequest { device_id, ..request(n, MAX_LIMIT) }).await;
         }
-        // Spread over all of them, so that no lease is in a cache because it was just asked for.
-        let asked: Vec<UserName> = (0..2000).map(|n| user(n * 7919 % users)).collect();
-        row(users, &verbs(&store, &asked, 0, 50).await, &mut smallest);
+        let bytes_per_lease = (resident_bytes() - before) / store.size().1 as u64;
+        println!("{per_user:>3} leases per user: {bytes_per_lease} bytes per lease");
+        if per_user == 1 {
+            sweep(&store);
+        } else {
+            // Its memory must not be reused by the next store.
+            std::mem::forget(store);
+        }
     }
 }
 
-async fn leases(what: &str, calls: u64, store: impl AsyncFn() -> Arc<dyn LeaseStore>) {
-    heading(what, &VERBS);
-    let mut smallest = None;
-    for leases in [1, 3, 10, 50] {
-        let store = store().await;
-        let asked: Vec<UserName> = (0..calls).map(user).collect();
-        for user in &asked {
-            for n in 1..leases {
-                admit(&*store, user, n, 50).await;
-            }
-            admit(&*store, user, 0, 50).await;
-        }
-        // One of them stops first, so that there is room for the one that starts.
-        row(leases, &verbs(&*store, &asked, leases - 1, leases).await, &mut smallest);
-    }
-}
-
-/// One user's partition with expired leases that TTL has not yet deleted, and no members.
-async fn expired_leases() {
-    let verbs = ["start", "heartbeat", "list", "stop", "start of a device"];
-    heading("expired leases in the partition, embedded", &verbs);
-    let mut smallest = None;
-    for expired in [0, 10, 100, 1000] {
-        let client = table().await;
-        let name = user(0);
-        for n in 0..expired {
-            let id = stream(10_000 + n);
-            let lease = Lease { expires_at: NOW.plus_ms(-1000), ..request(id, 50).lease(NOW.plus_ms(-100_000)) };
-            let put = client.put_item().table_name(TABLE).set_item(Some(codec::encode_lease(&name, &lease)));
-            put.send().await.expect("a put");
-        }
-        let store = DynamoStore::new(client, TABLE);
-        let calls = 50;
-        let mut took = [const { Vec::new() }; 5];
-        for n in 0..calls {
-            took[0].push(timed(admit(&store, &name, n, 50)).await);
-            took[1].push(timed(heartbeat(&store, &name, n)).await);
-            took[2].push(
-                timed(async { assert_eq!(store.streams(&name, NOW).await.expect("a list").live.len(), 1) }).await,
-            );
-            took[3].push(timed(stop(&store, &name, n)).await);
-            let device = StartRequest { device_id: Label::parse("device-99").ok(), ..request(stream(n), 50) };
-            took[4].push(
-                timed(async {
-                    let start = store.start(&name, &device, StartHint::Optimistic, NOW).await.expect("a start");
-                    assert!(matches!(start, StartOutcome::Started(_)), "{start:?}");
-                })
-                .await,
-            );
-            stop(&store, &name, n).await;
-        }
-        row(expired, &took.map(median), &mut smallest);
-    }
-}
-
-/// The longest that users of one shard wait for its sweep, a million leases in all.
-async fn sweep() {
-    println!("\nsweep of the memory store, a million leases of as many users");
-    let store = MemoryStore::new();
-    for n in 0..1_000_000 {
-        admit(&store, &user(n), 0, 50).await;
-    }
-    for (what, now) in [("none expired", NOW), ("all expired", NOW.plus_s(100_000))] {
-        let mut pauses: Vec<Duration> = Vec::with_capacity(store.shards());
-        for shard in 0..store.shards() {
-            let begun = Instant::now();
-            store.sweep_shard(shard, now);
-            pauses.push(begun.elapsed());
-        }
-        pauses.sort();
-        let us = |at: usize| pauses[at].as_secs_f64() * 1e6;
+/// How long users of one shard wait for its sweep.
+fn sweep(store: &MemoryStore) {
+    for (name, now) in [("none expired", NOW), ("all expired", NOW.plus_s(100_000))] {
+        let pauses: Vec<f64> = (0..store.shards())
+            .map(|shard| {
+                let start = Instant::now();
+                store.sweep_shard(shard, now);
+                start.elapsed().as_secs_f64() * 1e6
+            })
+            .collect();
+        let (total_ms, pauses) = (pauses.iter().sum::<f64>() / 1e3, Spread::of(pauses));
         println!(
-            "{what:14} median {:>6.0} us, longest {:>6.0} us, all {:>6.0} ms",
-            us(pauses.len() / 2),
-            us(pauses.len() - 1),
-            pauses.iter().sum::<Duration>().as_secs_f64() * 1e3
+            "sweep, {name:12}: pauses of {:.0} us (median) and {:.0} us (max), {total_ms:.0} ms in total",
+            pauses.median, pauses.max
         );
     }
     assert_eq!(store.size(), (0, 0));
 }
 
-/// Time of each verb. Each of the `asked` has `held` streams and one more, stream 0, and room for nothing else.
-async fn verbs(store: &dyn LeaseStore, asked: &[UserName], held: u64, limit: u64) -> [Duration; 5] {
-    let mut took = [const { Vec::new() }; 5];
-    let limit = if held == 0 { 1 } else { limit };
-    for user in asked {
-        let refused = request(stream(1_000_000), limit);
-        took[4].push(
-            timed(async {
-                let start = store.start(user, &refused, StartHint::ReadFirst, NOW).await.expect("a start");
-                assert!(matches!(start, StartOutcome::Denied(_)), "{start:?}");
-            })
-            .await,
-        );
-        took[1].push(timed(heartbeat(store, user, 0)).await);
-        took[2].push(
-            timed(async {
-                assert_eq!(store.streams(user, NOW).await.expect("a list").live.len() as u64, held + 1);
-            })
-            .await,
-        );
-        took[3].push(timed(stop(store, user, 0)).await);
-        took[0].push(timed(admit(store, user, 0, limit)).await);
+async fn users() {
+    let mut table = Table::new("users, memory store", OPERATIONS);
+    for users in [1, 1000, MILLION] {
+        let store = MemoryStore::new();
+        for n in 0..users {
+            start(&store, &user(n), &request(0, MAX_LIMIT)).await;
+        }
+        // Spread over all users, so that their leases are not in the CPU cache.
+        let sample: Vec<UserName> = (0..2000).map(|n| user(n * 7919 % users)).collect();
+        table.row(users, &measure(&store, &sample, 1).await);
     }
-    took.map(median)
 }
 
-/// Not the mean, which others on the machine would have a part in.
-fn median(mut took: Vec<Duration>) -> Duration {
-    took.sort();
-    took[took.len() / 2]
+async fn leases(title: &str, users: u64, new_store: impl AsyncFn() -> Arc<dyn LeaseStore>) {
+    let mut table = Table::new(title, OPERATIONS);
+    for leases in [1, 3, 10, 50] {
+        let store = new_store().await;
+        let users: Vec<UserName> = (0..users).map(user).collect();
+        for user in &users {
+            for n in (0..leases).rev() {
+                start(&*store, user, &request(n, MAX_LIMIT)).await;
+            }
+        }
+        table.row(leases, &measure(&*store, &users, leases).await);
+    }
 }
 
-async fn timed(verb: impl Future<Output = ()>) -> Duration {
-    let begun = Instant::now();
-    verb.await;
-    begun.elapsed()
+const OPERATIONS: [&str; 5] = ["start", "heartbeat", "list", "stop", "denied start"];
+
+/// The median time of each operation. Each user has `leases` leases, among them stream 0, and has reached the limit.
+async fn measure(store: &dyn LeaseStore, users: &[UserName], leases: u64) -> [Duration; 5] {
+    let mut times = [const { Vec::new() }; 5];
+    for user in users {
+        let denied = async {
+            let outcome = store.start(user, &request(MILLION, leases), StartHint::ReadFirst, NOW).await.unwrap();
+            assert!(matches!(outcome, StartOutcome::Denied(_)), "{outcome:?}");
+        };
+        times[4].push(timed(denied).await);
+        times[1].push(timed(heartbeat(store, user, 0)).await);
+        times[2].push(timed(list(store, user, leases)).await);
+        times[3].push(timed(stop(store, user, 0)).await);
+        times[0].push(timed(start(store, user, &request(0, leases))).await);
+    }
+    times.map(median)
 }
 
-async fn admit(store: &dyn LeaseStore, user: &UserName, n: u64, limit: u64) {
-    let start = store.start(user, &request(stream(n), limit), StartHint::Optimistic, NOW).await.expect("a start");
-    assert!(matches!(start, StartOutcome::Started(_)), "{start:?}");
+/// Expired leases that TTL has not deleted yet, in the partition of a user without active leases.
+async fn expired_leases() {
+    let operations = ["start", "heartbeat", "list", "stop", "start of a device"];
+    let mut table = Table::new("expired leases in the partition, embedded store", operations);
+    for expired in [0, 10, 100, 1000] {
+        let (client, user) = (embedded_client().await, user(0));
+        for n in 0..expired {
+            let lease = request(10_000 + n, MAX_LIMIT).lease(NOW.plus_ms(-100_000));
+            let lease = Lease { expires_at: NOW.plus_ms(-1000), ..lease };
+            let put = client.put_item().table_name(TABLE).set_item(Some(codec::encode_lease(&user, &lease)));
+            put.send().await.unwrap();
+        }
+        let store = DynamoStore::new(client, TABLE);
+        let mut times = [const { Vec::new() }; 5];
+        for n in 0..50 {
+            times[0].push(timed(start(&store, &user, &request(n, MAX_LIMIT))).await);
+            times[1].push(timed(heartbeat(&store, &user, n)).await);
+            times[2].push(timed(list(&store, &user, 1)).await);
+            times[3].push(timed(stop(&store, &user, n)).await);
+            let device = StartRequest { device_id: Label::parse("device-99").ok(), ..request(n, MAX_LIMIT) };
+            times[4].push(timed(start(&store, &user, &device)).await);
+            stop(&store, &user, n).await;
+        }
+        table.row(expired, &times.map(median));
+    }
+}
+
+async fn start(store: &dyn LeaseStore, user: &UserName, request: &StartRequest) {
+    let outcome = store.start(user, request, StartHint::Optimistic, NOW).await.unwrap();
+    assert!(matches!(outcome, StartOutcome::Started(_)), "{outcome:?}");
 }
 
 async fn heartbeat(store: &dyn LeaseStore, user: &UserName, n: u64) {
-    let beat = store.heartbeat(user, stream(n), TERMS, NOW.plus_ms(1)).await.expect("a heartbeat");
-    assert!(matches!(beat.state, StreamState::Live(_)), "{beat:?}");
+    let heartbeat = store.heartbeat(user, stream_id(n), TERMS, NOW.plus_ms(1)).await.unwrap();
+    assert!(matches!(heartbeat.state, StreamState::Live(_)), "{heartbeat:?}");
+}
+
+async fn list(store: &dyn LeaseStore, user: &UserName, expected: u64) {
+    assert_eq!(store.streams(user, NOW).await.unwrap().live.len() as u64, expected);
 }
 
 async fn stop(store: &dyn LeaseStore, user: &UserName, n: u64) {
-    store.stop(user, stream(n), StoppedBy::Player, TERMS, NOW).await.expect("a stop");
+    store.stop(user, stream_id(n), StoppedBy::Player, TERMS, NOW).await.unwrap();
 }
 
-async fn table() -> Client {
-    let settings = ClientSettings {
-        endpoint_url: None,
-        region: None,
-        connect_timeout: Duration::from_secs(1),
-        attempt_timeout: Duration::from_secs(5),
-        operation_timeout: Duration::from_secs(10),
-        max_attempts: 1,
-    };
-    let engine = Embedded::in_memory(Arc::new(ManualClock::at(NOW))).expect("an engine");
-    let client = client::in_process(&settings, engine.http_client());
-    migrate::migrate(&client, TABLE).await.expect("a table");
-    client
+fn request(n: u64, limit: u64) -> StartRequest {
+    StartRequest { default_limit: StreamLimit::new(limit).unwrap(), ..start_request(n) }
 }
 
-fn request(stream_id: StreamId, limit: u64) -> StartRequest {
-    StartRequest {
-        stream_id,
-        fingerprint: None,
-        device_id: None,
-        device_name: None,
-        content_id: Label::parse("movie-007").ok(),
-        replaces: Vec::new(),
-        at_limit: AtLimit::Reject,
-        token_limit: None,
-        default_limit: StreamLimit::new(limit).expect("a limit"),
-        terms: TERMS,
+async fn embedded_client() -> Client {
+    client_with_table(Embedded::in_memory(Arc::new(ManualClock::at(NOW))).unwrap().http_client()).await
+}
+
+async fn timed(operation: impl Future<Output = ()>) -> Duration {
+    let start = Instant::now();
+    operation.await;
+    start.elapsed()
+}
+
+/// Other processes on the machine affect it less than the mean.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// The memory that this process occupies.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+struct Table(Option<[Duration; 5]>);
+
+impl Table {
+    fn new(title: &str, operations: [&str; 5]) -> Self {
+        println!("\n{title}: microseconds (ratio to the first row)");
+        println!("{:>9} {}", "", operations.map(|operation| format!("{operation:>20}")).concat());
+        Self(None)
     }
-}
 
-fn user(n: u64) -> UserName {
-    UserName::parse(&format!("user-{n:09}")).expect("a name")
-}
-
-fn stream(n: u64) -> StreamId {
-    StreamId::random(u128::from(n + 1).to_le_bytes())
-}
-
-fn heading(what: &str, verbs: &[&str; 5]) {
-    println!("\n{what}: microseconds, and how often the first row's");
-    println!("{:>9} {}", "", verbs.map(|verb| format!("{verb:>20}")).concat());
-}
-
-fn row(of: u64, took: &[Duration; 5], smallest: &mut Option<[Duration; 5]>) {
-    let smallest = smallest.get_or_insert(*took);
-    let cells = took.iter().zip(smallest.iter()).map(|(took, smallest)| {
-        format!("{:>13.2} ({:>4.1})", took.as_secs_f64() * 1e6, took.as_secs_f64() / smallest.as_secs_f64())
-    });
-    println!("{of:>9} {}", cells.collect::<String>());
+    fn row(&mut self, size: u64, times: &[Duration; 5]) {
+        let first = self.0.get_or_insert(*times);
+        let cells = times.iter().zip(first).map(|(time, first)| {
+            format!("{:>13.2} ({:>4.1})", time.as_secs_f64() * 1e6, time.as_secs_f64() / first.as_secs_f64())
+        });
+        println!("{size:>9} {}", cells.collect::<String>());
+    }
 }

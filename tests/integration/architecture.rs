@@ -99,7 +99,7 @@ fn each_outside_thing_is_known_in_one_place() {
 
 #[test]
 fn every_file_says_what_it_is_and_is_short_enough_to_read() {
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "tools"] {
         for (file, text) in files(folder) {
             assert!(text.starts_with("//! "), "{folder}/{file} begins with what it is");
             let lines = text.lines().count();

@@ -1,7 +1,8 @@
-//! What one would write instead: axum, and a sorted set a user in Redis that a script keeps within the limit, on one multiplexed
-//! connection. `redis ADDRESS REDIS_URL`
+//! The usual alternative: axum, and per user a sorted set in Redis, which scripts keep within the limit. All requests share one
+//! multiplexed connection to Redis. `axum_redis ADDRESS REDIS_URL`
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Path, State};
@@ -16,14 +17,14 @@ use serde::Serialize;
 const LEASE_MS: u64 = 90_000;
 const LIMIT: u64 = 3;
 
-/// Key: the user's set. Arguments: stream, now, expiry, limit. Expired ones go first.
+/// Key: the user's set. Arguments: stream, now, expiry, limit. Deletes expired streams before it counts.
 const START: &str = "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], 3600000)
 return 1";
 
-/// Arguments: stream, now, expiry. Only what is live is renewed.
+/// Key: the user's set. Arguments: stream, now, expiry. Renews only an active stream.
 const HEARTBEAT: &str = "local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not expiry or tonumber(expiry) <= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], 'XX', ARGV[3], ARGV[1])
@@ -33,7 +34,12 @@ return 1";
 #[derive(Clone)]
 struct Streams {
     redis: MultiplexedConnection,
-    scripts: Arc<(Script, Script)>,
+    scripts: Arc<Scripts>,
+}
+
+struct Scripts {
+    start: Script,
+    heartbeat: Script,
 }
 
 #[derive(Serialize)]
@@ -57,64 +63,60 @@ struct Count {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (address, url) = (arguments.next().ok_or("ADDRESS")?, arguments.next().ok_or("REDIS_URL")?);
+    let url = std::env::args().nth(2).ok_or("usage: axum_redis ADDRESS REDIS_URL")?;
     let redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-    let streams = Streams { redis, scripts: Arc::new((Script::new(START), Script::new(HEARTBEAT))) };
+    let scripts = Scripts { start: Script::new(START), heartbeat: Script::new(HEARTBEAT) };
     let routes = Router::new()
         .route("/v1/users/{user}/streams", post(start))
         .route("/v1/users/{user}/streams/count", get(count))
         .route("/v1/users/{user}/streams/{stream}", delete(stop))
         .route("/v1/users/{user}/streams/{stream}/heartbeat", post(heartbeat))
-        .with_state(streams);
-    let listener = tokio::net::TcpListener::bind(address).await?;
+        .with_state(Streams { redis, scripts: Arc::new(scripts) });
+    let listener = tokio::net::TcpListener::bind(peers::address()).await?;
     axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| _ = stream.set_nodelay(true)), routes).await?;
     Ok(())
 }
 
-async fn start(State(mut streams): State<Streams>, Path(user): Path<String>) -> Result<Response, Failed> {
-    let now = now();
-    let stream = format!(
-        "{:032x}",
-        u128::from(now) << 64 | u128::from(COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-    );
-    let mut call = streams.scripts.0.prepare_invoke();
-    call.key(&user).arg(&stream).arg(now).arg(now + LEASE_MS).arg(LIMIT);
-    let admitted: bool = call.invoke_async(&mut streams.redis).await?;
+async fn start(State(mut streams): State<Streams>, Path(user): Path<String>) -> Result<Response, Unavailable> {
+    let now = now_ms();
+    let stream = format!("{:032x}", u128::from(now) << 64 | u128::from(STARTS.fetch_add(1, Ordering::Relaxed)));
+    let mut script = streams.scripts.start.prepare_invoke();
+    script.key(&user).arg(&stream).arg(now).arg(now + LEASE_MS).arg(LIMIT);
+    let admitted: bool = script.invoke_async(&mut streams.redis).await?;
     if !admitted {
         return Ok(StatusCode::CONFLICT.into_response());
     }
-    Ok((StatusCode::CREATED, answer(stream, user, now)).into_response())
+    Ok((StatusCode::CREATED, stream_json(stream, user, now)).into_response())
 }
 
 async fn heartbeat(
     State(mut streams): State<Streams>,
     Path((user, stream)): Path<(String, String)>,
-) -> Result<Response, Failed> {
-    let now = now();
-    let mut call = streams.scripts.1.prepare_invoke();
-    call.key(&user).arg(&stream).arg(now).arg(now + LEASE_MS);
-    let renewed: bool = call.invoke_async(&mut streams.redis).await?;
+) -> Result<Response, Unavailable> {
+    let now = now_ms();
+    let mut script = streams.scripts.heartbeat.prepare_invoke();
+    script.key(&user).arg(&stream).arg(now).arg(now + LEASE_MS);
+    let renewed: bool = script.invoke_async(&mut streams.redis).await?;
     if !renewed {
         return Ok(StatusCode::GONE.into_response());
     }
-    Ok(answer(stream, user, now).into_response())
+    Ok(stream_json(stream, user, now).into_response())
 }
 
 async fn stop(
     State(mut streams): State<Streams>,
     Path((user, stream)): Path<(String, String)>,
-) -> Result<StatusCode, Failed> {
+) -> Result<StatusCode, Unavailable> {
     let _: u64 = redis::cmd("ZREM").arg(user).arg(stream).query_async(&mut streams.redis).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn count(State(mut streams): State<Streams>, Path(user): Path<String>) -> Result<Json<Count>, Failed> {
-    let count = redis::cmd("ZCOUNT").arg(&user).arg(now()).arg("+inf").query_async(&mut streams.redis).await?;
+async fn count(State(mut streams): State<Streams>, Path(user): Path<String>) -> Result<Json<Count>, Unavailable> {
+    let count = redis::cmd("ZCOUNT").arg(&user).arg(now_ms()).arg("+inf").query_async(&mut streams.redis).await?;
     Ok(Json(Count { user_name: user, count, limit: LIMIT }))
 }
 
-fn answer(stream_id: String, user_name: String, now: u64) -> Json<Stream> {
+fn stream_json(stream_id: String, user_name: String, now: u64) -> Json<Stream> {
     Json(Stream {
         stream_id,
         user_name,
@@ -125,22 +127,24 @@ fn answer(stream_id: String, user_name: String, now: u64) -> Json<Stream> {
     })
 }
 
-static COUNTER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+/// Makes stream ids unique.
+static STARTS: AtomicU64 = AtomicU64::new(0);
 
-#[expect(clippy::disallowed_methods, reason = "the peer has no clock of the service's")]
-fn now() -> u64 {
+#[expect(clippy::disallowed_methods, reason = "the service's clock is not available here")]
+fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
-struct Failed;
+/// Redis failed.
+struct Unavailable;
 
-impl From<redis::RedisError> for Failed {
+impl From<redis::RedisError> for Unavailable {
     fn from(_: redis::RedisError) -> Self {
         Self
     }
 }
 
-impl IntoResponse for Failed {
+impl IntoResponse for Unavailable {
     fn into_response(self) -> Response {
         StatusCode::SERVICE_UNAVAILABLE.into_response()
     }

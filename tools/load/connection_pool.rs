@@ -1,16 +1,15 @@
-//! A bounded number of HTTP/1.1 connections of one thread, plain or TLS, each kept for as long as it lasts. Knows
-//! nothing of what is asked.
+//! A bounded pool of HTTP/1.1 keep-alive connections, plain or TLS, for one thread.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::rt::{Read, Write};
 use hyper::service::Service;
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::service::TowerToHyperService;
@@ -21,27 +20,27 @@ use crate::options::Options;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Body = Full<Bytes>;
 
-/// How connections are opened. One is enough for all threads.
+/// Opens connections. All threads share one, since loading the certificates is slow.
 #[derive(Clone)]
 pub enum Connector {
     Plain(TowerToHyperService<HttpConnector>),
     Tls(TowerToHyperService<HttpsConnector<HttpConnector>>),
 }
 
-pub struct Connections {
+pub struct ConnectionPool {
     connector: Connector,
     base_url: Uri,
-    /// What every request has.
+    /// The headers of every request.
     headers: HeaderMap,
     timeout: Duration,
-    free: RefCell<Vec<SendRequest<Body>>>,
-    places: Semaphore,
+    idle: RefCell<Vec<SendRequest<Body>>>,
+    permits: Semaphore,
     pub opened: Cell<u64>,
 }
 
-pub struct Reply {
-    /// 0 for no answer.
-    pub status: u16,
+pub struct Response {
+    /// `None` if the connection failed or the request timed out.
+    pub status: Option<u16>,
     pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
@@ -55,16 +54,16 @@ impl Connector {
         }
         tcp.enforce_http(false);
         let tls = HttpsConnectorBuilder::new().with_native_roots();
-        let tls = tls.map_err(|error| format!("the certificates of this host: {error}"))?;
+        let tls = tls.map_err(|error| format!("cannot load the certificates of this host: {error}"))?;
         Ok(Self::Tls(TowerToHyperService::new(tls.https_only().enable_http1().wrap_connector(tcp))))
     }
 }
 
-impl Connections {
-    pub fn new(options: &Options, connector: Connector, places: usize) -> Result<Self, String> {
+impl ConnectionPool {
+    pub fn new(options: &Options, connector: Connector, max_connections: usize) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         let host = options.base_url.authority().map_or("", |authority| authority.as_str());
-        headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| format!("the host: {error}"))?);
+        headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| format!("--base-url: {error}"))?);
         if let Some(token) = &options.token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
             headers.insert(AUTHORIZATION, value.map_err(|error| format!("the token: {error}"))?);
@@ -74,63 +73,62 @@ impl Connections {
             base_url: options.base_url.clone(),
             headers,
             timeout: options.timeout_seconds,
-            free: RefCell::default(),
-            places: Semaphore::new(places),
+            idle: RefCell::default(),
+            permits: Semaphore::new(max_connections),
             opened: Cell::new(0),
         })
     }
 
-    /// Whether there is a service at all.
-    pub async fn try_one(&self) -> Result<(), String> {
-        let opened = tokio::time::timeout(self.timeout, self.open()).await;
-        let error = match opened {
+    /// Opens one connection, to find out whether the service is reachable.
+    pub async fn check(&self) -> Result<(), String> {
+        let error = match tokio::time::timeout(self.timeout, self.open()).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => causes(&*error),
-            Err(_) => "no connection in time".to_owned(),
+            Ok(Err(error)) => with_sources(&*error),
+            Err(_) => "timed out".to_owned(),
         };
         Err(format!("cannot reach {}: {error}", self.base_url))
     }
 
-    /// A path below the base URL, ready to be asked any number of times.
-    pub fn target(&self, rest: &str) -> Uri {
+    /// The request target of a path below the base URL.
+    pub fn target(&self, path: &str) -> Uri {
         let base = self.base_url.path().trim_end_matches('/');
-        format!("{base}{rest}").parse().unwrap_or_default()
+        format!("{base}{path}").parse().unwrap_or_default()
     }
 
-    /// Whether the next request would have to wait for a connection.
+    /// Whether the next request has to wait for a connection.
     pub fn all_busy(&self) -> bool {
-        self.places.available_permits() == 0
+        self.permits.available_permits() == 0
     }
 
-    /// Waits for a connection too, all within the timeout.
-    pub async fn ask(&self, mut request: Request<Body>) -> Reply {
+    /// Sends a request. The timeout includes the wait for a connection.
+    pub async fn send(&self, mut request: Request<Body>) -> Response {
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
-        match tokio::time::timeout(self.timeout, self.send(request)).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) => Reply { status: 0, retry_after: None, body: Bytes::new() },
+        match tokio::time::timeout(self.timeout, self.try_send(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) | Err(_) => Response { status: None, retry_after: None, body: Bytes::new() },
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Reply, Error> {
-        let _place = self.places.acquire().await?;
-        let (connection, response) = self.respond(request).await?;
-        let status = response.status().as_u16();
+    async fn try_send(&self, request: Request<Body>) -> Result<Response, Error> {
+        let _permit = self.permits.acquire().await?;
+        let (connection, response) = self.send_on_any_connection(request).await?;
+        let status = Some(response.status().as_u16());
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
-        self.free.borrow_mut().push(connection);
-        Ok(Reply { status, retry_after: seconds.map(Duration::from_secs), body })
+        self.idle.borrow_mut().push(connection);
+        Ok(Response { status, retry_after: seconds.map(Duration::from_secs), body })
     }
 
-    /// A kept connection may have been closed meanwhile: what was not sent on it goes on another.
-    async fn respond(
+    /// The server may close an idle connection at any time. A request that was not sent for that reason is sent on another.
+    async fn send_on_any_connection(
         &self,
         mut request: Request<Body>,
-    ) -> Result<(SendRequest<Body>, Response<hyper::body::Incoming>), Error> {
+    ) -> Result<(SendRequest<Body>, hyper::Response<Incoming>), Error> {
         loop {
-            let kept = self.free.borrow_mut().pop();
-            let mut connection = match kept {
+            let idle = self.idle.borrow_mut().pop();
+            let mut connection = match idle {
                 Some(mut connection) => match connection.ready().await {
                     Ok(()) => connection,
                     Err(_) => continue,
@@ -150,28 +148,29 @@ impl Connections {
     async fn open(&self) -> Result<SendRequest<Body>, Error> {
         let url = self.base_url.clone();
         let connection = match &self.connector {
-            Connector::Plain(connector) => begin(connector.call(url).await?).await?,
-            Connector::Tls(connector) => begin(connector.call(url).await?).await?,
+            Connector::Plain(connector) => spawn_connection(connector.call(url).await?).await?,
+            Connector::Tls(connector) => spawn_connection(connector.call(url).await?).await?,
         };
         self.opened.set(self.opened.get() + 1);
         Ok(connection)
     }
 }
 
-async fn begin(stream: impl Read + Write + Unpin + 'static) -> Result<SendRequest<Body>, hyper::Error> {
-    let (connection, driver) = handshake(stream).await?;
-    tokio::task::spawn_local(driver);
-    Ok(connection)
+async fn spawn_connection(stream: impl Read + Write + Unpin + 'static) -> Result<SendRequest<Body>, hyper::Error> {
+    let (sender, connection) = handshake(stream).await?;
+    tokio::task::spawn_local(connection);
+    Ok(sender)
 }
 
-pub fn request(method: Method, target: &Uri, body: &'static str) -> Request<Body> {
-    let mut request = Request::new(Full::new(Bytes::from_static(body.as_bytes())));
+/// A request with an empty body.
+pub fn request(method: Method, target: &Uri) -> Request<Body> {
+    let mut request = Request::new(Full::default());
     *request.method_mut() = method;
     *request.uri_mut() = target.clone();
     request
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
-    let next = error.source().map(|source| format!(": {}", causes(source)));
-    format!("{error}{}", next.unwrap_or_default())
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(|source| format!(": {}", with_sources(source)));
+    format!("{error}{}", source.unwrap_or_default())
 }

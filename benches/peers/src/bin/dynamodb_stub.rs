@@ -1,0 +1,26 @@
+//! A stub of DynamoDB on bare hyper, with the same response to every request of an operation. Enough for starts and heartbeats.
+//! `dynamodb_stub ADDRESS`
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response};
+
+#[allow(dead_code, reason = "the benchmark uses the rest of it")]
+#[path = "../../../../tests/instruction_counts/answers.rs"]
+mod answers;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<()> {
+    peers::serve(respond).await
+}
+
+async fn respond(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+    let body = answers::answer(target.and_then(|target| target.rsplit('.').next()).unwrap_or_default());
+    // hyper closes the connection if the request body is not read.
+    _ = request.into_body().collect().await;
+    let mut response = Response::new(Full::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
+    response
+}

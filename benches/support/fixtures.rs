@@ -1,0 +1,50 @@
+//! Test data, and a table in an in-process engine.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::config::SharedHttpClient;
+use stream_manager::config::Config;
+use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::names::{Label, StreamId, UserName};
+use stream_manager::migrate;
+use stream_manager::store::dynamodb::client::{self, Client};
+
+pub const NOW: Timestamp = Timestamp::from_epoch_ms(1_790_000_000_000);
+pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
+pub const TABLE: &str = "user-streams";
+
+pub fn default_config() -> Config {
+    Config::load(None, HashMap::new()).unwrap()
+}
+
+/// A client of the engine behind `http`, in which it creates the table.
+pub async fn client_with_table(http: SharedHttpClient) -> Client {
+    let client = client::in_process(&default_config().client(), http);
+    migrate::migrate(&client, TABLE).await.unwrap();
+    client
+}
+
+pub fn user(n: u64) -> UserName {
+    UserName::parse(&format!("user-{n:09}")).unwrap()
+}
+
+pub fn stream_id(n: u64) -> StreamId {
+    StreamId::random(u128::from(n + 1).to_le_bytes())
+}
+
+/// A start of stream `n` without a device.
+pub fn start_request(n: u64) -> StartRequest {
+    StartRequest {
+        stream_id: stream_id(n),
+        fingerprint: None,
+        device_id: None,
+        device_name: None,
+        content_id: Label::parse("movie-007").ok(),
+        replaces: Vec::new(),
+        at_limit: AtLimit::Reject,
+        token_limit: None,
+        default_limit: StreamLimit::DEFAULT,
+        terms: TERMS,
+    }
+}

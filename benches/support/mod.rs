@@ -1,0 +1,68 @@
+//! Shared by the benchmarks: processes under test, closed-loop HTTP load, test data and statistics.
+
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+pub mod closed_loop;
+pub mod fixtures;
+pub mod process;
+
+use std::fmt;
+use std::time::Duration;
+
+use process::cpu_seconds;
+
+/// Rate and CPU time of one contender in each round. The first round warms up and is not counted.
+#[derive(Default)]
+pub struct Series {
+    rates: Vec<f64>,
+    cpu_us: Vec<f64>,
+}
+
+impl Series {
+    /// Runs a round. `requests_per_s` is the rate at which `process` handles requests for the given time.
+    pub async fn measure(&mut self, process: u32, run: Duration, requests_per_s: impl Future<Output = f64>) {
+        let cpu_before = cpu_seconds(process);
+        let rate = requests_per_s.await;
+        self.rates.push(rate);
+        self.cpu_us.push((cpu_seconds(process) - cpu_before) * 1e6 / (rate * run.as_secs_f64()));
+    }
+
+    pub fn rates(&self) -> Spread {
+        Spread::of(self.rates[1..].iter().copied())
+    }
+
+    /// CPU time per request, in microseconds.
+    pub fn cpu_us(&self) -> Spread {
+        Spread::of(self.cpu_us[1..].iter().copied())
+    }
+
+    /// The ratio of the rates, calculated round by round.
+    pub fn rate_ratio(&self, base: &Self) -> Spread {
+        Spread::of(self.rates[1..].iter().zip(&base.rates[1..]).map(|(rate, base)| rate / base))
+    }
+
+    /// The share of the CPU time per request that exceeds that of `base`, calculated round by round.
+    pub fn cpu_overhead(&self, base: &Self) -> Spread {
+        Spread::of(self.cpu_us[1..].iter().zip(&base.cpu_us[1..]).map(|(cpu, base)| 1.0 - base / cpu))
+    }
+}
+
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Self { min: values[0], median: values[values.len() / 2], max: values[values.len() - 1] }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.2} ({:.2}-{:.2})", self.median, self.min, self.max))
+    }
+}
