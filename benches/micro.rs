@@ -54,7 +54,7 @@ fn decisions(criterion: &mut Criterion) {
     for held in [1, 3, 50] {
         let leases: Vec<Lease> = (0..held).map(|n| named_request(n).lease(NOW)).collect();
         let members: Vec<StreamId> = leases.iter().map(|lease| lease.stream_id).collect();
-        let guard = Guard { revision: Some(7), own_limit: StreamLimit::new(held) };
+        let guard = Guard { revision: Some(7), stored_limit: StreamLimit::new(held) };
         let snapshot = Snapshot { guard, members: &members, leases: &leases };
         for (outcome, at_limit) in [("denied", AtLimit::Reject), ("evicting", AtLimit::EvictOldest)] {
             let request = StartRequest { at_limit, ..named_request(100) };

@@ -1,4 +1,4 @@
-//! Time: the only file that reads a clock. Everything below the limiter gets `now` as a parameter.
+//! Clocks. Only this file reads the time; the stores and the domain get `now` as a parameter.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::domain::lease::Timestamp;
 
 pub trait Clock: Send + Sync {
-    /// By the calendar; may jump either way when somebody sets it.
+    /// The wall-clock time. It can jump in both directions when the host's clock is set.
     fn now(&self) -> Timestamp;
 
-    /// Since some moment in the past; never goes back.
+    /// The time since a fixed moment in the past. It never decreases.
     fn monotonic(&self) -> Duration;
 }
 
@@ -18,19 +18,19 @@ pub trait Clock: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-/// A clock that stands still until it is moved.
+/// A clock for tests: it changes only when a test advances it.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 
-/// Measures how long something took; never goes back.
+/// Measures a duration with the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Instant);
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    #[expect(clippy::disallowed_methods, reason = "only this file reads the host's clock")]
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_epoch_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_epoch_ms(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn monotonic(&self) -> Duration {
@@ -60,17 +60,17 @@ impl Clock for ManualClock {
 }
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
-    pub fn start() -> Self {
+    #[expect(clippy::disallowed_methods, reason = "only this file reads the host's clock")]
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 
-    /// When this much time will have passed.
-    pub fn at(&self, passed: Duration) -> Instant {
-        self.0 + passed
+    /// The instant of the start plus `duration`.
+    pub(crate) fn at(&self, duration: Duration) -> Instant {
+        self.0 + duration
     }
 }

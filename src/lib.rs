@@ -1,17 +1,30 @@
-//! Limits how many video streams a user watches at once: leases in DynamoDB, never one too many.
+//! Limits how many video streams a user watches at once.
 //!
-//! In reading order: [`names`] and [`lease`] are the words, [`admission`] the rules, [`store`] the contract of what
-//! keeps them, [`limiter`] the verbs, [`http`] the way in, [`plan`] what it all costs. `docs/ARCHITECTURE.md` draws the whole.
+//! Every playing stream holds a lease in a store such as DynamoDB. A start gets a lease only while the user is below
+//! the limit, heartbeats renew it, and a lease that is not renewed expires.
 //!
-//! What always holds, and where it is shown:
+//! # Reading order
 //!
-//! 1. A user never holds more leases than the limit: `store` contract, `tests/integration/contract.rs`; several processes on
-//!    one table, `tests/chaos`.
-//! 2. A crashed player's slot is free at its lease's expiry, without any background job: `tests/integration/contract.rs`.
-//! 3. Repeating a verb never takes or frees a second slot: `tests/integration/contract.rs`, `tests/integration/faults.rs`.
-//! 4. A failing store is never answered as a limit or an ended stream: `tests/integration/faults.rs`, `tests/integration/bounds.rs`.
-//! 5. Only `store::dynamodb`, `store::embedded` and `migrate` know AWS; only `http` knows poem; only `clock` reads the
-//!    time: `tests/integration/architecture.rs`.
+//! 1. [`domain::lease`] and [`domain::names`]: the data.
+//! 2. [`domain::admission`]: the rules, as pure functions.
+//! 3. [`store`]: the storage contract and its implementations.
+//! 4. [`limiter`]: start, heartbeat, stop and list, with retries, logs and metrics.
+//! 5. [`http`]: the API.
+//!
+//! [`planning`] estimates cost and capacity. `docs/ARCHITECTURE.md` shows how the parts fit together.
+//!
+//! # Invariants
+//!
+//! Each line names the tests that check it. Test paths are relative to `tests/`.
+//!
+//! 1. A user never holds more leases than the limit: `integration/contract`, and `chaos` with several processes on
+//!    one table.
+//! 2. The slot of a crashed player is free when its lease expires, without a background job: `integration/contract`.
+//! 3. A repeated operation never takes or frees a second slot: `integration/contract`, `integration/faults.rs`.
+//! 4. A store failure is never reported as a reached limit or as an ended stream: `integration/faults.rs`,
+//!    `integration/bounds.rs`.
+//! 5. Only `store::dynamodb`, `store::embedded` and `migrate` use the AWS SDK, only `http` uses poem, and only
+//!    `clock` reads the time: `integration/architecture`.
 
 pub mod clock;
 pub mod config;

@@ -1,5 +1,6 @@
-//! The verbs of the product. Reads the clock once per attempt, draws ids, retries contention within bounds, and logs
-//! and counts what came out. Decides nothing: [`crate::domain::admission`] does.
+//! The operations of the service: start, heartbeat, stop, list, and limits. Reads the clock once per attempt, draws
+//! stream ids, retries contention and throttled transactions, and logs and counts the outcomes.
+//! [`crate::domain::admission`] has the rules.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,18 +10,26 @@ use rand::{Rng, RngExt};
 use tracing::info;
 
 use crate::clock::Clock;
-use crate::domain::admission::{AtLimit, StartOutcome, StartRequest};
-use crate::domain::lease::{Fingerprint, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
+use crate::domain::lease::{Fingerprint, Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, StreamId, UserName};
 use crate::store::{
     Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 
-/// How often a verb is tried when others keep changing the same user's streams.
+/// Attempts per operation, for contention and throttled transactions together.
 const MAX_ATTEMPTS: u32 = 5;
-/// The longest wait before the second attempt; doubles with each further one.
-const BACKOFF_MS: u64 = 20;
+/// After the n-th attempt, the longest wait is this value × 2ⁿ.
+const CONTENTION_BACKOFF_MS: u64 = 20;
+/// The same for throttled transactions. Longer, so that the table can recover.
+const THROTTLING_BACKOFF_MS: u64 = 50;
+
+/// Denials of one user are logged at most once per interval, because a client can repeat a denied start in a loop.
+const DENIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How many users the denial log tracks. They take at most 2 MB.
+const DENIAL_LOG_USERS: usize = 4096;
 
 pub struct Limiter {
     store: Arc<dyn LeaseStore>,
@@ -28,9 +37,10 @@ pub struct Limiter {
     random: Mutex<StdRng>,
     metrics: Arc<Metrics>,
     policy: Policy,
+    denial_log: LogThrottle<UserName>,
 }
 
-/// What the operator sets.
+/// The settings of the limiter.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
     pub default_limit: StreamLimit,
@@ -50,7 +60,7 @@ impl Default for Policy {
     }
 }
 
-/// What a player may say when it starts, and what its token says of it.
+/// The options of a start request.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
     pub idempotency_key: Option<IdempotencyKey>,
@@ -59,22 +69,22 @@ pub struct StartOptions {
     pub content_id: Option<ContentId>,
     pub replaces: Vec<StreamId>,
     pub at_limit: Option<AtLimit>,
-    /// What the caller's token says the user's limit is. Not the player's to say, so no part of the fingerprint.
+    /// The limit in the caller's token. It is not part of the request body and therefore not part of the fingerprint.
     pub token_limit: Option<StreamLimit>,
 }
 
-/// A value and the instant at which it was read or decided.
+/// A value and the time at which it was read or decided.
 #[derive(Clone, Debug)]
 pub struct Timestamped<T> {
     pub now: Timestamp,
     pub value: T,
 }
 
-/// The live streams of a user against the limit in force.
+/// The live streams of a user and the effective limit.
 #[derive(Clone, Debug)]
 pub struct Usage {
     pub limit: StreamLimit,
-    pub streams: Vec<crate::domain::lease::Lease>,
+    pub streams: Vec<Lease>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,18 +93,18 @@ pub struct UserLimit {
     pub source: LimitSource,
 }
 
-/// Where a limit comes from.
+/// The source of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitSource {
     Default,
-    /// The user's own, stored.
+    /// The stored limit of the user.
     User,
-    /// The caller's token, which goes before both.
+    /// The caller's token, which overrides both.
     Token,
 }
 
 impl Limiter {
-    /// `random` gives stream ids and jitter; seeded from the system in production.
+    /// `random` generates stream ids and jitter. Production seeds it from the operating system.
     pub fn new(
         store: Arc<dyn LeaseStore>,
         clock: Arc<dyn Clock>,
@@ -102,32 +112,27 @@ impl Limiter {
         metrics: Arc<Metrics>,
         policy: Policy,
     ) -> Self {
-        Self { store, clock, random: Mutex::new(random), metrics, policy }
+        let denial_log = LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS);
+        Self { store, clock, random: Mutex::new(random), metrics, policy, denial_log }
     }
 
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Asks for a slot. With an idempotency key or a device id it can be repeated without taking a second slot;
-    /// without either, a repetition is another stream, and one whose answer was lost runs out by itself.
+    /// Starts a stream. With an idempotency key or a device id, a repeated start takes no second slot. Without them,
+    /// a repetition starts another stream, and a stream whose response was lost expires.
     pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<Timestamped<StartOutcome>> {
         let request = self.request(user, options);
-        let started = self
-            .retry_on_contention(|attempt, now| {
-                let hint = if attempt == 1 { StartHint::Optimistic } else { StartHint::ReadFirst };
-                self.store.start(user, &request, hint, now)
-            })
-            .await;
+        let started = self.retry(|hint, now| self.store.start(user, &request, hint, now)).await;
         self.metrics.started(started.as_ref().map(|at| &at.value));
         match started.as_ref().map(|at| &at.value) {
             Ok(StartOutcome::Started(started)) if started.evicted > 0 => {
                 let ended: Vec<String> = started.ended.iter().map(StreamId::to_string).collect();
-                info!(stream_id = %request.stream_id, ended = ended.join(" "), "streams evicted by a start");
+                let (stream_id, ended) = (request.stream_id, ended.join(" "));
+                info!(event = "streams_evicted", %stream_id, ended, "start evicted streams");
             }
-            Ok(StartOutcome::Denied(denial)) => {
-                info!(limit = %denial.limit, count = denial.streams.len(), "start denied: limit reached");
-            }
+            Ok(StartOutcome::Denied(denial)) => self.log_denial(user, denial),
             _ => {}
         }
         started
@@ -136,52 +141,61 @@ impl Limiter {
     /// Renews a lease.
     pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
         let terms = self.policy.terms;
-        let beat = self.retry_on_contention(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
+        let beat = self.retry(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
         self.metrics.heartbeat(beat.as_ref().map(|at| &at.value.state));
         let Timestamped { now, value: Heartbeat { state, previous_expiry } } = beat?;
         if let Some(previous) = previous_expiry {
-            self.metrics.heartbeat_lateness(terms.share_passed(previous, now));
+            self.metrics.heartbeat_lateness(terms.elapsed_fraction(previous, now));
         }
         Ok(Timestamped { now, value: state })
     }
 
-    /// Frees a slot; one that is free already stays free.
+    /// Frees the slot of a stream. Does nothing if the stream holds no slot.
     pub async fn stop(&self, user: &UserName, stream_id: StreamId, by: StoppedBy) -> Result<Timestamped<Stop>> {
         let terms = self.policy.terms;
-        let stop = self.retry_on_contention(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
+        let stop = self.retry(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
         self.metrics.stopped(by, stop.as_ref().map(|at| &at.value));
         if let (StoppedBy::Evictor, Ok(Timestamped { value: Stop::Freed, .. })) = (by, &stop) {
-            info!(%stream_id, "stream evicted");
+            info!(event = "stream_evicted", %stream_id, "stream evicted");
         }
         stop
     }
 
+    /// Reads one stream.
     pub async fn stream(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
-        self.retry_on_contention(|_, now| self.store.stream(user, stream_id, now)).await
+        self.retry(|_, now| self.store.stream(user, stream_id, now)).await
     }
 
-    /// Count and list: the live streams, oldest first.
+    /// Reads the live streams, oldest first, and the effective limit.
     pub async fn streams(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<Timestamped<Usage>> {
-        let Timestamped { now, value: answer } =
-            self.retry_on_contention(|_, now| self.store.streams(user, now)).await?;
-        let UserStreams { own_limit, live: streams } = answer;
-        let limit = self.limit_in_force(token_limit, own_limit).limit;
+        let Timestamped { now, value } = self.retry(|_, now| self.store.streams(user, now)).await?;
+        let UserStreams { stored_limit, live: streams } = value;
+        let limit = self.effective_limit(token_limit, stored_limit).limit;
         Ok(Timestamped { now, value: Usage { limit, streams } })
     }
 
+    /// Reads the effective limit.
     pub async fn limit(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<UserLimit> {
-        let own = self.retry_on_contention(|_, _| self.store.limit(user)).await?.value;
-        Ok(self.limit_in_force(token_limit, own))
+        let stored_limit = self.retry(|_, _| self.store.limit(user)).await?.value;
+        Ok(self.effective_limit(token_limit, stored_limit))
     }
 
-    /// Gives the user a limit of their own, or with `None` takes it away.
+    /// Sets the stored limit of a user, or removes it if `limit` is `None`.
     pub async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
-        self.retry_on_contention(|_, _| self.store.set_limit(user, limit)).await?;
+        self.retry(|_, _| self.store.set_limit(user, limit)).await?;
         Ok(())
     }
 
-    fn limit_in_force(&self, token: Option<StreamLimit>, own: Option<StreamLimit>) -> UserLimit {
-        match (token, own) {
+    /// Logs a denial, at most once per user and interval.
+    fn log_denial(&self, user: &UserName, denial: &Denial) {
+        if let Some(suppressed) = self.denial_log.allow(user, self.clock.monotonic()) {
+            let (limit, count) = (denial.limit.get(), denial.streams.len());
+            info!(event = "start_denied", limit, count, suppressed, "start denied");
+        }
+    }
+
+    fn effective_limit(&self, token: Option<StreamLimit>, stored: Option<StreamLimit>) -> UserLimit {
+        match (token, stored) {
             (Some(limit), _) => UserLimit { limit, source: LimitSource::Token },
             (None, Some(limit)) => UserLimit { limit, source: LimitSource::User },
             (None, None) => UserLimit { limit: self.policy.default_limit, source: LimitSource::Default },
@@ -212,36 +226,49 @@ impl Limiter {
         }
     }
 
-    /// Each attempt has one `now`. By hand, because only contention is worth another try: the SDK has retried
-    /// everything else, and it retries neither a conflict nor a cancelled transaction.
-    async fn retry_on_contention<T, F>(&self, attempt: impl Fn(u32, Timestamp) -> F) -> Result<Timestamped<T>>
+    /// Runs `attempt`, each time with a new `now`, until it succeeds, fails for another reason, or has no attempts
+    /// left.
+    ///
+    /// Retries only contention and throttled transactions, which the SDK does not retry. It has already retried all
+    /// other transient errors, and another retry would multiply the attempts. The hint stays optimistic after
+    /// throttling, so that a throttled start adds no reads.
+    async fn retry<T, F>(&self, attempt: impl Fn(StartHint, Timestamp) -> F) -> Result<Timestamped<T>>
     where
         F: Future<Output = Result<T>>,
     {
+        let mut hint = StartHint::Optimistic;
         let mut tries = 1;
         loop {
             let now = self.clock.now();
-            match attempt(tries, now).await {
-                Ok(answer) => return Ok(Timestamped { now, value: answer }),
-                Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }) if tries < MAX_ATTEMPTS => {
+            let error = match attempt(hint, now).await {
+                Ok(value) => return Ok(Timestamped { now, value }),
+                Err(error) => error,
+            };
+            let backoff_ms = match error {
+                _ if tries == MAX_ATTEMPTS => return Err(error),
+                StoreError::NotApplied { refusal: Refusal::Contention, .. } => {
                     self.metrics.contention.inc();
-                    tokio::time::sleep(self.jitter(tries)).await;
-                    tries += 1;
+                    hint = StartHint::ReadFirst;
+                    CONTENTION_BACKOFF_MS
                 }
-                Err(error) => return Err(error),
-            }
+                StoreError::NotApplied { refusal: Refusal::ThrottledTransaction, .. } => THROTTLING_BACKOFF_MS,
+                _ => return Err(error),
+            };
+            tokio::time::sleep(self.jitter(backoff_ms << tries)).await;
+            tries += 1;
         }
     }
 
-    fn jitter(&self, tries: u32) -> Duration {
-        let longest = BACKOFF_MS << tries.min(10);
+    /// A random duration of 1 ms to `max_ms`.
+    fn jitter(&self, max_ms: u64) -> Duration {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        Duration::from_millis(random.random_range(1..=longest))
+        Duration::from_millis(random.random_range(1..=max_ms))
     }
 }
 
 impl StartOptions {
-    /// The same for the same request, whatever its spelling. Lengths keep the fields apart.
+    /// A digest of the request fields. Requests with equal fields have equal fingerprints, however their JSON is
+    /// written. The length before each value prevents two different requests from having the same text.
     fn fingerprint(&self) -> Fingerprint {
         let mut text = String::new();
         let mut field = |name: &str, value: Option<&str>| {
@@ -266,5 +293,5 @@ impl StartOptions {
     }
 }
 
-/// Namespace of fingerprints; part of the stored format, never to be changed.
+/// Namespace of fingerprints. It is part of the stored format and must never change.
 const FINGERPRINTS: uuid::Uuid = uuid::Uuid::from_u128(0x0c67_5f3e_8c5a_4d1b_b1f5_77f0_94a2_1b6e);

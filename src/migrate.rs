@@ -1,5 +1,5 @@
-//! Brings the table to what the service needs: creates it, waits for it, turns TTL on. Changes nothing that is there,
-//! and never drops anything.
+//! The table migration: creates the table, waits until it is active, and enables TTL. It changes no existing key
+//! schema or TTL attribute, and deletes nothing.
 
 use std::time::Duration;
 
@@ -17,18 +17,18 @@ use crate::store::dynamodb::errors::with_causes;
 const CREATE_TABLE: &str = include_str!("../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../migrations/0002_user-streams.UpdateTimeToLive.json");
 
-/// How long a new table may take to become active; normally seconds.
-const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(500);
+/// How long a new table may take to become active. It usually takes seconds.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a migration did.
+/// The changes of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
     pub created_table: bool,
     pub enabled_ttl: bool,
 }
 
-/// How a table differs from what the service needs.
+/// A difference between the table and the table that the service needs.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Difference {
     #[error("table {0:?} does not exist: run `stream-manager migrate`")]
@@ -36,13 +36,13 @@ pub enum Difference {
     #[error("table {table:?} is {status}, not active: `stream-manager migrate` waits for it")]
     NotActive { table: String, status: String },
     #[error(
-        "table {table:?} has other keys than this service needs: it has {found}, needed is {needed}; choose another name in dynamodb.table"
+        "table {table:?} has the keys {found}, but the service needs {needed}: set another table name in dynamodb.table"
     )]
     WrongKeys { table: String, found: String, needed: String },
     #[error("table {0:?} has no TTL: run `stream-manager migrate`")]
     NoTtl(String),
     #[error(
-        "table {table:?} has its TTL on attribute {found:?}, needed is {needed:?}: turn it off, then run `stream-manager migrate`"
+        "table {table:?} has TTL on attribute {found:?} instead of {needed:?}: disable it, then run `stream-manager migrate`"
     )]
     WrongTtl { table: String, found: String, needed: String },
 }
@@ -51,23 +51,23 @@ pub enum Difference {
 pub enum MigrateError {
     #[error(transparent)]
     Differs(#[from] Difference),
-    #[error("the migration files are not valid: {0}")]
+    #[error("invalid migration files: {0}")]
     Files(String),
-    /// The store did not do it; it may do so another time.
-    #[error("DynamoDB did not answer as hoped: {0}")]
+    /// A retry can succeed.
+    #[error("DynamoDB request failed: {0}")]
     Store(String),
 }
 
 impl MigrateError {
-    /// Whether asking again later can help without anybody doing something.
+    /// Whether a retry can succeed without a change by an operator.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Differs(Difference::NotActive { .. }))
     }
 }
 
-/// Applies all migrations. Run again, or by several at once, it changes nothing more.
+/// Applies all migrations. It can run repeatedly and concurrently.
 pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateError> {
-    let needed: CreateTable = file(CREATE_TABLE)?;
+    let needed: CreateTable = parse(CREATE_TABLE)?;
     let created_table = describe(client, table).await?.is_none() && create(client, table, &needed).await?;
     wait_until_active(client, table, &needed).await?;
     let enabled_ttl = match check_ttl(client, table).await {
@@ -78,14 +78,14 @@ pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateEr
     Ok(Migrated { created_table, enabled_ttl })
 }
 
-/// Whether the table is what the service needs. Reads only.
+/// Checks the table without changing it. Returns the first difference as an error.
 pub async fn check(client: &Client, table: &str) -> Result<(), MigrateError> {
     differences(client, table).await?.into_iter().next().map_or(Ok(()), |difference| Err(difference.into()))
 }
 
-/// All that `migrate` would change, and what it would refuse to. Reads only.
+/// All differences, without changing the table. `migrate` fixes some of them and fails for the others.
 pub async fn differences(client: &Client, table: &str) -> Result<Vec<Difference>, MigrateError> {
-    let needed: CreateTable = file(CREATE_TABLE)?;
+    let needed: CreateTable = parse(CREATE_TABLE)?;
     let Some(found) = describe(client, table).await? else {
         return Ok(vec![Difference::Missing(table.to_owned()), Difference::NoTtl(table.to_owned())]);
     };
@@ -100,7 +100,7 @@ pub async fn differences(client: &Client, table: &str) -> Result<Vec<Difference>
     Ok(differences)
 }
 
-/// The part of CreateTable's input that the migration has.
+/// The fields of a CreateTable request that the migration file uses.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct CreateTable {
@@ -140,7 +140,7 @@ struct Ttl {
     attribute_name: String,
 }
 
-fn file<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MigrateError> {
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, MigrateError> {
     serde_json::from_str(json).map_err(|error| MigrateError::Files(error.to_string()))
 }
 
@@ -150,11 +150,11 @@ async fn describe(client: &Client, table: &str) -> Result<Option<TableDescriptio
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
             Ok(None)
         }
-        Err(error) => Err(store(error)),
+        Err(error) => Err(store_error(error)),
     }
 }
 
-/// False when somebody else created it first.
+/// Creates the table. Returns false if it already exists.
 async fn create(client: &Client, table: &str, needed: &CreateTable) -> Result<bool, MigrateError> {
     let mut request =
         client.create_table().table_name(table).billing_mode(BillingMode::from(needed.billing_mode.as_str()));
@@ -173,13 +173,13 @@ async fn create(client: &Client, table: &str, needed: &CreateTable) -> Result<bo
     match request.send().await {
         Ok(_) => Ok(true),
         Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => Ok(false),
-        Err(error) => Err(store(error)),
+        Err(error) => Err(store_error(error)),
     }
 }
 
 async fn wait_until_active(client: &Client, table: &str, needed: &CreateTable) -> Result<(), MigrateError> {
     let mut waiting = Ok(());
-    for _ in 0..ACTIVE_WITHIN.as_millis() / POLL.as_millis() {
+    for _ in 0..ACTIVE_TIMEOUT.as_millis() / POLL_INTERVAL.as_millis() {
         if let Some(found) = describe(client, table).await? {
             check_keys(table, &found, needed)?;
             waiting = check_active(table, &found);
@@ -187,7 +187,7 @@ async fn wait_until_active(client: &Client, table: &str, needed: &CreateTable) -
                 return Ok(());
             }
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Err(waiting.err().unwrap_or_else(|| Difference::Missing(table.to_owned())).into())
 }
@@ -222,8 +222,8 @@ fn check_keys(table: &str, found: &TableDescription, needed: &CreateTable) -> Re
 }
 
 async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
-    let needed = file::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
-    let described = client.describe_time_to_live().table_name(table).send().await.map_err(store)?;
+    let needed = parse::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
+    let described = client.describe_time_to_live().table_name(table).send().await.map_err(store_error)?;
     let ttl = described.time_to_live_description;
     match ttl.as_ref().and_then(|ttl| ttl.time_to_live_status()) {
         Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling) => {
@@ -237,19 +237,19 @@ async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
     }
 }
 
-/// False when somebody else enabled it first.
+/// Enables TTL. Returns false if it was enabled at the same time by another process.
 async fn enable_ttl(client: &Client, table: &str) -> Result<bool, MigrateError> {
-    let needed = file::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
+    let needed = parse::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
     let specification =
         TimeToLiveSpecification::builder().enabled(needed.enabled).attribute_name(needed.attribute_name).build()?;
     match client.update_time_to_live().table_name(table).time_to_live_specification(specification).send().await {
         Ok(_) => Ok(true),
-        // DynamoDB answers a second "enable" with a ValidationException: the state decides, not the text.
-        Err(error) => check_ttl(client, table).await.map(|()| false).map_err(|_| store(error)),
+        // DynamoDB rejects a second request with a ValidationException, so the current state decides.
+        Err(error) => check_ttl(client, table).await.map(|()| false).map_err(|_| store_error(error)),
     }
 }
 
-fn store<E: ProvideErrorMetadata + std::error::Error + 'static>(error: SdkError<E>) -> MigrateError {
+fn store_error<E: ProvideErrorMetadata + std::error::Error + 'static>(error: SdkError<E>) -> MigrateError {
     MigrateError::Store(with_causes(&error))
 }
 

@@ -212,7 +212,7 @@ async fn open_store(
         }
         StoreKind::Embedded => open_embedded(config, readiness, observer).await,
         StoreKind::DynamoDb => {
-            let client = client::observed(&client::connect(&config.client()).await?, observer);
+            let client = client::with_metrics(&client::connect(&config.client()).await?, observer);
             let table = config.dynamodb.table.clone();
             info!("store: DynamoDB table {table:?}");
             match migrate::check(&client, &table).await {
@@ -243,7 +243,7 @@ async fn open_embedded(
         SyncMode::Full => embedded::SyncMode::Full,
     };
     let engine = Embedded::open(path, sync)?;
-    let client = client::observed(&client::in_process(&config.client(), engine.http_client()), observer);
+    let client = client::with_metrics(&client::in_process(&config.client(), engine.http_client()), observer);
     migrate::migrate(&client, &config.dynamodb.table).await?;
     let shown = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!("store: embedded; the state is in {}", shown.display());

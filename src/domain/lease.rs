@@ -1,4 +1,4 @@
-//! Leases and the arithmetic of time: plain data and pure functions. Nothing here reads a clock.
+//! Leases, limits and timestamps: plain data and pure functions. No function reads a clock.
 
 use std::fmt;
 
@@ -8,35 +8,38 @@ use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// How many live streams a user may hold: 1 to 50, so that one transaction can always replace all of them.
+/// How many live streams a user may hold: 1 to 50. The maximum lets one transaction replace all streams of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamLimit(u8);
 
-/// How long a lease lives after each renewal, and how long it is kept after that for its player to learn why.
+/// How long leases live and how long they are kept afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
+    /// From a start or renewal to the expiry.
     pub duration_s: u32,
+    /// How long an expired or ended lease stays stored, so that its player can learn the reason.
     pub retention_s: u32,
 }
 
-/// One stream's slot, held until `expires_at` unless it was ended before.
+/// The slot of one stream, held until `expires_at` unless it is terminated earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub stream_id: StreamId,
     pub device_id: Option<DeviceId>,
     pub device_name: Option<DeviceName>,
     pub content_id: Option<ContentId>,
-    /// What a keyed start asked for; absent when it had no key.
+    /// The fingerprint of the start request, if it had an idempotency key.
     pub fingerprint: Option<Fingerprint>,
     pub started_at: Timestamp,
     pub expires_at: Timestamp,
-    /// Second from which storage may delete it. Never earlier than `expires_at` when the lease is written.
+    /// The epoch second after which the store may delete the lease. Starts and renewals never set it before
+    /// `expires_at`.
     pub ttl_s: i64,
-    /// Set when somebody else ended it; such a lease is never live again.
+    /// Set when another device or support ended the stream. A terminated lease is never live again.
     pub termination: Option<Box<Termination>>,
 }
 
-/// Who ended a lease that its own player did not stop, and how.
+/// Why a lease ended before its expiry, other than by a stop of its own player.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Termination {
     pub reason: EndReason,
@@ -45,9 +48,9 @@ pub struct Termination {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Pushed out to make room, or ended by another device or by support.
+    /// Ended to make room for another stream, or by another device or support.
     Evicted,
-    /// Its own device started again, or a start named it in `replaces`.
+    /// Its device started again, or a start listed it in `replaces`.
     Replaced,
 }
 
@@ -58,7 +61,7 @@ pub struct EndedBy {
     pub device_name: Option<DeviceName>,
 }
 
-/// A digest of what a keyed start asked for: the same key with another body is a mistake of the caller.
+/// A digest of a start request with an idempotency key. It detects a key that is reused for another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub uuid::Uuid);
 
@@ -79,8 +82,8 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Whole seconds from `now` until this instant, rounded up; 0 when it has passed.
-    pub const fn seconds_after(self, now: Self) -> u32 {
+    /// Whole seconds from `now` until this instant, rounded up. 0 if the instant has passed.
+    pub(crate) const fn seconds_after(self, now: Self) -> u32 {
         let ms = self.0.saturating_sub(now.0);
         if ms <= 0 {
             return 0;
@@ -92,10 +95,10 @@ impl Timestamp {
 
 impl StreamLimit {
     pub const MAX: u8 = 50;
-    /// What most services of this kind grant.
+    /// The usual limit of streaming services.
     pub const DEFAULT: Self = Self(3);
 
-    /// None unless `limit` is 1 to 50.
+    /// `None` if `limit` is not 1 to 50.
     pub const fn new(limit: u64) -> Option<Self> {
         if limit >= 1 && limit <= Self::MAX as u64 { Some(Self(limit as u8)) } else { None }
     }
@@ -104,13 +107,13 @@ impl StreamLimit {
         self.0
     }
 
-    /// By how many this many live streams are more than the limit allows.
+    /// How many of `live` streams exceed the limit.
     pub const fn exceeded_by(self, live: usize) -> usize {
         live.saturating_sub(self.0 as usize)
     }
 
-    /// How many more streams may start beside this many live ones.
-    pub const fn remaining(self, live: usize) -> usize {
+    /// How many more streams may start when `live` streams are live.
+    pub(crate) const fn remaining(self, live: usize) -> usize {
         (self.0 as usize).saturating_sub(live)
     }
 }
@@ -122,33 +125,33 @@ impl fmt::Display for StreamLimit {
 }
 
 impl LeaseTerms {
-    /// When a lease that is granted or renewed at `now` runs out.
+    /// When a lease that is granted or renewed at `now` expires.
     pub const fn expires_at(&self, now: Timestamp) -> Timestamp {
         now.plus_s(self.duration_s)
     }
 
-    /// Which share of a lease that runs out at `expiry` has passed at `now`: 0 as it was granted, 1 as it runs out.
-    pub fn share_passed(&self, expiry: Timestamp, now: Timestamp) -> f64 {
+    /// The elapsed fraction of a lease that expires at `expiry`: 0 at the last renewal, 1 at the expiry.
+    pub(crate) fn elapsed_fraction(&self, expiry: Timestamp, now: Timestamp) -> f64 {
         let left_ms = expiry.0.saturating_sub(now.0) as f64;
         let duration_ms = f64::from(self.duration_s) * 1000.0;
-        // Below 0 only by another clock, or by a lease that was longer before the setting changed.
+        // Clock skew, or a lease from before the duration was lowered, can give a negative value.
         (1.0 - left_ms / duration_ms).clamp(0.0, 1.0)
     }
 
-    /// The epoch second after which storage may delete what matters until `until`. Rounded up: DynamoDB's TTL
-    /// works in seconds, and a lease must never look deletable before it has run out.
+    /// The epoch second after which the store may delete a lease that expires or ends at `until`. Rounded up, because
+    /// DynamoDB's TTL counts whole seconds and must not delete a lease before its retention has passed.
     pub const fn ttl_s(&self, until: Timestamp) -> i64 {
         (until.plus_s(self.retention_s).0.saturating_add(999)) / 1000
     }
 }
 
 impl Lease {
-    /// Live: not ended, and `expires_at` is in the future of `now`.
+    /// True if the lease is not terminated and `expires_at` is later than `now`.
     pub fn is_live_at(&self, now: Timestamp) -> bool {
         self.termination.is_none() && self.expires_at > now
     }
 
-    /// Puts the oldest first: by `started_at`, then by id.
+    /// Orders leases from the oldest to the newest: by `started_at`, then by stream id.
     pub fn by_age(&self, other: &Self) -> std::cmp::Ordering {
         (self.started_at, self.stream_id).cmp(&(other.started_at, other.stream_id))
     }
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_rounded_up_and_never_negative() {
+    fn seconds_round_up_and_are_never_negative() {
         let now = Timestamp::from_epoch_ms(10_000);
         for (at, seconds) in [(9_000, 0), (10_000, 0), (10_001, 1), (11_000, 1), (11_001, 2), (i64::MAX, u32::MAX)] {
             assert_eq!(Timestamp::from_epoch_ms(at).seconds_after(now), seconds, "{at}");
@@ -167,23 +170,23 @@ mod tests {
     }
 
     #[test]
-    fn ttl_is_in_seconds_and_never_before_the_retention_has_passed() {
+    fn ttl_rounds_up_to_the_end_of_the_retention() {
         let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_000)), 11);
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_001)), 12);
     }
 
     #[test]
-    fn the_share_of_a_lease_that_has_passed_is_0_as_it_was_granted_and_1_as_it_runs_out() {
+    fn elapsed_fraction_is_0_at_renewal_and_1_at_expiry() {
         let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
         let expiry = Timestamp::from_epoch_ms(90_000);
-        for (now_ms, share) in [(0, 0.0), (45_000, 0.5), (90_000, 1.0), (-5_000, 0.0)] {
-            assert_eq!(terms.share_passed(expiry, Timestamp::from_epoch_ms(now_ms)), share, "{now_ms}");
+        for (now_ms, fraction) in [(0, 0.0), (45_000, 0.5), (90_000, 1.0), (-5_000, 0.0)] {
+            assert_eq!(terms.elapsed_fraction(expiry, Timestamp::from_epoch_ms(now_ms)), fraction, "{now_ms}");
         }
     }
 
     #[test]
-    fn a_limit_is_one_to_fifty() {
+    fn limits_are_1_to_50() {
         assert_eq!(
             [0, 1, 50, 51].map(|n| StreamLimit::new(n).map(StreamLimit::get)),
             [None, Some(1), Some(50), None]

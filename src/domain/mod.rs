@@ -1,4 +1,4 @@
-//! The domain: plain data and pure functions. No I/O, no clock, no framework.
+//! The domain model: plain data and pure functions, without I/O, clocks or frameworks.
 
 pub mod admission;
 pub mod lease;

@@ -1,5 +1,4 @@
-//! Names that come from outside: users, devices, contents. Each is checked once, here, and is plain data after.
-//! Nothing here knows HTTP or storage.
+//! Names of users, devices, contents and streams. Parsing validates them once; afterwards they are plain data.
 
 use std::fmt;
 
@@ -7,31 +6,31 @@ use thiserror::Error;
 use unicode_normalization::is_nfc;
 use uuid::Uuid;
 
-/// Whose streams are counted: opaque, case-sensitive, 1 to 256 bytes of UTF-8 in NFC, without control or
-/// bidirectional control characters and without white space at either end.
+/// The user whose streams are counted: an opaque, case-sensitive text of 1 to 256 bytes of UTF-8 in NFC. It contains
+/// no control or bidirectional control characters and has no white space at either end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(Box<str>);
 
-/// An id of the player's own choosing: 1 to 128 bytes of UTF-8 in NFC, no control characters.
+/// A device id that the player chooses: 1 to 128 bytes of UTF-8 in NFC, no control characters.
 pub type DeviceId = Label<128>;
-/// What a person calls the device: 1 to 256 bytes of UTF-8 in NFC, no control characters.
+/// A device name for people to read: 1 to 256 bytes of UTF-8 in NFC, no control characters.
 pub type DeviceName = Label<256>;
-/// What is being watched: 1 to 256 bytes of UTF-8 in NFC, no control characters.
+/// The content that the stream plays: 1 to 256 bytes of UTF-8 in NFC, no control characters.
 pub type ContentId = Label<256>;
 
-/// A text of 1 to `MAX` bytes of UTF-8 in NFC without control characters.
+/// A text of 1 to `MAX` bytes of UTF-8 in NFC, without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label<const MAX: usize>(Box<str>);
 
-/// What a client sends to make a start repeatable: 1 to 255 visible ASCII characters.
+/// The idempotency key of a start: 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(Box<str>);
 
-/// Names one stream (one playback). A UUID, printed in lower case, read in any case.
+/// The id of one stream (one playback): a UUID, printed in lower case and parsed in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Uuid);
 
-/// Why a text is not a name; the message says what to change.
+/// Why a name is invalid. The message says what the client must change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
     #[error("must not be empty")]
@@ -53,10 +52,11 @@ pub enum NameError {
 }
 
 impl UserName {
-    /// The most bytes that a user's name may have.
+    /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Checks `text`; nothing is trimmed, folded or normalized, since two spellings would be two limits.
+    /// Validates `text` and keeps it unchanged. Text that is not in NFC or has outer white space is rejected:
+    /// otherwise two spellings of one name would have two limits.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_text(text, Self::MAX_BYTES)?;
         if text.chars().any(is_bidirectional_control) {
@@ -101,8 +101,9 @@ impl StreamId {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// The id that every start of this user with this key gets (UUID version 5), so that a retry finds the lease
-    /// that the first try made. The user's length goes first, so that no two (user, key) read the same.
+    /// The id of every start of this user with this key (UUID version 5), so that a retry finds the lease of the
+    /// first attempt. The hashed text begins with the length of the user name, so that different pairs never hash the
+    /// same text.
     pub fn from_key(user_name: &UserName, key: &IdempotencyKey) -> Self {
         let user_name = user_name.as_str();
         let name = format!("{}:{user_name}{}", user_name.len(), key.0);
@@ -110,7 +111,7 @@ impl StreamId {
     }
 
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        // The hyphenated form only: `Uuid` would also read braces, URNs and bare hexadecimal digits.
+        // Only the hyphenated form. `Uuid` also parses braces, URNs and 32 hexadecimal digits without hyphens.
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
             _ => Err(NameError::NotUuid),
@@ -140,7 +141,7 @@ impl<const MAX: usize> fmt::Display for Label<MAX> {
     }
 }
 
-/// Namespace of the ids that come from idempotency keys; part of the stored format, never to be changed.
+/// Namespace of the stream ids derived from idempotency keys. It is part of the stored format and must never change.
 const KEYED_STREAMS: Uuid = Uuid::from_u128(0x5d1a_7c1e_0f4b_4b7e_9a53_2f6c_8e90_d417);
 
 fn check_text(text: &str, max: usize) -> Result<(), NameError> {
@@ -159,7 +160,7 @@ fn check_text(text: &str, max: usize) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Unicode's Bidi_Control property (PropList.txt): twelve characters since Unicode 6.3.
+/// The 12 characters with the Unicode property Bidi_Control (PropList.txt, unchanged since Unicode 6.3).
 fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -169,9 +170,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_name_is_opaque_text() {
+    fn user_names_are_validated_and_kept_unchanged() {
         for good in ["a", "..", "a/b", "ann@example.com", "Ann", "日本", "é", "a b", &"x".repeat(256)] {
-            assert_eq!(UserName::parse(good).expect(good).as_str(), good);
+            assert_eq!(UserName::parse(good).unwrap().as_str(), good);
         }
         for (bad, why) in [
             ("", NameError::Empty),
@@ -189,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_id_is_read_in_any_case_and_printed_in_lower_case() {
-        let id = StreamId::parse("6FA459EA-EE8A-4CA4-894E-DB77E160355E").expect("a UUID");
+    fn stream_ids_parse_in_any_case_and_print_lower_case() {
+        let id = StreamId::parse("6FA459EA-EE8A-4CA4-894E-DB77E160355E").unwrap();
         assert_eq!(id.to_string(), "6fa459ea-ee8a-4ca4-894e-db77e160355e");
         for bad in ["", "x", "{6fa459ea-ee8a-4ca4-894e-db77e160355e}", "6fa459eaee8a4ca4894edb77e160355e"] {
             assert_eq!(StreamId::parse(bad), Err(NameError::NotUuid), "{bad:?}");
@@ -198,19 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn an_id_from_a_key_never_changes_and_is_the_users_own() {
+    fn keyed_stream_ids_are_stable_and_differ_between_users() {
         let id = |user: &str, key: &str| {
-            let user = UserName::parse(user).expect("a name");
-            StreamId::from_key(&user, &IdempotencyKey::parse(key.as_bytes()).expect("a key")).to_string()
+            let user = UserName::parse(user).unwrap();
+            StreamId::from_key(&user, &IdempotencyKey::parse(key.as_bytes()).unwrap()).to_string()
         };
         assert_eq!(id("ann", "k"), id("ann", "k"));
-        assert_eq!(id("ann", "k"), "dd3dd724-816c-5c95-9dac-df4a65092616", "stored ids depend on it");
+        assert_eq!(id("ann", "k"), "dd3dd724-816c-5c95-9dac-df4a65092616", "stored ids depend on this value");
         assert_ne!(id("ann", "bk"), id("annb", "k"));
         assert_ne!(id("1", ":1x"), id("1:", "1x"));
     }
 
     #[test]
-    fn an_idempotency_key_is_visible_ascii() {
+    fn idempotency_keys_are_visible_ascii() {
         assert!(IdempotencyKey::parse(b"!~").is_ok());
         for bad in [&b""[..], b"a b", b"\x7f", "é".as_bytes(), b"\xff", &[b'x'; 256]] {
             assert_eq!(IdempotencyKey::parse(bad), Err(NameError::NotVisibleAscii));

@@ -1,5 +1,5 @@
-//! The store in this process's memory: the same rules under a lock per shard. Nothing survives the process, and other
-//! processes see nothing of it. It never waits.
+//! The in-memory store: the admission rules under one lock per shard. It serves one process, and its data ends with
+//! the process. Its methods never wait.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,10 +14,10 @@ use crate::domain::admission::{
 use crate::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Many small shards, so that a sweep holds up few users for a short time.
+/// Many small shards, so that a sweep blocks few users for a short time.
 const SHARDS: usize = 1024;
 
-/// Bounded by what is live plus what is retained, as long as somebody calls [`MemoryStore::sweep_shard`].
+/// Holds live and retained leases. [`MemoryStore::sweep_shard`] must run regularly to delete the others.
 pub struct MemoryStore {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
@@ -25,12 +25,13 @@ pub struct MemoryStore {
 
 type Shard = HashMap<UserName, User>;
 
-/// Leases include those that are over and retained. The members are the leases that nobody ended: here a lease and
-/// its membership appear and vanish under one lock.
+/// The stored state of one user. The members are the leases without a termination: one lock covers both, so a
+/// separate list is not needed.
 #[derive(Default)]
 struct User {
     revision: Option<u64>,
-    own_limit: Option<StreamLimit>,
+    stored_limit: Option<StreamLimit>,
+    /// All stored leases, including ended and expired ones.
     leases: Vec<Lease>,
 }
 
@@ -39,13 +40,13 @@ impl MemoryStore {
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// How many calls of [`MemoryStore::sweep_shard`] go once around.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Forgets, in one shard, the leases whose retention has passed at `now` and the users of whom nothing is left.
-    /// Returns how many leases went.
+    /// Deletes from one shard the leases whose retention has passed at `now`, and the users without leases and
+    /// without a stored limit. Returns the number of deleted leases.
     pub fn sweep_shard(&self, index: usize, now: Timestamp) -> usize {
         let Some(shard) = self.shards.get(index) else { return 0 };
         let mut users = lock(shard);
@@ -55,7 +56,7 @@ impl MemoryStore {
             user.leases.retain(|lease| lease.ttl_s >= now.epoch_ms() / 1000);
             swept += before - user.leases.len();
             user.leases.shrink_to_fit();
-            !user.leases.is_empty() || user.own_limit.is_some()
+            !user.leases.is_empty() || user.stored_limit.is_some()
         });
         if users.capacity() > 4 * users.len() + 16 {
             users.shrink_to_fit();
@@ -63,7 +64,7 @@ impl MemoryStore {
         swept
     }
 
-    /// How many users and leases are held, over or not.
+    /// The number of stored users and leases, including inactive leases.
     pub fn size(&self) -> (usize, usize) {
         self.shards.iter().map(lock).fold((0, 0), |(users, leases), shard| {
             (users + shard.len(), leases + shard.values().map(|user| user.leases.len()).sum::<usize>())
@@ -93,8 +94,8 @@ impl LeaseStore for MemoryStore {
     ) -> Result<StartOutcome> {
         let mut users = self.shard(user);
         let decision = match users.get(user) {
-            Some(user) => user.shown(|snapshot| decide(snapshot, request, now)),
-            None => User::default().shown(|snapshot| decide(snapshot, request, now)),
+            Some(user) => user.with_snapshot(|snapshot| decide(snapshot, request, now)),
+            None => User::default().with_snapshot(|snapshot| decide(snapshot, request, now)),
         };
         Ok(match decision {
             Decision::NoWrite(start) => start,
@@ -147,7 +148,7 @@ impl LeaseStore for MemoryStore {
                 let lease = &mut user.leases[index];
                 lease.termination = Some(Box::new(Termination { reason: EndReason::Evicted, ended_by: None }));
                 lease.ttl_s = terms.ttl_s(now);
-                let pruned = user.shown(|snapshot| pruned_by_eviction(snapshot, stream_id));
+                let pruned = user.with_snapshot(|snapshot| pruned_by_eviction(snapshot, stream_id));
                 user.leases.retain(|lease| !pruned.contains(&lease.stream_id));
             }
         }
@@ -164,22 +165,22 @@ impl LeaseStore for MemoryStore {
     async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
         let users = self.shard(user);
         let Some(user) = users.get(user) else {
-            return Ok(UserStreams { own_limit: None, live: Vec::new() });
+            return Ok(UserStreams { stored_limit: None, live: Vec::new() });
         };
         let mut live: Vec<Lease> = user.leases.iter().filter(|lease| lease.is_live_at(now)).cloned().collect();
         live.sort_by(Lease::by_age);
-        Ok(UserStreams { own_limit: user.own_limit, live })
+        Ok(UserStreams { stored_limit: user.stored_limit, live })
     }
 
     async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>> {
-        Ok(self.shard(user).get(user).and_then(|user| user.own_limit))
+        Ok(self.shard(user).get(user).and_then(|user| user.stored_limit))
     }
 
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
         let mut users = self.shard(user);
         match (users.get_mut(user), limit) {
-            (Some(user), _) => user.own_limit = limit,
-            (None, Some(_)) => users.entry(user.clone()).or_default().own_limit = limit,
+            (Some(user), _) => user.stored_limit = limit,
+            (None, Some(_)) => users.entry(user.clone()).or_default().stored_limit = limit,
             (None, None) => {}
         }
         Ok(())
@@ -187,25 +188,25 @@ impl LeaseStore for MemoryStore {
 }
 
 impl User {
-    fn shown<T>(&self, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let held = self.leases.iter().filter(|lease| lease.termination.is_none());
-        let members: Vec<StreamId> = held.map(|lease| lease.stream_id).collect();
-        let guard = Guard { revision: self.revision, own_limit: self.own_limit };
-        look(&Snapshot { guard, members: &members, leases: &self.leases })
+    fn with_snapshot<T>(&self, f: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let members = self.leases.iter().filter(|lease| lease.termination.is_none());
+        let members: Vec<StreamId> = members.map(|lease| lease.stream_id).collect();
+        let guard = Guard { revision: self.revision, stored_limit: self.stored_limit };
+        f(&Snapshot { guard, members: &members, leases: &self.leases })
     }
 
-    /// The guard and the conditions hold: the lock was not given back since the decision.
+    /// The conditions of the commit hold, because the caller has held the lock since the decision.
     fn apply(&mut self, commit: &Commit) {
         let own = commit.lease.stream_id;
-        let goes = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.pruned.contains(id);
-        self.leases.retain(|lease| !goes(&lease.stream_id));
+        let deleted = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.pruned.contains(id);
+        self.leases.retain(|lease| !deleted(&lease.stream_id));
         for ended in &commit.ended {
             if let Some(lease) = self.lease_mut(ended.stream_id) {
                 lease.termination = Some(Box::new(ended.termination.clone()));
                 lease.ttl_s = ended.ttl_s;
             }
         }
-        // Most users hold one to three leases: room for exactly those, not for the four that `push` would take.
+        // Most users hold one to three leases. `push` alone would allocate room for four.
         self.leases.reserve_exact(1);
         self.leases.push(commit.lease.clone());
         self.bump_revision();
@@ -220,7 +221,7 @@ impl User {
     }
 }
 
-/// Every change is made whole before anything can panic, so a poisoned lock guards good data.
+/// Ignores poisoning, because a panic cannot leave a partly applied change.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_is_forgotten_after_its_retention_and_idle_users_with_it() {
+    async fn sweep_deletes_leases_after_retention_and_empty_users() {
         let store = MemoryStore::new();
         let now = Timestamp::from_epoch_ms(1_000_000);
         let sweep = |now| (0..store.shards()).map(|shard| store.sweep_shard(shard, now)).sum::<usize>();
@@ -259,11 +260,11 @@ mod tests {
             }
         }
         store.set_limit(&users[0], StreamLimit::new(5)).await.unwrap();
-        assert_eq!(store.size(), (50, 50 * 20), "three live and seventeen evicted each");
+        assert_eq!(store.size(), (50, 50 * 20), "3 live and 17 evicted leases per user");
         assert_eq!(sweep(now.plus_s(10)), 0);
-        assert_eq!(sweep(now.plus_s(11)), 50 * 17, "the retention of the evicted has passed");
-        assert_eq!(sweep(now.plus_s(100)), 0, "the others ran out, and are retained");
+        assert_eq!(sweep(now.plus_s(11)), 50 * 17, "the retention of the evicted leases has passed");
+        assert_eq!(sweep(now.plus_s(100)), 0, "expired leases are retained");
         assert_eq!(sweep(now.plus_s(101)), 50 * 3);
-        assert_eq!(store.size(), (1, 0), "a limit is kept");
+        assert_eq!(store.size(), (1, 0), "a stored limit is kept");
     }
 }

@@ -1,12 +1,12 @@
-//! Where leases live: the one storage trait, as a contract that `tests/integration/contract.rs` executes against every store.
+//! The storage contract: the trait [`LeaseStore`]. `tests/integration/contract` runs the same tests against every
+//! store.
 //!
-//! Each method is one atomic step at the instant `now`: it happened ([`Ok`]), it did not
-//! ([`StoreError::NotApplied`]), or nobody can tell ([`StoreError::Unknown`]). Every method may be repeated; a
-//! repetition never takes or frees a second slot. Dropping a returned future leaves the step done or not done, never
-//! half done. Refusals are answers; an error means that storage failed.
+//! Each method is one atomic step at the instant `now`. It was applied ([`Ok`]), it was not applied
+//! ([`StoreError::NotApplied`]), or the outcome is unknown ([`StoreError::Unknown`]). Every method may be repeated; a
+//! repetition never takes or frees a second slot. A caller that drops a returned future leaves the step applied or
+//! not applied, never half applied. Denials are returned as [`Ok`]; an error means that the store failed.
 
 pub mod dynamodb;
-#[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod memory;
 
@@ -19,18 +19,20 @@ use crate::domain::names::{StreamId, UserName};
 
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// Grants a slot, or says why not, by the rules of [`crate::domain::admission::decide`].
+    /// Starts a stream, or returns why it may not start. [`crate::domain::admission::decide`] has the rules.
     ///
-    /// `hint`: whether to write without reading first.
+    /// `hint` says whether to write without reading first.
     ///
     /// # Effect
-    /// One admission with all that it ends and reaps, or nothing.
+    /// The whole admission, including the leases that it ends or deletes, or nothing.
     /// # Idempotency
-    /// Repeating with the same stream id answers the lease of the first time and takes no second slot.
+    /// A repetition with the same stream id returns the existing lease and takes no second slot.
     /// # Cancel safety
-    /// A dropped call leaves a whole lease or none; a repetition tells which. A lease that nobody heard of runs out.
+    /// A dropped call leaves a complete lease or none; a repetition shows which. A lease that no player received
+    /// expires.
     /// # Errors
-    /// [`Refusal::Contention`] when others changed this user's streams meanwhile: worth another try with a new `now`.
+    /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
+    /// `now`.
     async fn start(
         &self,
         user: &UserName,
@@ -39,16 +41,16 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<StartOutcome>;
 
-    /// Moves the expiry of a live lease forward to `now` plus the lease's duration, never back.
+    /// Renews a live lease until `now` plus the lease duration. The expiry never moves back.
     ///
     /// # Effect
-    /// One write to one lease. A lease that is missing, expired or ended stays as it is.
+    /// One write to one lease. A missing, expired or ended lease does not change.
     /// # Idempotency
-    /// Repetitions and late duplicates never shorten a lease: they answer what is stored.
+    /// Repetitions and delayed duplicates never shorten a lease. They return the stored lease.
     /// # Cancel safety
-    /// The lease is renewed or not.
+    /// The lease is renewed or unchanged.
     /// # Errors
-    /// [`Refusal::Contention`] when it met a start or a stop of the same lease.
+    /// [`Refusal::Contention`] if a start or a stop changed the same lease at the same time.
     async fn heartbeat(
         &self,
         user: &UserName,
@@ -57,18 +59,19 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Heartbeat>;
 
-    /// Frees the slot of a stream. Its own stop forgets the lease; an eviction keeps it, marked, until
-    /// `terms.retention_s` has passed, so that its player can learn what happened.
+    /// Frees the slot of a stream. The player's own stop deletes the lease. An eviction keeps it as ended until
+    /// `terms.retention_s` has passed, so that the player can learn the reason.
     ///
     /// # Effect
-    /// The stream holds no slot; no other live stream is touched. An eviction also forgets what was ended before, by the
-    /// rule of [`crate::domain::admission::pruned_by_eviction`]; that may come after it, or if storage fails, not at all.
+    /// The stream holds no slot, and no other live stream changes. An eviction also deletes ended leases beyond
+    /// [`crate::domain::admission::MAX_ENDED_LEASES`]. This may happen in a second step, which a store failure can
+    /// skip.
     /// # Idempotency
-    /// A stream that holds no slot is left as it is, and an ended one keeps its mark.
+    /// Nothing changes if the stream holds no slot. An ended lease keeps its termination.
     /// # Cancel safety
-    /// The slot is free or held, never counted without its lease.
+    /// The slot is free, or it is held with its lease.
     /// # Errors
-    /// [`Refusal::Contention`] when others changed this user's streams meanwhile.
+    /// [`Refusal::Contention`] if another request changed the streams of this user at the same time.
     async fn stop(
         &self,
         user: &UserName,
@@ -78,38 +81,40 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Stop>;
 
-    /// One stream, as it is stored: missing, live, or over and not yet deleted. Reads only.
+    /// Reads one stream: live, inactive but still stored, or not found.
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState>;
 
-    /// The live streams of a user, oldest first, never more than were admitted, and the user's own limit. Reads only.
+    /// Reads the stored limit and the live streams of a user, oldest first. Never returns more streams than were
+    /// admitted.
     async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams>;
 
-    /// The user's own limit. Reads only.
+    /// Reads the stored limit of a user.
     async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>>;
 
-    /// Sets the user's own limit, or with `None` removes it. Ends nobody; the next start is decided by it.
+    /// Sets the stored limit of a user, or removes it if `limit` is `None`. It applies to later starts and ends no
+    /// stream.
     ///
     /// # Idempotency
-    /// Repeating it changes nothing; the last writer wins.
+    /// A repetition changes nothing. The last writer wins.
     /// # Cancel safety
-    /// The limit is the old or the new one.
+    /// The stored limit is the old one or the new one.
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()>;
 }
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// How a start begins. The result is the same; only the cost differs.
+/// How a start begins. It affects the cost, not the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartHint {
-    /// Write without reading first: cheaper when the user is below the limit.
+    /// Write without reading first: cheaper if the user is below the limit.
     Optimistic,
-    /// Read first: cheaper when the user is probably at the limit, or after a conflict.
+    /// Read first: cheaper after contention, or if the user is probably at the limit.
     ReadFirst,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoppedBy {
-    /// The stream's own player.
+    /// The player of the stream.
     Player,
     /// Another device of the user, or support.
     Evictor,
@@ -118,65 +123,69 @@ pub enum StoppedBy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     Freed,
-    /// It held no slot.
+    /// The stream held no slot.
     AlreadyGone,
 }
 
-/// What a heartbeat found or did.
+/// The result of a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     pub state: StreamState,
-    /// When the lease would have run out, if this heartbeat renewed it: how late it came.
+    /// The expiry before the renewal. `None` if the heartbeat did not renew the lease.
     pub previous_expiry: Option<Timestamp>,
 }
 
-/// What became of a stream.
+/// The state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamState {
     Live(Lease),
-    /// Expired or ended, and still stored.
+    /// Expired or ended, but still stored.
     Inactive(Lease),
     NotFound,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserStreams {
-    pub own_limit: Option<StreamLimit>,
+    pub stored_limit: Option<StreamLimit>,
+    /// The live streams, oldest first.
     pub live: Vec<Lease>,
 }
 
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// This attempt changed nothing.
+    /// This attempt changed nothing. An earlier attempt by the SDK's retries may have been applied.
     #[error("not applied ({refusal:?}): {detail}")]
     NotApplied { refusal: Refusal, detail: String },
-    /// It may have happened and may still happen; only a repetition can tell.
+    /// The step may have been applied, or may still be applied. A repetition returns the outcome.
     #[error("outcome unknown: {0}")]
     Unknown(String),
-    /// What is stored is not what this service writes.
+    /// A stored item does not have the format that this service writes.
     #[error("stored item {key} is not valid: {problem}")]
     Corrupt { key: String, problem: String },
 }
 
+/// Why the store did not apply a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Others changed the same items: worth another try.
+    /// Another request changed the same items at the same time.
     Contention,
-    /// The store asks for fewer requests.
+    /// The store throttled the request. The SDK has already retried it.
     Throttled,
-    /// The store understood the request and will not do it (no such table, no permission).
+    /// The store cancelled the transaction because of throttling. The SDK does not retry cancelled transactions.
+    ThrottledTransaction,
+    /// The store rejects the request: the table is missing, access is denied, or the request is invalid.
     Rejected,
 }
 
 impl Heartbeat {
-    /// One that renewed nothing: the lease is gone, or runs as long already.
+    /// A heartbeat that renewed nothing: the lease is not live, or it already expires at least as late.
     pub fn without_renewal(state: StreamState) -> Self {
         Self { state, previous_expiry: None }
     }
 }
 
 impl StreamState {
-    pub fn of(stored: Option<Lease>, now: Timestamp) -> Self {
+    pub(crate) fn of(stored: Option<Lease>, now: Timestamp) -> Self {
         match stored {
             None => Self::NotFound,
             Some(lease) if lease.is_live_at(now) => Self::Live(lease),
@@ -186,7 +195,7 @@ impl StreamState {
 }
 
 impl StoreError {
-    pub fn contention(detail: impl Into<String>) -> Self {
+    pub(crate) fn contention(detail: impl Into<String>) -> Self {
         Self::NotApplied { refusal: Refusal::Contention, detail: detail.into() }
     }
 }

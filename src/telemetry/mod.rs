@@ -1,6 +1,7 @@
 //! The log: lines for people or JSON for machines, on standard error. And traces, when they are wanted.
 
 pub mod clock_skew;
+pub(crate) mod log_throttle;
 pub mod metrics;
 mod traces;
 

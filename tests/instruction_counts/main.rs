@@ -150,7 +150,7 @@ impl<'a> Service<'a> {
             Store::DynamoDb => {
                 let client = client::in_process(&config.client(), SharedHttpClient::new(table::Table));
                 let observer = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
-                Arc::new(DynamoStore::new(client::observed(&client, observer), &config.dynamodb.table))
+                Arc::new(DynamoStore::new(client::with_metrics(&client, observer), &config.dynamodb.table))
             }
         };
         let tokens = config.tokens().map(|settings| runtime.block_on(TokenVerifier::open(settings, clock.clone())));

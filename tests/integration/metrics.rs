@@ -43,7 +43,7 @@ async fn engine() -> (Fixture, SharedHttpClient) {
 fn observed(http: SharedHttpClient, clock: Arc<ManualClock>) -> (DynamoStore, Metrics) {
     let metrics = Metrics::new();
     let observer = MetricsInterceptor::new(metrics.store.clone(), clock);
-    let client = client::observed(&client::in_process(&client_settings(), http), observer);
+    let client = client::with_metrics(&client::in_process(&client_settings(), http), observer);
     (DynamoStore::new(client, TABLE), metrics)
 }
 

@@ -31,7 +31,7 @@ async fn exported() -> Exported {
     let fixture = Fixture::embedded().await.expect("an engine");
     let Backing::Embedded(_, client) = &fixture.backing else { panic!("embedded") };
     let observer = MetricsInterceptor::new(server.metrics.store.clone(), Arc::new(SystemClock));
-    let store = DynamoStore::new(client::observed(client, observer), TABLE);
+    let store = DynamoStore::new(client::with_metrics(client, observer), TABLE);
     store.start(&someone(), &start(1), StartHint::Optimistic, fixture.now()).await.expect("a start");
     let now = Timestamp::from_epoch_ms(0);
     server.metrics.store.clock_skew.observe(DatedAnswer { sent: now, received: now, date: now }, Duration::ZERO);

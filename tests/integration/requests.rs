@@ -101,26 +101,6 @@ async fn an_eviction_that_forgets_takes_one_transaction_more_and_the_players_own
 }
 
 #[tokio::test]
-async fn every_request_says_of_its_sender_what_the_sdk_says_in_the_first() {
-    let (tap, store, fixture) = tapped().await;
-    let (user, now) = (someone(), fixture.now());
-    store.start(&user, &start(1), StartHint::Optimistic, now).await.expect("a start");
-    let first = tap.take().remove(0).user_agents;
-    assert_eq!(first.len(), 2, "{first:?}");
-    assert!(first.iter().all(|agent| agent.starts_with("aws-sdk-rust/")), "{first:?}");
-
-    store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.expect("a heartbeat");
-    store.streams(&user, now).await.expect("a count");
-    // The first of another client's: the SDK's own again, for another operation.
-    tap.store(1).streams(&user, now).await.expect("a count");
-    let others = tap.take();
-    assert_eq!(others.len(), 3);
-    for other in others {
-        assert_eq!(other.user_agents, first, "{}", other.operation);
-    }
-}
-
-#[tokio::test]
 async fn limits_take_one_request_each() {
     let (tap, store, fixture) = tapped().await;
     let user = someone();

@@ -198,11 +198,10 @@ pub enum Fault {
     Stalls,
 }
 
-/// One request as it passed by: the operation, who it says it is from, and the answer's body.
+/// One request as it passed by: the operation, and the answer's body.
 #[derive(Clone, Debug)]
 pub struct Passed {
     pub operation: String,
-    pub user_agents: Vec<String>,
     pub answer: serde_json::Value,
 }
 
@@ -283,8 +282,6 @@ impl HttpConnector for TapConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let operation = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
         let operation = operation.unwrap_or_default().to_owned();
-        let all = |name| request.headers().get_all(name).map(str::to_owned);
-        let user_agents = all("user-agent").chain(all("x-amz-user-agent")).collect();
         let (fault, only) = *self.tap.fault.lock().expect("a lock");
         let fault = if only.is_none_or(|only| only == operation) { fault } else { Fault::None };
         if matches!(fault, Fault::Refused(..)) {
@@ -302,7 +299,7 @@ impl HttpConnector for TapConnector {
             let mut response = inner.call(request).await?;
             let body = response.body().bytes().unwrap_or_default();
             let answer = serde_json::from_slice(body).unwrap_or_default();
-            passed.lock().expect("a lock").push(Passed { operation, user_agents, answer });
+            passed.lock().expect("a lock").push(Passed { operation, answer });
             match fault {
                 Fault::AnswerLost => lost(),
                 Fault::AppliedThen500 => Ok(refusal(500, "InternalServerError")),

@@ -125,8 +125,8 @@ async fn a_table_with_other_keys_is_refused_and_both_are_shown() {
     for error in [check(&client, NAME).await.expect_err("wrong"), migrate(&client, NAME).await.expect_err("wrong")] {
         assert_eq!(
             error.to_string(),
-            "table \"some-table\" has other keys than this service needs: it has HASH userName (S), needed is \
-             HASH userName (S), RANGE record (S); choose another name in dynamodb.table"
+            "table \"some-table\" has the keys HASH userName (S), but the service needs \
+             HASH userName (S), RANGE record (S): set another table name in dynamodb.table"
         );
         assert!(!error.is_transient());
     }

@@ -43,7 +43,7 @@ struct Fixture {
 #[tokio::test]
 async fn commit_matches_the_model_for_every_lease_combination() {
     let mut fixture = Fixture::new().await;
-    for commit in commits(Guard { revision: Some(READ_REVISION.into()), own_limit: None }) {
+    for commit in commits(Guard { revision: Some(READ_REVISION.into()), stored_limit: None }) {
         for leases in combinations(&written_ids(&commit)) {
             for revision in [READ_REVISION, READ_REVISION + 1] {
                 let counter = CounterItem { members: 0b0110, revision: Some(revision), stream_limit: None };
@@ -58,8 +58,8 @@ async fn commit_matches_the_model_for_every_lease_combination() {
 async fn commit_matches_the_model_for_every_counter() {
     let mut fixture = Fixture::new().await;
     for revision in [None, Some(u64::from(READ_REVISION))] {
-        for own_limit in [None, StreamLimit::new(2)] {
-            for commit in commits(Guard { revision, own_limit }) {
+        for stored_limit in [None, StreamLimit::new(2)] {
+            for commit in commits(Guard { revision, stored_limit }) {
                 let mut leases = [None; STREAMS];
                 if written_ids(&commit).contains(&ENDED) {
                     leases[ENDED as usize] = lease(12);
@@ -115,7 +115,7 @@ async fn pruning_matches_the_model() {
     let mut fixture = Fixture::new().await;
     for items in counter_and_own_lease_combinations() {
         let user = fixture.insert(&items).await;
-        let actions = expressions::forget(TABLE, &user, &[stream_id(OWN)]).unwrap();
+        let actions = expressions::prune(TABLE, &user, &[stream_id(OWN)]).unwrap();
         fixture.transact(&user, &items, actions, &[Write::Prune { id: OWN }]).await;
     }
     fixture.assert_covers_both_outcomes();
@@ -240,8 +240,8 @@ impl Fixture {
     async fn renew(&self, user: &UserName) -> bool {
         let expires_at = TERMS.expires_at(timestamp(NOW));
         let values = [
-            (":now", codec::instant(timestamp(NOW))),
-            (":new", codec::instant(expires_at)),
+            (":now", codec::timestamp(timestamp(NOW))),
+            (":new", codec::timestamp(expires_at)),
             (":ttl", codec::number(TERMS.ttl_s(expires_at))),
         ];
         let expressions = [expressions::HEARTBEAT_UPDATE, expressions::HEARTBEAT_CONDITION];

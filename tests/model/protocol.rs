@@ -212,7 +212,7 @@ pub fn commit(commit: &Commit) -> Vec<Write> {
     let now = tick(commit.now);
     let mut writes = vec![Write::SetMembers {
         revision: commit.guard.revision.map(|revision| revision as u8),
-        stream_limit: commit.guard.own_limit.map(StreamLimit::get),
+        stream_limit: commit.guard.stored_limit.map(StreamLimit::get),
         members: commit.members.iter().fold(0, |all, id| all | bit(id_of(*id))),
         checks_revision: true,
         checks_limit: true,
@@ -257,8 +257,8 @@ impl Items {
         let members: Vec<StreamId> = ids(self.counter.members).map(stream_id).collect();
         let stored = (0..STREAMS).filter_map(|id| Some((id as Id, self.leases[id]?)));
         let leases: Vec<Lease> = stored.map(|(id, lease)| lease.to_lease(id, duration)).collect();
-        let own_limit = self.counter.stream_limit.and_then(|limit| StreamLimit::new(limit.into()));
-        let guard = Guard { revision: self.counter.revision.map(u64::from), own_limit };
+        let stored_limit = self.counter.stream_limit.and_then(|limit| StreamLimit::new(limit.into()));
+        let guard = Guard { revision: self.counter.revision.map(u64::from), stored_limit };
         decide(&Snapshot { guard, members: &members, leases: &leases })
     }
 }

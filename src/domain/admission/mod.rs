@@ -1,84 +1,91 @@
-//! The rules of admission, all of them: who may start, whom that ends, and which slots are dead. Pure functions on
-//! plain data; every store uses these and none has rules of its own.
+//! The admission rules: who may start, which streams a start ends, and which slots are dead. Pure functions on plain
+//! data. Every store uses them, so that all stores decide alike.
 
 use std::collections::BTreeSet;
 
 use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
 
-/// What a player asks for. Repeating it with the same `stream_id` never takes a second slot.
+/// A request to start a stream. Repeating it with the same `stream_id` never takes a second slot.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
     pub stream_id: StreamId,
-    /// Present when the id comes from an idempotency key.
+    /// Present if the stream id is derived from an idempotency key.
     pub fingerprint: Option<Fingerprint>,
     pub device_id: Option<DeviceId>,
     pub device_name: Option<DeviceName>,
     pub content_id: Option<ContentId>,
-    /// Streams of the same user to end in the same step; unknown ones are ignored.
+    /// Streams of the same user that this start ends. Unknown ids are ignored.
     pub replaces: Vec<StreamId>,
     pub at_limit: AtLimit,
-    /// What the caller's token says the user's limit is; it goes before a stored one.
+    /// The limit in the caller's token. It overrides the stored limit.
     pub token_limit: Option<StreamLimit>,
-    /// The limit of a user who has none of their own.
+    /// The limit of a user without a stored limit.
     pub default_limit: StreamLimit,
     pub terms: LeaseTerms,
 }
 
-/// What a start does when the user is at the limit.
+/// What a start does when the limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtLimit {
     Reject,
     EvictOldest,
 }
 
-/// A DynamoDB transaction holds at most 100 actions; the counter and the new lease take two.
-pub const MAX_DROPPED: usize = 98;
+/// How many other leases one commit may change. A DynamoDB transaction holds at most 100 actions, and the counter and
+/// the new lease take two.
+pub(crate) const MAX_OTHER_LEASES: usize = 98;
 
-/// How many ended leases of a user a start that looks and an eviction leave to be remembered: so that what a look reads
-/// stays bounded, whatever is started and ended within the retention. As many as a user can hold: all of them evicted at
-/// once, each player still learns that it was.
+/// How many ended leases of a user stay stored. The next read-then-start, or eviction, deletes older ones, so that
+/// queries stay small even if a device restarts often. The value is the maximum limit: if all streams of a user are
+/// evicted at once, every player can still learn the reason.
 pub const MAX_ENDED_LEASES: usize = 50;
 
-/// What is known of a user. Leases of ids that are not members may be among them (ended ones, or expired ones).
+/// The stored state of a user.
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
     pub guard: Guard,
     /// The ids that hold a slot.
     pub members: &'a [StreamId],
+    /// All stored leases, including ended and expired ones whose ids are not members.
     pub leases: &'a [Lease],
 }
 
-/// What must still hold when a [`Commit`] is applied: nobody changed the membership or the limit in between.
+/// The optimistic lock of a [`Commit`]: the store applies it only if the revision and the stored limit are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// None while the user has never started anything.
+    /// `None` if the user has never started a stream.
     pub revision: Option<u64>,
-    pub own_limit: Option<StreamLimit>,
+    pub stored_limit: Option<StreamLimit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// To be applied as one step, or not at all.
+    /// The store must apply the commit atomically.
     Admit(Commit),
-    /// Nothing is to be written.
+    /// The outcome needs no write.
     NoWrite(StartOutcome),
 }
 
-/// One admission as plain data: applied only if `guard` still holds, every `dead` lease is still missing or expired at
-/// `now`, every `ended` lease is still stored, every `forgotten` one still ended or gone, and the own lease is missing or expired.
+/// The changes of one admitted start. The store applies them only if all of these conditions hold:
+///
+/// - the `guard` is unchanged,
+/// - every `dead` lease is missing or expired at `now`,
+/// - every `ended` lease is still stored,
+/// - every `pruned` lease is ended or missing,
+/// - the lease of the started stream is missing or expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub now: Timestamp,
     pub guard: Guard,
     pub limit: StreamLimit,
-    /// All members afterwards, the new one included.
+    /// All members after the commit, including the new one.
     pub members: BTreeSet<StreamId>,
-    /// Members whose lease is missing or has expired: their leases are deleted.
+    /// Members whose lease is missing or expired. The commit deletes these leases.
     pub dead: Vec<StreamId>,
-    /// Live members that make room, oldest first.
+    /// Live members that the start replaces or evicts, oldest first.
     pub ended: Vec<EndedLease>,
-    /// Leases that were ended before, no members, that are too many to be remembered: deleted if they are still ended.
+    /// Earlier ended leases beyond [`MAX_ENDED_LEASES`]. The commit deletes them.
     pub pruned: Vec<StreamId>,
     pub lease: Lease,
 }
@@ -90,15 +97,15 @@ pub struct EndedLease {
     pub ttl_s: i64,
 }
 
-/// How a start came out. A refusal is an answer, not an error.
+/// The outcome of a start. A denial is an outcome, not an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartOutcome {
     Started(Started),
-    /// The same start was admitted before and its lease is live.
+    /// The start was admitted earlier, and its lease is live.
     Existing(Started),
-    /// The same start was admitted before, and somebody ended that stream since.
+    /// The start was admitted earlier, and the stream was evicted or replaced since then.
     Ended(Lease),
-    /// The same key came with another request.
+    /// The idempotency key was used before with another request.
     KeyReused,
     Denied(Denial),
 }
@@ -107,11 +114,11 @@ pub enum StartOutcome {
 pub struct Started {
     pub lease: Lease,
     pub limit: StreamLimit,
-    /// The streams that this start replaced or evicted.
+    /// The streams that the start replaced or evicted.
     pub ended: Vec<StreamId>,
-    /// How many of them made room; the others were replaced.
+    /// How many of `ended` were evicted. The others were replaced.
     pub evicted: usize,
-    /// How many dead leases it cleared away.
+    /// How many dead members the start removed.
     pub reaped: usize,
 }
 
@@ -122,28 +129,29 @@ pub struct Denial {
     pub streams: Vec<Lease>,
 }
 
-/// What one stored lease of the requested id means for the start.
+/// How a start treats a lease that is already stored under its stream id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnLease {
+pub(crate) enum PriorLease {
     Live,
     Ended,
+    /// The lease has another fingerprint.
     KeyReused,
-    /// It ran out: the id may be admitted anew.
+    /// The start may be admitted again.
     Expired,
 }
 
 impl StartRequest {
-    /// Whether the start must see the user's other streams before it can be decided.
+    /// Whether the decision needs the user's other streams.
     pub fn needs_read(&self) -> bool {
         self.device_id.is_some() || !self.replaces.is_empty()
     }
 
-    /// The limit in force for a user whose stored limit is `own`.
-    pub fn limit(&self, own: Option<StreamLimit>) -> StreamLimit {
-        self.token_limit.or(own).unwrap_or(self.default_limit)
+    /// The effective limit of a user with this stored limit.
+    pub fn limit(&self, stored: Option<StreamLimit>) -> StreamLimit {
+        self.token_limit.or(stored).unwrap_or(self.default_limit)
     }
 
-    /// The lease that an admission at `now` grants.
+    /// The lease of a start that is admitted at `now`.
     pub fn lease(&self, now: Timestamp) -> Lease {
         let expires_at = self.terms.expires_at(now);
         Lease {
@@ -159,24 +167,24 @@ impl StartRequest {
         }
     }
 
-    /// What a lease that is stored under the requested id means. One that ran out means no more than a missing one,
-    /// since any start of the user may have reaped it.
-    pub fn own_lease(&self, stored: &Lease, now: Timestamp) -> OwnLease {
+    /// Classifies the lease that is stored under this request's stream id. An expired lease counts as missing even if
+    /// its fingerprint differs, because any other start of the user may delete it.
+    pub(crate) fn classify(&self, stored: &Lease, now: Timestamp) -> PriorLease {
         if stored.termination.is_none() && stored.expires_at <= now {
-            OwnLease::Expired
+            PriorLease::Expired
         } else if stored.fingerprint != self.fingerprint {
-            OwnLease::KeyReused
+            PriorLease::KeyReused
         } else if stored.termination.is_some() {
-            OwnLease::Ended
+            PriorLease::Ended
         } else {
-            OwnLease::Live
+            PriorLease::Live
         }
     }
 }
 
 impl Commit {
-    /// The answer once the commit is applied.
-    pub fn into_started(self) -> Started {
+    /// The outcome after the commit is applied.
+    pub(crate) fn into_started(self) -> Started {
         let evicted = self.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted).count();
         Started {
             lease: self.lease,
@@ -188,28 +196,15 @@ impl Commit {
     }
 }
 
-/// Decides a start on what was read at `now`. Takes the snapshot to be possibly torn (a member whose lease is just
-/// being written looks missing), so whatever it calls dead is to be deleted under the condition that it is.
+/// Decides a start on a snapshot that was read at `now`.
+///
+/// The snapshot may be torn: a lease that another start is just writing can look missing. The store must therefore
+/// delete the `dead` leases under the condition that they are missing or expired.
 pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -> Decision {
-    let limit = request.limit(snapshot.guard.own_limit);
-    if let Some(own) = snapshot.leases.iter().find(|lease| lease.stream_id == request.stream_id) {
-        let answer = match request.own_lease(own, now) {
-            OwnLease::Live => Some(StartOutcome::Existing(Started {
-                lease: own.clone(),
-                limit,
-                ended: ended_by(snapshot.leases, request.stream_id),
-                evicted: 0,
-                reaped: 0,
-            })),
-            OwnLease::Ended => Some(StartOutcome::Ended(own.clone())),
-            OwnLease::KeyReused => Some(StartOutcome::KeyReused),
-            OwnLease::Expired => None,
-        };
-        if let Some(answer) = answer {
-            return Decision::NoWrite(answer);
-        }
+    let limit = request.limit(snapshot.guard.stored_limit);
+    if let Some(outcome) = prior_outcome(snapshot, request, limit, now) {
+        return Decision::NoWrite(outcome);
     }
-
     let others = || snapshot.members.iter().copied().filter(|id| *id != request.stream_id);
     let mut live: Vec<&Lease> = others()
         .filter_map(|id| snapshot.leases.iter().find(|lease| lease.stream_id == id && lease.is_live_at(now)))
@@ -225,7 +220,7 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
         }));
     }
 
-    dead.truncate(MAX_DROPPED.saturating_sub(victims.len()));
+    dead.truncate(MAX_OTHER_LEASES.saturating_sub(victims.len()));
     let mut members: BTreeSet<StreamId> = snapshot.members.iter().copied().collect();
     dead.iter().for_each(|id| _ = members.remove(id));
     members.insert(request.stream_id);
@@ -239,30 +234,54 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
         }
     });
     let ended: Vec<EndedLease> = ended.collect();
-    let most = MAX_DROPPED.saturating_sub(dead.len() + ended.len());
-    let pruned = pruned(snapshot, request.stream_id, ended.len(), most);
+    let max_pruned = MAX_OTHER_LEASES.saturating_sub(dead.len() + ended.len());
+    let pruned = pruned(snapshot, request.stream_id, ended.len(), max_pruned);
     let lease = request.lease(now);
     Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, pruned, lease })
 }
 
-/// What an eviction forgets. The one evicted is among those to remember, whether it is shown as ended already or not.
-pub fn pruned_by_eviction(snapshot: &Snapshot<'_>, evicted: StreamId) -> Vec<StreamId> {
-    pruned(snapshot, evicted, 1, MAX_DROPPED)
+/// The ended leases that an eviction deletes. The evicted lease itself stays, whether or not the snapshot shows it as
+/// ended.
+pub(crate) fn pruned_by_eviction(snapshot: &Snapshot<'_>, evicted: StreamId) -> Vec<StreamId> {
+    pruned(snapshot, evicted, 1, MAX_OTHER_LEASES)
 }
 
-/// The ended leases beyond [`MAX_ENDED_LEASES`], those that would be deleted first anyway, at most `most`. `new` ones are
-/// added to those shown; `own` is never among them.
-fn pruned(snapshot: &Snapshot<'_>, own: StreamId, new: usize, most: usize) -> Vec<StreamId> {
-    let over = |lease: &&Lease| {
-        lease.termination.is_some() && lease.stream_id != own && !snapshot.members.contains(&lease.stream_id)
+/// The outcome of a start that was admitted before. `None` if it is new or its lease expired.
+fn prior_outcome(
+    snapshot: &Snapshot<'_>,
+    request: &StartRequest,
+    limit: StreamLimit,
+    now: Timestamp,
+) -> Option<StartOutcome> {
+    let prior = snapshot.leases.iter().find(|lease| lease.stream_id == request.stream_id)?;
+    match request.classify(prior, now) {
+        PriorLease::Live => Some(StartOutcome::Existing(Started {
+            lease: prior.clone(),
+            limit,
+            ended: ended_by(snapshot.leases, request.stream_id),
+            evicted: 0,
+            reaped: 0,
+        })),
+        PriorLease::Ended => Some(StartOutcome::Ended(prior.clone())),
+        PriorLease::KeyReused => Some(StartOutcome::KeyReused),
+        PriorLease::Expired => None,
+    }
+}
+
+/// The ended leases over the cap, earliest TTL first, at most `max`. The caller is about to end `new` more leases,
+/// which count towards [`MAX_ENDED_LEASES`]. Members and the lease `kept` are never pruned.
+fn pruned(snapshot: &Snapshot<'_>, kept: StreamId, new: usize, max: usize) -> Vec<StreamId> {
+    let prunable = |lease: &&Lease| {
+        lease.termination.is_some() && lease.stream_id != kept && !snapshot.members.contains(&lease.stream_id)
     };
-    let mut ended: Vec<&Lease> = snapshot.leases.iter().filter(over).collect();
-    let too_many = (ended.len() + new).saturating_sub(MAX_ENDED_LEASES).min(ended.len()).min(most);
+    let mut ended: Vec<&Lease> = snapshot.leases.iter().filter(prunable).collect();
+    let excess = (ended.len() + new).saturating_sub(MAX_ENDED_LEASES).min(ended.len()).min(max);
     ended.sort_by_key(|lease| (lease.ttl_s, lease.stream_id));
-    ended.into_iter().take(too_many).map(|lease| lease.stream_id).collect()
+    ended.into_iter().take(excess).map(|lease| lease.stream_id).collect()
 }
 
-/// The live streams that the request ends: its own device's, the ones it names, and the oldest if it may evict.
+/// The live streams that the start ends: the streams of the same device, those in `replaces`, and if needed and
+/// allowed, the oldest others.
 fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -> Vec<(&'a Lease, EndReason)> {
     let replaced = |lease: &Lease| {
         request.replaces.contains(&lease.stream_id)
@@ -273,7 +292,7 @@ fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -
         AtLimit::Reject => 0,
         AtLimit::EvictOldest => limit.exceeded_by(kept + 1),
     };
-    let mut reason = |lease: &Lease| {
+    let mut end_reason = |lease: &Lease| {
         if replaced(lease) {
             Some(EndReason::Replaced)
         } else if to_evict > 0 {
@@ -283,16 +302,16 @@ fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -
             None
         }
     };
-    live.iter().filter_map(|lease| reason(lease).map(|reason| (*lease, reason))).collect()
+    live.iter().filter_map(|lease| end_reason(lease).map(|reason| (*lease, reason))).collect()
 }
 
-/// The streams that a start ended, oldest first, as far as their leases are still stored.
+/// The streams that an earlier start ended, oldest first. Streams whose leases were deleted since then are missing.
 fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
-    let by_it = |lease: &&Lease| {
+    let ended_by_start = |lease: &&Lease| {
         let by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());
         by.is_some_and(|by| by.stream_id == stream_id)
     };
-    let mut ended: Vec<&Lease> = leases.iter().filter(by_it).collect();
+    let mut ended: Vec<&Lease> = leases.iter().filter(ended_by_start).collect();
     ended.sort_by(|a, b| a.by_age(b));
     ended.into_iter().map(|lease| lease.stream_id).collect()
 }

@@ -1,4 +1,4 @@
-//! The SDK's settings: every timeout and retry set on purpose, since the SDK's own defaults bound neither an attempt
+//! The configuration of the SDK. All timeouts are set explicitly, because the SDK's defaults limit neither an attempt
 //! nor an operation.
 
 use std::time::Duration;
@@ -14,10 +14,9 @@ use thiserror::Error;
 
 use super::errors::with_causes;
 use super::metrics_interceptor::MetricsInterceptor;
-use super::user_agent::SameUserAgent;
 
-/// Where the SDK's own spans come from, one for each of its operations.
-pub const SPANS_OF_OPERATIONS: &str = "aws_sdk_dynamodb::operation::";
+/// The target prefix of the SDK's tracing spans, one span per operation.
+pub(crate) const SPANS_OF_OPERATIONS: &str = "aws_sdk_dynamodb::operation::";
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -37,8 +36,8 @@ pub enum ClientError {
     NoCredentials(String),
 }
 
-/// A client by the SDK's usual chain of region and credentials. Credentials are loaded once here, so that a missing
-/// role shows at start and not at the first request.
+/// A client with the SDK's default region and credential chains. Loads the credentials once, so that missing
+/// credentials fail the start of the service and not its first request.
 pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     let mut loader = aws_config::defaults(behavior())
         .timeout_config(timeouts(settings))
@@ -56,10 +55,10 @@ pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     }
     let provider = config.credentials_provider().ok_or_else(|| ClientError::NoCredentials(String::new()))?;
     provider.provide_credentials().await.map_err(|error| ClientError::NoCredentials(with_causes(&error)))?;
-    Ok(built(Builder::from(&config)))
+    Ok(Client::new(&config))
 }
 
-/// A client whose requests go to `http` instead of the network, with dummy credentials.
+/// A client with dummy credentials whose requests go to `http` instead of the network.
 pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
     let config = Builder::new()
         .behavior_version(behavior())
@@ -69,27 +68,22 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
         .timeout_config(timeouts(settings))
         .stalled_stream_protection(stalled_streams())
-        // The SDK's quota of retries is one for the whole process otherwise, and clients would use up each other's.
+        // Without a partition, all clients of the process share one retry quota.
         .retry_partition(RetryPartition::custom("in-process").build())
-        // There is no connection to give up after a failure, and the SDK would log an error for not finding one.
+        // There are no connections. The SDK would log an error when it tries to close one after a failure.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
-    built(config)
-}
-
-fn built(mut config: Builder) -> Client {
-    config.push_interceptor(SharedInterceptor::permanent(SameUserAgent::default()));
     Client::from_conf(config.build())
 }
 
-/// The same client, and `observer` sees every request of it.
-pub fn observed(client: &Client, observer: MetricsInterceptor) -> Client {
+/// A copy of the client that counts its requests with `interceptor`.
+pub fn with_metrics(client: &Client, interceptor: MetricsInterceptor) -> Client {
     let mut config = client.config().to_builder();
-    // As an interceptor that could be disabled, it would be asked before each of its hooks whether it is.
-    config.push_interceptor(SharedInterceptor::permanent(observer));
+    // The SDK checks before each hook whether an interceptor is disabled, unless it is permanent.
+    config.push_interceptor(SharedInterceptor::permanent(interceptor));
     Client::from_conf(config.build())
 }
 
-/// Pinned: a newer one may change defaults, such as how retries wait.
+/// Pinned, because a newer version may change defaults such as the backoff of retries.
 fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
@@ -102,12 +96,13 @@ fn timeouts(settings: &ClientSettings) -> TimeoutConfig {
         .build()
 }
 
-/// The SDK's guard of long bodies only costs here: an answer's body is read within the attempt's timeout.
+/// Disabled, because the attempt timeout already limits how long a response body may take.
 fn stalled_streams() -> StalledStreamProtectionConfig {
     StalledStreamProtectionConfig::disabled()
 }
 
-/// Not adaptive: its rate limiter is shared by the client, so one throttled user would slow all of them.
+/// Standard mode. The adaptive mode has one rate limiter per client, so that one throttled user would slow down all
+/// users.
 fn retries(max_attempts: u32) -> RetryConfig {
     RetryConfig::standard()
         .with_max_attempts(max_attempts)

@@ -1,5 +1,4 @@
-//! The table's items: every attribute name, and the only code that writes or reads them. Only this file says that a
-//! stored item is corrupt.
+//! Encodes and decodes the items of the table. Only this file reads attributes and reports corrupt items.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,7 +10,7 @@ use crate::store::StoreError;
 
 pub const USER_NAME: &str = "userName";
 pub const RECORD: &str = "record";
-/// The attribute that DynamoDB's TTL reads: epoch seconds, on leases only. A counter never expires.
+/// The attribute for DynamoDB's TTL, in epoch seconds. Only leases have it; a counter never expires.
 pub const TTL: &str = "ttl";
 pub const STREAMS: &str = "streams";
 pub const REVISION: &str = "revision";
@@ -23,7 +22,7 @@ pub const DEVICE_NAME: &str = "deviceName";
 pub const CONTENT_ID: &str = "contentId";
 pub const FINGERPRINT: &str = "fingerprint";
 pub const END_REASON: &str = "endReason";
-pub const ENDED_BY: &str = "endedBy";
+const ENDED_BY: &str = "endedBy";
 const STREAM_ID: &str = "streamId";
 
 const COUNTER: &str = "counter";
@@ -31,7 +30,7 @@ const STREAM_PREFIX: &str = "stream#";
 
 pub type Item = HashMap<String, AttributeValue>;
 
-/// The item that counts a user's streams by naming them.
+/// The counter item of a user. It lists the ids of the streams that hold a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
     pub streams: BTreeSet<StreamId>,
@@ -39,7 +38,7 @@ pub struct Counter {
     pub stream_limit: Option<StreamLimit>,
 }
 
-/// All that one query of a user's partition shows.
+/// All items of a user.
 #[derive(Clone, Debug, Default)]
 pub struct Partition {
     pub counter: Counter,
@@ -66,23 +65,23 @@ pub fn number(value: impl ToString) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-pub fn instant(value: Timestamp) -> AttributeValue {
+pub fn timestamp(value: Timestamp) -> AttributeValue {
     number(value.epoch_ms())
 }
 
-/// A string set; DynamoDB knows no empty ones.
+/// A string set. DynamoDB does not store empty sets.
 pub fn ids<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> AttributeValue {
     AttributeValue::Ss(ids.into_iter().map(StreamId::to_string).collect())
 }
 
-pub fn end_reason(reason: EndReason) -> AttributeValue {
+pub(crate) fn end_reason(reason: EndReason) -> AttributeValue {
     text(match reason {
         EndReason::Evicted => "evicted",
         EndReason::Replaced => "replaced",
     })
 }
 
-pub fn ended_by(by: &EndedBy) -> AttributeValue {
+pub(crate) fn ended_by(by: &EndedBy) -> AttributeValue {
     let mut map = Item::from([(STREAM_ID.to_owned(), text(by.stream_id.to_string()))]);
     if let Some(name) = &by.device_name {
         map.insert(DEVICE_NAME.to_owned(), text(name.as_str()));
@@ -93,8 +92,8 @@ pub fn ended_by(by: &EndedBy) -> AttributeValue {
 pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
     let mut item = lease_key(user, lease.stream_id);
     let mut put = |name: &str, value| item.insert(name.to_owned(), value);
-    put(STARTED_AT, instant(lease.started_at));
-    put(EXPIRES_AT, instant(lease.expires_at));
+    put(STARTED_AT, timestamp(lease.started_at));
+    put(EXPIRES_AT, timestamp(lease.expires_at));
     put(TTL, number(lease.ttl_s));
     if let Some(device_id) = &lease.device_id {
         put(DEVICE_ID, text(device_id.as_str()));
@@ -117,7 +116,7 @@ pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
     item
 }
 
-/// Sorts the items of one user's partition. Attributes and records that a newer version may have added are skipped.
+/// Decodes all items of one user. Ignores unknown attributes and records, which a newer version may have added.
 pub fn decode_partition(items: &[Item]) -> Result<Partition, StoreError> {
     let mut partition = Partition::default();
     for item in items {
@@ -150,13 +149,13 @@ pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
 
 pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
     let reader = Reader::new(item);
-    lease(&reader, reader.instant(EXPIRES_AT)?, reader.number(TTL)?)
+    lease(&reader, reader.timestamp(EXPIRES_AT)?, reader.number(TTL)?)
 }
 
-/// A lease as a heartbeat has left it, from the item before it, and when that would have run out.
+/// The renewed lease and its previous expiry, from the item before the renewal.
 pub fn decode_renewed(old: &Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
     let reader = Reader::new(old);
-    Ok((lease(&reader, expires_at, ttl_s)?, reader.instant(EXPIRES_AT)?))
+    Ok((lease(&reader, expires_at, ttl_s)?, reader.timestamp(EXPIRES_AT)?))
 }
 
 fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease, StoreError> {
@@ -167,19 +166,19 @@ fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease
         Some(text) => Some(Fingerprint(text.parse().map_err(|_| reader.corrupt(FINGERPRINT, "not a UUID"))?)),
     };
     Ok(Lease {
-        stream_id: stream_id.ok_or_else(|| reader.corrupt(RECORD, "not a stream's record"))?,
+        stream_id: stream_id.ok_or_else(|| reader.corrupt(RECORD, "not a stream record"))?,
         device_id: reader.label(DEVICE_ID)?,
         device_name: reader.label(DEVICE_NAME)?,
         content_id: reader.label(CONTENT_ID)?,
         fingerprint,
-        started_at: reader.instant(STARTED_AT)?,
+        started_at: reader.timestamp(STARTED_AT)?,
         expires_at,
         ttl_s,
-        termination: decode_ending(reader)?.map(Box::new),
+        termination: decode_termination(reader)?.map(Box::new),
     })
 }
 
-fn decode_ending(reader: &Reader<'_>) -> Result<Option<Termination>, StoreError> {
+fn decode_termination(reader: &Reader<'_>) -> Result<Option<Termination>, StoreError> {
     let reason = match reader.optional_text(END_REASON)? {
         None => return Ok(None),
         Some("evicted") => EndReason::Evicted,
@@ -199,7 +198,7 @@ fn decode_ending(reader: &Reader<'_>) -> Result<Option<Termination>, StoreError>
     Ok(Some(Termination { reason, ended_by }))
 }
 
-/// Reads typed attributes of one item, and names the stored item that holds it (`key`) when one is not as written.
+/// Reads typed attributes of an item or nested map. Errors name the stored item, whose key is in `key`.
 struct Reader<'a> {
     item: &'a Item,
     key: &'a Item,
@@ -247,7 +246,7 @@ impl<'a> Reader<'a> {
         self.optional_number(name)?.ok_or_else(|| self.corrupt(name, "missing"))
     }
 
-    fn instant(&self, name: &str) -> Result<Timestamp, StoreError> {
+    fn timestamp(&self, name: &str) -> Result<Timestamp, StoreError> {
         self.number(name).map(Timestamp::from_epoch_ms)
     }
 }

@@ -1,7 +1,8 @@
-//! From the SDK's errors to the store's three: not applied, unknown, corrupt. The only place that reads error codes.
+//! Converts the SDK's errors into [`StoreError`]. Only this file interprets error codes.
 //!
-//! "Not applied" speaks of the last attempt. The SDK retries by itself, so an earlier one may have been applied;
-//! that is why every verb can be repeated, and why no refusal or ending is ever concluded from an error.
+//! [`StoreError::NotApplied`] describes the last attempt. The SDK retries by itself, so an earlier attempt may have
+//! been applied. Every operation can therefore be repeated, and no error is ever interpreted as a denial or as an
+//! ended stream.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
@@ -13,24 +14,27 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::CancellationReason;
 use aws_smithy_runtime_api::client::interceptors::context::Error;
 
+use super::codec::Item;
 use crate::store::{Refusal, StoreError};
 
-/// How a transaction came back that did not succeed.
-pub enum Cancelled {
-    /// DynamoDB decided against it; the reasons are in the order of the actions.
-    Reasons(Vec<CancellationReason>),
-    Failed(StoreError),
+/// Why a transaction failed.
+pub(crate) enum TransactionError {
+    /// DynamoDB cancelled the transaction. The reasons are in the order of the actions.
+    Cancelled(Vec<CancellationReason>),
+    /// Another error. `invalid` is set for a validation error.
+    Failed { error: StoreError, invalid: bool },
 }
 
-/// An error with its causes, on one line. The SDK's own `DisplayErrorContext` adds a page of `Debug`.
-pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error and its causes, on one line. The SDK's `DisplayErrorContext` would add long `Debug` output.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(|error| error.to_string().replace('\n', " ")).collect();
-    texts.join(": ")
+    let messages: Vec<String> = causes.map(|error| error.to_string().replace('\n', " ")).collect();
+    messages.join(": ")
 }
 
-/// Anything not listed here is unknown: it may have been applied.
-pub fn store_error<E>(error: SdkError<E>) -> StoreError
+/// Converts an error. Codes that are not listed in this file mean an unknown outcome: the request may have been
+/// applied.
+pub(crate) fn store_error<E>(error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -46,7 +50,9 @@ where
     }
 }
 
-/// The table of error codes.
+const VALIDATION_ERROR: &str = "ValidationException";
+
+/// The meaning of each error code that proves that the request was not applied.
 fn refusal(code: &str) -> Option<Refusal> {
     Some(match code {
         "TransactionConflictException" => Refusal::Contention,
@@ -62,22 +68,22 @@ fn refusal(code: &str) -> Option<Refusal> {
         | "MissingAuthenticationTokenException"
         | "ResourceNotFoundException"
         | "UnrecognizedClientException"
-        | "ValidationException" => Refusal::Rejected,
+        | VALIDATION_ERROR => Refusal::Rejected,
         _ => return None,
     })
 }
 
-/// What [`outcome`] says of errors, and `ok`.
-pub const OUTCOMES: [&str; 6] = ["ok", "condition_failed", "conflict", "throttled", "rejected", "unknown"];
+/// All values that [`outcome`] returns, and `ok`.
+pub(crate) const OUTCOMES: [&str; 6] = ["ok", "condition_failed", "conflict", "throttled", "rejected", "unknown"];
 
-/// In one word for the metrics. `error` is what the service answered; nothing when it did not answer.
-pub fn outcome(error: Option<&Error>) -> &'static str {
+/// The metric label of a failed request. `error` is DynamoDB's error response, or `None` if there was no response.
+pub(crate) fn outcome(error: Option<&Error>) -> &'static str {
     let Some(error) = error else { return "unknown" };
     if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.downcast_ref() {
         let reasons = cancelled.cancellation_reasons();
         let has = |code| reasons.iter().any(|reason| reason.code() == Some(code));
         return match cancellation_refusal(reasons) {
-            Refusal::Throttled => "throttled",
+            Refusal::Throttled | Refusal::ThrottledTransaction => "throttled",
             Refusal::Rejected => "rejected",
             Refusal::Contention if has("TransactionConflict") => "conflict",
             Refusal::Contention => "condition_failed",
@@ -87,7 +93,7 @@ pub fn outcome(error: Option<&Error>) -> &'static str {
         Some("ConditionalCheckFailedException") => "condition_failed",
         Some(code) => match refusal(code) {
             Some(Refusal::Contention) => "conflict",
-            Some(Refusal::Throttled) => "throttled",
+            Some(Refusal::Throttled | Refusal::ThrottledTransaction) => "throttled",
             Some(Refusal::Rejected) => "rejected",
             None => "unknown",
         },
@@ -95,7 +101,7 @@ pub fn outcome(error: Option<&Error>) -> &'static str {
     }
 }
 
-/// The SDK hands interceptors an error without its type.
+/// The error code. The SDK gives interceptors an error without its type.
 fn code(error: &Error) -> Option<&str> {
     fn of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(error: &Error) -> Option<&str> {
         error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
@@ -108,31 +114,70 @@ fn code(error: &Error) -> Option<&str> {
         .or_else(|| of::<DescribeTimeToLiveError>(error))
 }
 
-pub fn cancelled(error: SdkError<TransactWriteItemsError>) -> Cancelled {
-    match error.as_service_error() {
-        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-            Cancelled::Reasons(cancelled.cancellation_reasons().to_vec())
+impl From<SdkError<TransactWriteItemsError>> for TransactionError {
+    fn from(error: SdkError<TransactWriteItemsError>) -> Self {
+        match error.as_service_error() {
+            Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                Self::Cancelled(cancelled.cancellation_reasons().to_vec())
+            }
+            other => {
+                let invalid = other.and_then(ProvideErrorMetadata::code) == Some(VALIDATION_ERROR);
+                Self::Failed { error: store_error(error), invalid }
+            }
         }
-        _ => Cancelled::Failed(store_error(error)),
     }
 }
 
-/// Whether the action at `index` was refused by its own condition.
-pub fn condition_failed(reasons: &[CancellationReason], index: usize) -> bool {
-    reasons.get(index).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
+impl From<TransactionError> for StoreError {
+    /// For a cancelled transaction whose failed conditions do not determine the outcome.
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Cancelled(reasons) => {
+                let codes: Vec<&str> = reasons.iter().filter_map(CancellationReason::code).collect();
+                let detail = format!("transaction cancelled: {}", codes.join(", "));
+                Self::NotApplied { refusal: cancellation_refusal(&reasons), detail }
+            }
+            TransactionError::Failed { error, .. } => error,
+        }
+    }
 }
 
-/// What a cancelled transaction means when none of its conditions decides the answer.
-pub fn cancellation_error(reasons: &[CancellationReason]) -> StoreError {
-    let codes: Vec<&str> = reasons.iter().filter_map(CancellationReason::code).collect();
-    let detail = format!("transaction cancelled: {}", codes.join(", "));
-    StoreError::NotApplied { refusal: cancellation_refusal(reasons), detail }
+impl TransactionError {
+    /// Whether DynamoDB found the transaction invalid, for example because a stored attribute has the wrong type.
+    pub(crate) fn is_validation_error(&self) -> bool {
+        match self {
+            Self::Cancelled(reasons) => reasons.iter().any(|reason| reason.code() == Some("ValidationError")),
+            Self::Failed { invalid, .. } => *invalid,
+        }
+    }
+
+    /// Whether the transaction was cancelled only because of failed conditions or conflicts with other transactions.
+    pub(crate) fn is_contention(&self) -> bool {
+        matches!(self, Self::Cancelled(reasons) if cancellation_refusal(reasons) == Refusal::Contention)
+    }
+
+    /// Whether the condition of the action at `index` failed.
+    pub(crate) fn condition_failed(&self, index: usize) -> bool {
+        self.reason(index).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
+    }
+
+    /// The stored item that made the condition of the action at `index` fail.
+    pub(crate) fn stored_item(&self, index: usize) -> Option<&Item> {
+        self.reason(index).and_then(CancellationReason::item)
+    }
+
+    fn reason(&self, index: usize) -> Option<&CancellationReason> {
+        match self {
+            Self::Cancelled(reasons) => reasons.get(index),
+            Self::Failed { .. } => None,
+        }
+    }
 }
 
 fn cancellation_refusal(reasons: &[CancellationReason]) -> Refusal {
     let mut codes = reasons.iter().filter_map(CancellationReason::code);
     if codes.clone().any(|code| matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded")) {
-        Refusal::Throttled
+        Refusal::ThrottledTransaction
     } else if codes.all(|code| matches!(code, "None" | "ConditionalCheckFailed" | "TransactionConflict")) {
         Refusal::Contention
     } else {
@@ -152,7 +197,7 @@ mod tests {
     use aws_sdk_dynamodb::types::error::TransactionCanceledException;
 
     #[test]
-    fn a_cancelled_transaction_is_counted_by_its_reasons() {
+    fn cancelled_transactions_are_counted_by_their_reasons() {
         for (codes, expected) in [
             (["ConditionalCheckFailed", "None"], "condition_failed"),
             (["None", "TransactionConflict"], "conflict"),
@@ -165,6 +210,6 @@ mod tests {
             let error = TransactWriteItemsError::TransactionCanceledException(cancelled.build());
             assert_eq!(outcome(Some(&Error::erase(error))), expected, "{codes:?}");
         }
-        assert_eq!(outcome(None), "unknown", "no answer");
+        assert_eq!(outcome(None), "unknown", "no response");
     }
 }

@@ -1,7 +1,7 @@
-//! The protocol's writes as DynamoDB expressions, rendered and nothing else: no request is sent from here.
+//! The DynamoDB expressions of all writes. This file builds requests and sends none.
 //!
-//! A placeholder `#name` always stands for the attribute `name`, because some of them (`ttl`) are reserved words.
-//! Why each condition is there: docs/ARCHITECTURE.md, "What holds the limit".
+//! Every attribute `name` appears as the placeholder `#name`, because some names, such as `ttl`, are reserved words.
+//! docs/ARCHITECTURE.md, "The protocol", explains each condition.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,36 +11,37 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
-use super::codec::{self, Item, instant, number};
+use super::codec::{self, Item, number, timestamp};
 use crate::domain::admission::{Commit, EndedLease, StartRequest};
-use crate::domain::lease::{EndReason, LeaseTerms, Timestamp};
+use crate::domain::lease::{EndReason, LeaseTerms, Termination, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Position of the lease's own action in [`optimistic_start`].
-pub const OPTIMISTIC_LEASE: usize = 1;
-/// Position of the counter's action in [`stop`] and [`evict`].
-pub const STOP_COUNTER: usize = 0;
-/// Position of the lease's action in [`stop`] and [`evict`].
-pub const STOP_LEASE: usize = 1;
+/// Index of the lease action in [`optimistic_start`].
+pub(crate) const OPTIMISTIC_LEASE: usize = 1;
+/// Index of the counter action in [`stop`] and [`evict`].
+pub(crate) const STOP_COUNTER: usize = 0;
+/// Index of the lease action in [`stop`] and [`evict`].
+pub(crate) const STOP_LEASE: usize = 1;
 
 pub const HEARTBEAT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl";
-/// Forward only (`#expiresAt < :new`): a delayed older heartbeat must not shorten what was acknowledged.
+/// `#expiresAt < :new` moves the expiry only forward: a delayed older heartbeat must not shorten an acknowledged
+/// lease.
 pub const HEARTBEAT_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#endReason) \
      AND #expiresAt > :now AND #expiresAt < :new";
-/// Put together once: a heartbeat is the request that there are most of.
-pub static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
+/// Built once, because heartbeats are the most frequent requests.
+pub(crate) static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
     LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
-/// A start that has not read anything: for users whose limit is the default or their token's, without a device and
-/// without `replaces`.
+/// A start without a read. It works for requests without a device id and without `replaces`, from users whose limit
+/// is the default or comes from their token.
 pub fn optimistic_start(
     table: &str,
     user: &UserName,
     request: &StartRequest,
     now: Timestamp,
 ) -> Result<Vec<TransactWriteItem>, BuildError> {
-    // The answer tells the limit, and a transaction returns no values: a user with a stored limit is decided on a read,
-    // unless a token says a limit that goes before it.
+    // The response contains the limit, and a transaction returns no values. A user with a stored limit therefore
+    // needs a read, unless the token's limit overrides it.
     let condition = match request.token_limit {
         None => "attribute_not_exists(#streamLimit) AND (attribute_not_exists(#streams) OR size(#streams) < :limit)",
         Some(_) => "attribute_not_exists(#streams) OR size(#streams) < :limit",
@@ -61,8 +62,8 @@ pub fn optimistic_start(
     ])
 }
 
-/// A decided start: the counter under its guard, the dead leases under the condition that they are dead, the ended
-/// ones if they are still there, those to forget if they are still ended, and the new one.
+/// The transaction of a [`Commit`]: the counter, the dead, ended and pruned leases, and the new lease, each under its
+/// condition.
 pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<TransactWriteItem>, BuildError> {
     let mut actions = Vec::new();
     actions.push(commit_counter(table, user, commit)?);
@@ -70,43 +71,43 @@ pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<Trans
         let action = Action {
             update: None,
             condition: Some("attribute_not_exists(#record) OR #expiresAt <= :now"),
-            values: values([(":now", instant(commit.now))]),
+            values: values([(":now", timestamp(commit.now))]),
         };
         actions.push(action.delete(table, codec::lease_key(user, *dead))?);
     }
     for ended in &commit.ended {
         actions.push(mark_ended(table, user, ended)?);
     }
-    actions.extend(forget(table, user, &commit.pruned)?);
+    actions.extend(prune(table, user, &commit.pruned)?);
     let lease = Action {
         update: None,
         condition: Some("attribute_not_exists(#record) OR (attribute_not_exists(#endReason) AND #expiresAt <= :now)"),
-        values: values([(":now", instant(commit.now))]),
+        values: values([(":now", timestamp(commit.now))]),
     };
     actions.push(lease.put(table, codec::encode_lease(user, &commit.lease))?);
     Ok(actions)
 }
 
 fn commit_counter(table: &str, user: &UserName, commit: &Commit) -> Result<TransactWriteItem, BuildError> {
-    let mut condition = String::new();
     let mut values = HashMap::from([
         (":members".to_owned(), codec::ids(&commit.members)),
         (":next".to_owned(), number(commit.guard.revision.unwrap_or(0) + 1)),
     ]);
-    condition.push_str(match commit.guard.revision {
+    let revision_unchanged = match commit.guard.revision {
         None => "attribute_not_exists(#revision)",
         Some(seen) => {
             values.insert(":seen".to_owned(), number(seen));
             "#revision = :seen"
         }
-    });
-    condition.push_str(match commit.guard.own_limit {
-        None => " AND attribute_not_exists(#streamLimit)",
+    };
+    let limit_unchanged = match commit.guard.stored_limit {
+        None => "attribute_not_exists(#streamLimit)",
         Some(limit) => {
             values.insert(":limit".to_owned(), number(limit));
-            " AND #streamLimit = :limit"
+            "#streamLimit = :limit"
         }
-    });
+    };
+    let condition = format!("{revision_unchanged} AND {limit_unchanged}");
     let action = Action {
         update: Some("SET #streams = :members, #revision = :next"),
         condition: Some(&condition),
@@ -125,19 +126,19 @@ fn mark_ended(table: &str, user: &UserName, ended: &EndedLease) -> Result<Transa
         update.push_str(", #endedBy = :by");
         values.insert(":by".to_owned(), codec::ended_by(by));
     }
-    // Without this condition a lease that TTL has deleted would come back as an item that never expires.
+    // Without this condition, the update would recreate a lease that TTL has deleted, as an item without `startedAt`.
     let condition = Some("attribute_exists(#record)");
     Action { update: Some(&update), condition, values: Some(values) }
         .update(table, codec::lease_key(user, ended.stream_id))
 }
 
-/// The player's own stop: the lease goes with its slot.
+/// The player's own stop: frees the slot and deletes the lease.
 pub fn stop(table: &str, user: &UserName, stream_id: StreamId) -> Result<Vec<TransactWriteItem>, BuildError> {
     let lease = Action { update: None, condition: None, values: None };
-    Ok(vec![leave(table, user, stream_id)?, lease.delete(table, codec::lease_key(user, stream_id))?])
+    Ok(vec![remove_member(table, user, stream_id)?, lease.delete(table, codec::lease_key(user, stream_id))?])
 }
 
-/// Somebody else's stop: the lease stays, marked, for its player to learn of it.
+/// An eviction: frees the slot and keeps the lease as ended, so that its player can learn the reason.
 pub fn evict(
     table: &str,
     user: &UserName,
@@ -145,14 +146,14 @@ pub fn evict(
     terms: LeaseTerms,
     now: Timestamp,
 ) -> Result<Vec<TransactWriteItem>, BuildError> {
-    let termination = crate::domain::lease::Termination { reason: EndReason::Evicted, ended_by: None };
+    let termination = Termination { reason: EndReason::Evicted, ended_by: None };
     let ended = EndedLease { stream_id, termination, ttl_s: terms.ttl_s(now) };
-    Ok(vec![leave(table, user, stream_id)?, mark_ended(table, user, &ended)?])
+    Ok(vec![remove_member(table, user, stream_id)?, mark_ended(table, user, &ended)?])
 }
 
-/// Deletes ended leases. The counter is none of their business: they hold no slot. By the condition, one that was
-/// started again since it was read is left alone.
-pub fn forget(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<TransactWriteItem>, BuildError> {
+/// Deletes ended leases. It does not change the counter, because ended leases hold no slots. The condition keeps a
+/// lease whose stream was started again after the read.
+pub fn prune(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<TransactWriteItem>, BuildError> {
     let delete = |stream_id: &StreamId| {
         let condition = Some("attribute_not_exists(#record) OR attribute_exists(#endReason)");
         Action { update: None, condition, values: None }.delete(table, codec::lease_key(user, *stream_id))
@@ -160,8 +161,9 @@ pub fn forget(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<Tr
     ended.iter().map(delete).collect()
 }
 
-/// Takes an id off the counter, if it is on it: a repeated stop writes nothing and creates no counter.
-fn leave(table: &str, user: &UserName, stream_id: StreamId) -> Result<TransactWriteItem, BuildError> {
+/// Removes a member from the counter. The condition prevents a repeated stop from writing anything or creating a
+/// counter.
+fn remove_member(table: &str, user: &UserName, stream_id: StreamId) -> Result<TransactWriteItem, BuildError> {
     let action = Action {
         update: Some("DELETE #streams :ids ADD #revision :one"),
         condition: Some("contains(#streams, :id)"),
@@ -174,13 +176,13 @@ fn leave(table: &str, user: &UserName, stream_id: StreamId) -> Result<TransactWr
     action.update(table, codec::counter_key(user))
 }
 
-/// The names for every `#placeholder` in these expressions.
+/// The attribute names of all `#name` placeholders in the expressions.
 pub fn names<'a>(expressions: impl IntoIterator<Item = &'a str>) -> Option<HashMap<String, String>> {
     let mut names = HashMap::new();
     for expression in expressions {
-        for after in expression.split('#').skip(1) {
-            let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
-            names.insert(format!("#{}", &after[..end]), after[..end].to_owned());
+        for tail in expression.split('#').skip(1) {
+            let end = tail.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(tail.len());
+            names.insert(format!("#{}", &tail[..end]), tail[..end].to_owned());
         }
     }
     (!names.is_empty()).then_some(names)
@@ -190,8 +192,8 @@ pub fn values<const N: usize>(values: [(&str, AttributeValue); N]) -> Option<Has
     Some(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// What the three kinds of transactional action have in common. DynamoDB refuses names and values that no expression
-/// uses, and empty maps of them.
+/// The common parts of an update, put or delete action. DynamoDB rejects names and values that no expression uses,
+/// and empty maps.
 struct Action<'a> {
     update: Option<&'a str>,
     condition: Option<&'a str>,
@@ -215,7 +217,7 @@ impl Action<'_> {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Returns the stored item when its condition fails, for a start to recognize its own lease.
+    /// If the condition fails, DynamoDB returns the stored item, so that a repeated start recognizes its own lease.
     fn put(self, table: &str, item: Item) -> Result<TransactWriteItem, BuildError> {
         let put = Put::builder()
             .table_name(table)

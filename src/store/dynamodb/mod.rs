@@ -1,12 +1,11 @@
-//! The store on a DynamoDB table that any number of instances share: a verb, a request. The protocol is in
-//! docs/ARCHITECTURE.md; its expressions are in [`writes`], its items in [`items`].
+//! The DynamoDB store. Any number of instances share one table. docs/ARCHITECTURE.md explains the protocol,
+//! [`expressions`] has its writes, and [`codec`] its items.
 
 pub mod client;
 pub mod codec;
-pub mod errors;
+pub(crate) mod errors;
 pub mod expressions;
 pub mod metrics_interceptor;
-mod user_agent;
 
 use std::time::Duration;
 
@@ -19,21 +18,21 @@ use aws_sdk_dynamodb::types::{
 };
 use tracing::debug;
 
-use self::codec::{Counter, Partition, instant, number};
-use self::errors::{Cancelled, cancellation_error, cancelled, condition_failed, store_error};
+use self::codec::{Counter, Partition, number, timestamp};
+use self::errors::{TransactionError, store_error};
 use super::{
     Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 use crate::domain::admission::{
-    Decision, Guard, OwnLease, Snapshot, StartOutcome, StartRequest, Started, decide, pruned_by_eviction,
+    Decision, Guard, PriorLease, Snapshot, StartOutcome, StartRequest, Started, decide, pruned_by_eviction,
 };
 use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Who waits for an eviction waits no longer for what is done on its occasion.
-const FORGET_WITHIN: Duration = Duration::from_millis(500);
+/// Time limit of the pruning after an eviction, so that it cannot delay the response for long.
+const PRUNE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A page is 1 MB, over a thousand leases: a user with more of them than this retained is refused, not served slowly.
+/// The most pages of one read. A page is 1 MB, more than 1000 leases. For a user with more pages, reads fail.
 const MAX_PAGES: usize = 16;
 
 #[derive(Clone, Debug)]
@@ -47,81 +46,78 @@ impl DynamoStore {
         Self { client, table: table.into() }
     }
 
-    /// One transaction. `None` when it does not settle the matter and the start has to be decided on a read.
+    /// A start by one transaction without a read. `None` if the outcome needs a read.
     async fn optimistic_start(
         &self,
         user: &UserName,
         request: &StartRequest,
         now: Timestamp,
     ) -> Result<Option<StartOutcome>> {
-        let reasons = match self.transact(expressions::optimistic_start(&self.table, user, request, now)?).await {
+        let error = match self.transact(expressions::optimistic_start(&self.table, user, request, now)?).await {
             Ok(()) => {
                 let (lease, limit) = (request.lease(now), request.limit(None));
-                return Ok(Some(StartOutcome::Started(Started {
-                    lease,
-                    limit,
-                    ended: Vec::new(),
-                    evicted: 0,
-                    reaped: 0,
-                })));
+                let started = Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0 };
+                return Ok(Some(StartOutcome::Started(started)));
             }
-            Err(Cancelled::Reasons(reasons)) => reasons,
-            Err(Cancelled::Failed(error)) => return Err(self.explained(user, error).await),
+            Err(error) => error,
         };
-        // The lease first: when both conditions fail, a start that finds its own lease was admitted before.
-        let own = reasons.get(expressions::OPTIMISTIC_LEASE).and_then(|reason| reason.item.as_ref());
-        if let Some(own) = own {
-            let own = codec::decode_lease(own)?;
-            match request.own_lease(&own, now) {
-                OwnLease::Ended => return Ok(Some(StartOutcome::Ended(own))),
-                OwnLease::KeyReused => return Ok(Some(StartOutcome::KeyReused)),
-                // Its answer holds the user's limit and whom it ended, which only a read tells.
-                OwnLease::Live | OwnLease::Expired => return Ok(None),
+        // Checks the lease before the counter: if both conditions failed, an earlier attempt of this start was
+        // admitted.
+        if let Some(prior) = error.stored_item(expressions::OPTIMISTIC_LEASE) {
+            let prior = codec::decode_lease(prior)?;
+            match request.classify(&prior, now) {
+                PriorLease::Ended => return Ok(Some(StartOutcome::Ended(prior))),
+                PriorLease::KeyReused => return Ok(Some(StartOutcome::KeyReused)),
+                // The outcome contains the limit and the streams that the start ended. Only a read returns them.
+                PriorLease::Live | PriorLease::Expired => return Ok(None),
             }
         }
-        match cancellation_error(&reasons) {
-            StoreError::NotApplied { refusal: Refusal::Contention, .. } => Ok(None),
-            error => Err(self.explained(user, error).await),
+        // The limit is reached, the user has a stored limit, or another transaction was faster.
+        if error.is_contention() {
+            return Ok(None);
         }
+        Err(self.diagnose(user, error).await)
     }
 
-    /// One consistent query, and one transaction unless the answer is clear without.
+    /// A start by one consistent query, and one transaction if the decision needs a write.
     async fn read_then_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         let partition = self.partition(user).await?;
-        let commit = match shown(&partition, |snapshot| decide(snapshot, request, now)) {
-            Decision::NoWrite(start) => return Ok(start),
+        let commit = match with_snapshot(&partition, |snapshot| decide(snapshot, request, now)) {
+            Decision::NoWrite(outcome) => return Ok(outcome),
             Decision::Admit(commit) => commit,
         };
-        match self.transact(expressions::commit(&self.table, user, &commit)?).await {
-            Ok(()) => Ok(StartOutcome::Started(commit.into_started())),
-            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
-            Err(Cancelled::Failed(error)) => Err(error),
-        }
+        self.transact(expressions::commit(&self.table, user, &commit)?).await?;
+        Ok(StartOutcome::Started(commit.into_started()))
     }
 
-    /// Deletes the ended leases that the one just evicted makes too many. Only after the eviction, which cannot fail for it,
-    /// and touching neither the counter nor a live lease: a start that forgets the same ones at the same moment has to be
-    /// tried again, and nothing else. What it leaves undone, the next eviction or deciding start does.
-    async fn forget(&self, user: &UserName, evicted: StreamId) -> Result<()> {
-        // One page is enough. If there are more, the page holds far more leases than one transaction deletes and
-        // MAX_ENDED_LEASES together, so that none of the latest goes.
+    /// Deletes the ended leases over the cap, as the second step of an eviction. It changes neither the counter nor
+    /// live leases. A concurrent start that prunes the same leases meets contention and is retried. The next eviction
+    /// or read-then-start prunes what a failure leaves.
+    async fn prune(&self, user: &UserName, evicted: StreamId) -> Result<()> {
+        // One page is enough: it holds far more leases than MAX_ENDED_LEASES and one transaction's deletions
+        // together, so that the latest ended leases stay even if there are more pages.
         let page = self.query(user).send().await.map_err(store_error)?;
         let partition = codec::decode_partition(&page.items.unwrap_or_default())?;
-        let pruned = shown(&partition, |snapshot| pruned_by_eviction(snapshot, evicted));
-        if pruned.is_empty() {
-            return Ok(());
+        let pruned = with_snapshot(&partition, |snapshot| pruned_by_eviction(snapshot, evicted));
+        if !pruned.is_empty() {
+            self.transact(expressions::prune(&self.table, user, &pruned)?).await?;
         }
-        match self.transact(expressions::forget(&self.table, user, &pruned)?).await {
-            Ok(()) => Ok(()),
-            Err(Cancelled::Reasons(reasons)) => Err(cancellation_error(&reasons)),
-            Err(Cancelled::Failed(error)) => Err(error),
+        Ok(())
+    }
+
+    /// Prunes within the time limit. A failure only delays the pruning; it never fails the eviction.
+    async fn prune_in_time(&self, user: &UserName, evicted: StreamId) {
+        match tokio::time::timeout(PRUNE_TIMEOUT, self.prune(user, evicted)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "pruning after an eviction failed"),
+            Err(_) => debug!("pruning after an eviction timed out"),
         }
     }
 
-    async fn transact(&self, actions: Vec<TransactWriteItem>) -> std::result::Result<(), Cancelled> {
+    async fn transact(&self, actions: Vec<TransactWriteItem>) -> std::result::Result<(), TransactionError> {
         let request = self.client.transact_write_items().set_transact_items(Some(actions));
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        request.send().await.map(|_| ()).map_err(cancelled)
+        request.send().await.map(|_| ()).map_err(TransactionError::from)
     }
 
     fn query(&self, user: &UserName) -> QueryFluentBuilder {
@@ -136,6 +132,7 @@ impl DynamoStore {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
     }
 
+    /// Reads all items of a user.
     async fn partition(&self, user: &UserName) -> Result<Partition> {
         let request = self.query(user);
         let mut items = Vec::new();
@@ -152,15 +149,16 @@ impl DynamoStore {
         Err(StoreError::NotApplied { refusal: Refusal::Rejected, detail })
     }
 
-    /// DynamoDB refuses a write that meets an attribute of the wrong type as it refuses one that is not allowed; a look at
-    /// what is stored tells them apart.
-    async fn explained(&self, user: &UserName, error: StoreError) -> StoreError {
-        if matches!(error, StoreError::NotApplied { refusal: Refusal::Rejected, .. })
+    /// Converts a failed write into an error. After a validation error, it reads the stored items: an attribute of
+    /// the wrong type causes the same error as an invalid request. It does not read after other errors, because a
+    /// read would double the load during an outage.
+    async fn diagnose(&self, user: &UserName, error: TransactionError) -> StoreError {
+        if error.is_validation_error()
             && let Err(corrupt @ StoreError::Corrupt { .. }) = self.partition(user).await
         {
             return corrupt;
         }
-        error
+        error.into()
     }
 
     async fn item(&self, key: codec::Item) -> Result<Option<codec::Item>> {
@@ -205,8 +203,8 @@ impl LeaseStore for DynamoStore {
             .condition_expression(expressions::HEARTBEAT_CONDITION)
             .set_expression_attribute_names(expressions::HEARTBEAT_NAMES.clone())
             .set_expression_attribute_values(expressions::values([
-                (":now", instant(now)),
-                (":new", instant(expires_at)),
+                (":now", timestamp(now)),
+                (":new", timestamp(expires_at)),
                 (":ttl", number(terms.ttl_s(expires_at))),
             ]))
             .return_values(ReturnValue::AllOld)
@@ -214,10 +212,10 @@ impl LeaseStore for DynamoStore {
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let error = match request.send().await {
             Ok(renewed) => {
-                // ALL_OLD was asked for: without it the store is at fault, and the stream is not gone. The old lease tells
-                // how late the heartbeat came, and what was written over it is known.
+                // The old item has the previous expiry. If DynamoDB omits it, the store fails; the stream still
+                // exists.
                 let old = renewed.attributes;
-                let old = old.ok_or_else(|| StoreError::Unknown("a renewal without attributes".to_owned()))?;
+                let old = old.ok_or_else(|| StoreError::Unknown("renewal returned no attributes".to_owned()))?;
                 let (lease, previous) = codec::decode_renewed(&old, expires_at, terms.ttl_s(expires_at))?;
                 return Ok(Heartbeat { state: StreamState::of(Some(lease), now), previous_expiry: Some(previous) });
             }
@@ -226,11 +224,12 @@ impl LeaseStore for DynamoStore {
         let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
             return Err(store_error(error));
         };
-        match StreamState::of(lease(failed.item.clone())?, now) {
-            // Live and refused: a newer heartbeat was here, or this one was, and its answer was lost.
+        match StreamState::of(decode_optional_lease(failed.item.clone())?, now) {
+            // The stored lease fulfils the condition, so the renewal can be retried.
             StreamState::Live(lease) if lease.expires_at < expires_at => {
-                Err(StoreError::contention("a live lease was refused its renewal"))
+                Err(StoreError::contention("renewal of a live lease failed"))
             }
+            // A live lease here was renewed by a later heartbeat, or by this one whose response was lost.
             state => Ok(Heartbeat::without_renewal(state)),
         }
     }
@@ -247,41 +246,35 @@ impl LeaseStore for DynamoStore {
             StoppedBy::Player => expressions::stop(&self.table, user, stream_id)?,
             StoppedBy::Evictor => expressions::evict(&self.table, user, stream_id, terms, now)?,
         };
-        match self.transact(actions).await {
+        let error = match self.transact(actions).await {
             Ok(()) => {
                 if by == StoppedBy::Evictor {
-                    match tokio::time::timeout(FORGET_WITHIN, self.forget(user, stream_id)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => debug!(%error, "an eviction could not forget what was ended before"),
-                        Err(_) => debug!("an eviction had no time to forget what was ended before"),
-                    }
+                    self.prune_in_time(user, stream_id).await;
                 }
-                Ok(Stop::Freed)
+                return Ok(Stop::Freed);
             }
-            Err(Cancelled::Failed(error)) => Err(self.explained(user, error).await),
-            Err(Cancelled::Reasons(reasons))
-                if condition_failed(&reasons, expressions::STOP_COUNTER)
-                // TTL was first: the member without a lease is dead, and the next start that needs room drops it.
-                || condition_failed(&reasons, expressions::STOP_LEASE) =>
-            {
-                Ok(Stop::AlreadyGone)
-            }
-            Err(Cancelled::Reasons(reasons)) => Err(self.explained(user, cancellation_error(&reasons)).await),
+            Err(error) => error,
+        };
+        // If only the lease condition failed, TTL has deleted the lease. The next start that needs its slot removes
+        // the member.
+        if error.condition_failed(expressions::STOP_COUNTER) || error.condition_failed(expressions::STOP_LEASE) {
+            return Ok(Stop::AlreadyGone);
         }
+        Err(self.diagnose(user, error).await)
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
         let item = self.item(codec::lease_key(user, stream_id)).await?;
-        Ok(StreamState::of(lease(item)?, now))
+        Ok(StreamState::of(decode_optional_lease(item)?, now))
     }
 
     async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
         let Partition { counter, mut leases } = self.partition(user).await?;
-        // Read-committed: while an eviction is being applied a query can show the old lease next to the new one. The
-        // counter's set never holds both.
+        // Queries are read-committed: while a start ends a stream, a query can return the leases of both as live. The
+        // counter never lists both.
         leases.retain(|lease| lease.is_live_at(now) && counter.streams.contains(&lease.stream_id));
         leases.sort_by(Lease::by_age);
-        Ok(UserStreams { own_limit: counter.stream_limit, live: leases })
+        Ok(UserStreams { stored_limit: counter.stream_limit, live: leases })
     }
 
     async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>> {
@@ -297,7 +290,7 @@ impl LeaseStore for DynamoStore {
                 .update_expression("SET #streamLimit = :limit")
                 .set_expression_attribute_names(expressions::names(["#streamLimit"]))
                 .expression_attribute_values(":limit", number(limit)),
-            // Without the condition, removing nothing from nobody would create an empty counter.
+            // Without the condition, DynamoDB would create an empty counter for a user without one.
             None => request
                 .update_expression("REMOVE #streamLimit")
                 .condition_expression("attribute_exists(#streamLimit)")
@@ -314,13 +307,13 @@ impl LeaseStore for DynamoStore {
     }
 }
 
-fn shown<T>(partition: &Partition, look: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+fn with_snapshot<T>(partition: &Partition, f: impl FnOnce(&Snapshot<'_>) -> T) -> T {
     let Partition { counter, leases } = partition;
     let members: Vec<StreamId> = counter.streams.iter().copied().collect();
-    let guard = Guard { revision: counter.revision, own_limit: counter.stream_limit };
-    look(&Snapshot { guard, members: &members, leases })
+    let guard = Guard { revision: counter.revision, stored_limit: counter.stream_limit };
+    f(&Snapshot { guard, members: &members, leases })
 }
 
-fn lease(item: Option<codec::Item>) -> Result<Option<Lease>> {
+fn decode_optional_lease(item: Option<codec::Item>) -> Result<Option<Lease>> {
     item.as_ref().map(codec::decode_lease).transpose()
 }

@@ -1,4 +1,5 @@
-//! The engine: `dynoxide` (SQLite) behind DynamoDB's wire format. Answers where it is called, and blocks while it does.
+//! The engine: `dynoxide` (SQLite) behind DynamoDB's JSON protocol. It executes requests on the calling thread and
+//! blocks it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,44 +8,44 @@ use dynoxide::{Database, DynoxideError, actions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::sync_mode::SyncMode;
 use crate::clock::Clock;
 
-/// Clones share one database. Requests are answered one after the other, each as one step.
+/// A handle on one database; clones share it. It executes one request at a time, and each request atomically.
 #[derive(Clone)]
 pub struct Engine(Database);
 
-/// A status and a JSON body, as DynamoDB would give them.
+/// The status and JSON body of a DynamoDB response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
 impl Engine {
-    /// `fast`: the last writes before a power cut may be lost; the file stays sound either way.
-    pub fn open(path: &Path, fast: bool) -> Result<Self, String> {
+    pub(crate) fn open(path: &Path, sync: SyncMode) -> Result<Self, String> {
         let path = path.to_str().ok_or("the path is not UTF-8")?;
         let db = Database::new(path).map_err(|error| error.to_string())?;
-        if fast {
-            // dynoxide's name for "synchronous = NORMAL"; its default is FULL.
+        if sync == SyncMode::Normal {
+            // This sets SQLite's `synchronous = NORMAL`. dynoxide's default is FULL.
             db.disable_bulk_loading().map_err(|error| error.to_string())?;
         }
         Ok(Self(db))
     }
 
-    /// Without a file; its TTL goes by `clock`.
+    /// A database without a file. Its TTL uses `clock`.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, String> {
         let db = Database::memory_with_clock(Arc::new(EngineClock(clock)));
         db.map(Self).map_err(|error| error.to_string())
     }
 
-    /// Deletes what TTL lets go, and says how much.
+    /// Deletes items whose TTL has passed, and returns their number.
     pub fn sweep(&self) -> Result<usize, String> {
         self.0.sweep_ttl().map_err(|error| error.to_string())
     }
 
-    /// `operation` is DynamoDB's name for it, `body` its request in JSON.
-    pub fn answer(&self, operation: &str, body: &[u8]) -> Answer {
+    /// Executes a request. `operation` is DynamoDB's name of the operation, and `body` the request in JSON.
+    pub fn execute(&self, operation: &str, body: &[u8]) -> Response {
         let db = &self.0;
         match operation {
             "CreateTable" => run(body, |request| db.create_table(request)),
@@ -59,42 +60,42 @@ impl Engine {
             "Scan" => run(body, |request| db.scan(request)),
             "TransactWriteItems" => {
                 run(body, |mut request: actions::transact_write_items::TransactWriteItemsRequest| {
-                    // The engine walks all tokens of ten minutes at every transaction. They guard against answers lost
-                    // on a network, and there is none here.
+                    // At every transaction the engine scans all tokens of the last ten minutes. Tokens protect
+                    // against responses that the network lost, and an engine in the process has no network.
                     request.client_request_token = None;
                     db.transact_write_items(request)
                 })
             }
-            other => failed(&DynoxideError::ValidationException(format!("{other} is not offered here"))),
+            other => failed(&DynoxideError::ValidationException(format!("operation {other} is not supported"))),
         }
     }
 }
 
-impl Answer {
-    pub fn internal_error(problem: &str) -> Self {
+impl Response {
+    pub(crate) fn internal_error(problem: &str) -> Self {
         failed(&DynoxideError::InternalServerError(problem.to_owned()))
     }
 }
 
-fn run<Q: DeserializeOwned, A: Serialize>(
+fn run<Q: DeserializeOwned, R: Serialize>(
     body: &[u8],
-    operation: impl FnOnce(Q) -> Result<A, DynoxideError>,
-) -> Answer {
+    operation: impl FnOnce(Q) -> Result<R, DynoxideError>,
+) -> Response {
     let request = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return failed(&DynoxideError::ValidationException(error.to_string())),
     };
     match operation(request) {
-        Ok(answer) => match serde_json::to_vec(&answer) {
-            Ok(body) => Answer { status: 200, body },
+        Ok(output) => match serde_json::to_vec(&output) {
+            Ok(body) => Response { status: 200, body },
             Err(error) => failed(&DynoxideError::InternalServerError(error.to_string())),
         },
         Err(error) => failed(&error),
     }
 }
 
-fn failed(error: &DynoxideError) -> Answer {
-    Answer { status: error.status_code(), body: error.to_json().into_bytes() }
+fn failed(error: &DynoxideError) -> Response {
+    Response { status: error.status_code(), body: error.to_json().into_bytes() }
 }
 
 struct EngineClock(Arc<dyn Clock>);

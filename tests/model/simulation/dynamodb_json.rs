@@ -80,7 +80,7 @@ pub fn stored_items(engine: &Engine, user: &UserName) -> Items {
         "KeyConditionExpression": "userName = :user",
         "ExpressionAttributeValues": { ":user": { "S": user.as_str() } },
     });
-    let response = engine.answer("Query", query.to_string().as_bytes());
+    let response = engine.execute("Query", query.to_string().as_bytes());
     assert_eq!(response.status, 200, "query failed");
     let response: Value = serde_json::from_slice(&response.body).unwrap();
     let items = response["Items"].as_array().unwrap().iter();

@@ -38,8 +38,8 @@ impl FaultyStore {
         request: &StartRequest,
         now: Timestamp,
     ) -> Result<Option<Denial>> {
-        let UserStreams { own_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
-        let limit = own_limit.unwrap_or(request.default_limit);
+        let UserStreams { stored_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
+        let limit = stored_limit.unwrap_or(request.default_limit);
         let replaced = |lease: &Lease| {
             let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
             same_device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
@@ -52,8 +52,8 @@ impl FaultyStore {
 
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         self.context.count("mutations");
-        let UserStreams { own_limit, live: streams } = self.store.streams(user, now).await?;
-        Ok(StartOutcome::Denied(Denial { limit: own_limit.unwrap_or(request.default_limit), streams }))
+        let UserStreams { stored_limit, live: streams } = self.store.streams(user, now).await?;
+        Ok(StartOutcome::Denied(Denial { limit: stored_limit.unwrap_or(request.default_limit), streams }))
     }
 }
 

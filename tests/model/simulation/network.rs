@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::json;
-use stream_manager::store::embedded::engine::Answer as EngineResponse;
+use stream_manager::store::embedded::engine::Response as EngineResponse;
 use tokio::sync::oneshot;
 // Virtual time: sleeping takes no real time, and the seed decides the order of events.
 use tokio::time::sleep;

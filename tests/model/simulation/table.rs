@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use stream_manager::clock::Clock;
 use stream_manager::domain::names::UserName;
-use stream_manager::store::embedded::engine::{Answer as EngineResponse, Engine};
+use stream_manager::store::embedded::engine::{Engine, Response as EngineResponse};
 
 use super::clock::SkewedClock;
 use super::context::RunContext;
@@ -41,7 +41,7 @@ impl Table {
     pub fn new(context: Arc<RunContext>, faulty_requests: FaultyRequests, clock: SkewedClock) -> Arc<Self> {
         let engine = Engine::in_memory(Arc::new(clock)).unwrap();
         for (operation, body) in [("CreateTable", CREATE_TABLE), ("UpdateTimeToLive", UPDATE_TIME_TO_LIVE)] {
-            assert_eq!(engine.answer(operation, body.as_bytes()).status, 200, "{operation}");
+            assert_eq!(engine.execute(operation, body.as_bytes()).status, 200, "{operation}");
         }
         let request_tokens = context.coin().then(Mutex::default);
         Arc::new(Self { context, faulty_requests, engine, clock, items: Mutex::default(), request_tokens })
@@ -70,12 +70,12 @@ impl Table {
         }
         let (operation, user) = (&request.operation, dynamodb_json::user(&request.operation, &request.body));
         let Some(write) = dynamodb_json::write_of(operation, &request.body) else {
-            return self.engine.answer(operation, request.body.to_string().as_bytes());
+            return self.engine.execute(operation, request.body.to_string().as_bytes());
         };
         let mut response = EngineResponse { status: 200, body: b"{}".to_vec() };
         // One body, except for the mutant that needs two transactions.
         for body in self.faulty_requests.rewrite(operation, &write, &request.body, request.call) {
-            response = self.engine.answer(operation, body.to_string().as_bytes());
+            response = self.engine.execute(operation, body.to_string().as_bytes());
             if response.status != 200 {
                 return response;
             }
@@ -96,7 +96,7 @@ impl Table {
         let after = user.map(|user| self.items_of(&user)).unwrap_or_default();
         let items = if Arc::ptr_eq(before, &after) { None } else { self.torn_read(before, &after) };
         let mut response = match items {
-            None => self.engine.answer(&request.operation, request.body.to_string().as_bytes()),
+            None => self.engine.execute(&request.operation, request.body.to_string().as_bytes()),
             Some(items) => {
                 let items: Vec<&Value> = items.values().collect();
                 let body = json!({ "Items": items, "Count": items.len(), "ScannedCount": items.len() });

@@ -1,0 +1,265 @@
+//! Examples of the admission rules.
+
+mod properties;
+
+use super::*;
+use crate::domain::names::Label;
+
+const NOW: Timestamp = Timestamp::from_epoch_ms(1_000_000);
+const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
+
+fn id(n: u8) -> StreamId {
+    StreamId::random([n; 16])
+}
+
+/// A live lease that started `n` seconds before [`NOW`].
+fn lease(n: u8) -> Lease {
+    let mut lease = request(n).lease(NOW.plus_ms(-1000 * i64::from(n)));
+    lease.expires_at = NOW.plus_s(u32::from(n));
+    lease
+}
+
+fn request(n: u8) -> StartRequest {
+    StartRequest {
+        stream_id: id(n),
+        fingerprint: None,
+        device_id: None,
+        device_name: None,
+        content_id: None,
+        replaces: Vec::new(),
+        at_limit: AtLimit::Reject,
+        token_limit: None,
+        default_limit: StreamLimit::DEFAULT,
+        terms: TERMS,
+    }
+}
+
+fn decide_on(members: &[StreamId], leases: &[Lease], request: &StartRequest) -> Decision {
+    let guard = Guard { revision: Some(7), stored_limit: None };
+    decide(&Snapshot { guard, members, leases }, request, NOW)
+}
+
+fn admitted(decision: Decision) -> Commit {
+    match decision {
+        Decision::Admit(commit) => commit,
+        Decision::NoWrite(outcome) => panic!("not admitted: {outcome:?}"),
+    }
+}
+
+fn without_write(decision: Decision) -> StartOutcome {
+    match decision {
+        Decision::NoWrite(outcome) => outcome,
+        Decision::Admit(commit) => panic!("admitted: {commit:?}"),
+    }
+}
+
+fn ended(commit: &Commit) -> Vec<(StreamId, EndReason)> {
+    commit.ended.iter().map(|ended| (ended.stream_id, ended.termination.reason)).collect()
+}
+
+#[test]
+fn first_start_gets_a_lease_of_the_configured_duration() {
+    let commit = admitted(decide_on(&[], &[], &request(1)));
+    assert_eq!(commit.members, BTreeSet::from([id(1)]));
+    assert_eq!(commit.lease.expires_at, NOW.plus_s(90));
+    assert_eq!(commit.lease.ttl_s, 1000 + 90 + 3600);
+    assert_eq!(commit.guard.revision, Some(7));
+}
+
+#[test]
+fn denial_lists_live_streams_oldest_first() {
+    let leases = [lease(1), lease(2), lease(3)];
+    let denial = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &request(9)));
+    let oldest_first = vec![lease(3), lease(2), lease(1)];
+    assert_eq!(denial, StartOutcome::Denied(Denial { limit: StreamLimit::DEFAULT, streams: oldest_first }));
+}
+
+#[test]
+fn streams_of_equal_age_are_ordered_by_id() {
+    let mut leases = [lease(1), lease(2), lease(3)];
+    leases.iter_mut().for_each(|lease| lease.started_at = NOW);
+    leases.reverse();
+    let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..request(9) };
+    let commit = admitted(decide_on(&[id(3), id(2), id(1)], &leases, &evicting));
+    assert_eq!(ended(&commit), [(id(1), EndReason::Evicted)]);
+}
+
+#[test]
+fn expired_lease_frees_its_slot_at_expiry() {
+    let mut crashed = lease(1);
+    crashed.expires_at = NOW;
+    let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[crashed.clone(), lease(2), lease(3)], &request(9)));
+    assert_eq!((commit.dead, commit.members), (vec![id(1)], BTreeSet::from([id(2), id(3), id(9)])));
+
+    crashed.expires_at = NOW.plus_ms(1);
+    let denied = without_write(decide_on(&[id(1), id(2), id(3)], &[crashed, lease(2), lease(3)], &request(9)));
+    assert!(matches!(denied, StartOutcome::Denied(_)), "live until 1 ms before the expiry");
+}
+
+#[test]
+fn member_without_lease_is_dead() {
+    let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[lease(2), lease(3)], &request(9)));
+    assert_eq!(commit.dead, [id(1)]);
+}
+
+#[test]
+fn leases_of_non_members_are_unchanged() {
+    let mut expired = lease(5);
+    expired.expires_at = NOW.plus_ms(-1);
+    let commit = admitted(decide_on(&[id(2)], &[expired, lease(2), lease(6)], &request(9)));
+    assert_eq!((commit.dead, commit.ended), (vec![], vec![]));
+}
+
+#[test]
+fn restarted_device_replaces_its_own_stream_at_the_limit() {
+    let device_id = Label::parse("tv").ok();
+    let mut own = lease(1);
+    own.device_id = device_id.clone();
+    let restart = StartRequest { device_id, device_name: Label::parse("TV").ok(), ..request(9) };
+    let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[own, lease(2), lease(3)], &restart));
+    assert_eq!(ended(&commit), [(id(1), EndReason::Replaced)]);
+    let by = commit.ended[0].termination.ended_by.clone();
+    assert_eq!(by, Some(EndedBy { stream_id: id(9), device_name: Label::parse("TV").ok() }));
+    assert_eq!(commit.ended[0].ttl_s, 1000 + 3600, "the retention begins now, not at the expiry");
+}
+
+#[test]
+fn replaces_ends_listed_streams_and_ignores_unknown_ids() {
+    let replacing = StartRequest { replaces: vec![id(2), id(77), id(9)], ..request(9) };
+    let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[lease(1), lease(2), lease(3)], &replacing));
+    assert_eq!(ended(&commit), [(id(2), EndReason::Replaced)]);
+}
+
+#[test]
+fn denied_start_ends_no_streams() {
+    let one = StreamLimit::new(1).unwrap();
+    let replacing = StartRequest { replaces: vec![id(1)], default_limit: one, ..request(9) };
+    let denied = without_write(decide_on(&[id(1), id(2)], &[lease(1), lease(2)], &replacing));
+    assert_eq!(denied, StartOutcome::Denied(Denial { limit: one, streams: vec![lease(2), lease(1)] }));
+}
+
+#[test]
+fn evict_oldest_ends_no_more_streams_than_needed() {
+    let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..request(9) };
+    let members = [id(1), id(2), id(3)];
+    let commit = admitted(decide_on(&members, &[lease(1), lease(2), lease(3)], &evicting));
+    assert_eq!(ended(&commit), [(id(3), EndReason::Evicted)]);
+    let commit = admitted(decide_on(&members[..2], &[lease(1), lease(2)], &evicting));
+    assert_eq!(ended(&commit), []);
+}
+
+#[test]
+fn evict_oldest_counts_replaced_streams_as_free_slots() {
+    let both = StartRequest { at_limit: AtLimit::EvictOldest, replaces: vec![id(1)], ..request(9) };
+    let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[lease(1), lease(2), lease(3)], &both));
+    assert_eq!(ended(&commit), [(id(1), EndReason::Replaced)]);
+}
+
+#[test]
+fn lowered_limit_ends_no_streams_and_denies_new_starts() {
+    let members = [id(1), id(2), id(3)];
+    let leases = [lease(1), lease(2), lease(3)];
+    let guard = Guard { revision: Some(7), stored_limit: StreamLimit::new(2) };
+    let decide = |members: &[StreamId]| decide(&Snapshot { guard, members, leases: &leases }, &request(9), NOW);
+    assert!(matches!(without_write(decide(&members)), StartOutcome::Denied(denial) if denial.streams.len() == 3));
+    assert!(matches!(without_write(decide(&members[..2])), StartOutcome::Denied(_)));
+    assert_eq!(admitted(decide(&members[..1])).limit.get(), 2);
+}
+
+#[test]
+fn token_limit_overrides_stored_and_default_limit() {
+    let members = [id(1), id(2), id(3)];
+    let leases = [lease(1), lease(2), lease(3)];
+    for stored_limit in [None, StreamLimit::new(1), StreamLimit::new(9)] {
+        let guard = Guard { revision: Some(7), stored_limit };
+        let decide = |token: u64| {
+            let by_token = StartRequest { token_limit: StreamLimit::new(token), ..request(9) };
+            decide(&Snapshot { guard, members: &members, leases: &leases }, &by_token, NOW)
+        };
+        let commit = admitted(decide(4));
+        assert_eq!((commit.limit.get(), commit.guard), (4, guard), "the guard still contains the stored limit");
+        assert!(matches!(without_write(decide(3)), StartOutcome::Denied(denial) if denial.limit.get() == 3));
+    }
+}
+
+#[test]
+fn repeated_start_returns_its_existing_lease() {
+    let mut own = lease(1);
+    own.fingerprint = Some(Fingerprint(uuid::Uuid::from_u128(1)));
+    let mut evicted = lease(4);
+    evicted.termination = Some(Box::new(Termination {
+        reason: EndReason::Evicted,
+        ended_by: Some(EndedBy { stream_id: id(1), device_name: None }),
+    }));
+    let leases = [own.clone(), lease(2), lease(3), evicted];
+    let repeated = StartRequest { fingerprint: own.fingerprint, ..request(1) };
+    let outcome = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &repeated));
+    let limit = StreamLimit::DEFAULT;
+    assert_eq!(
+        outcome,
+        StartOutcome::Existing(Started { lease: own.clone(), limit, ended: vec![id(4)], evicted: 0, reaped: 0 })
+    );
+
+    let other_body = StartRequest { fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(2))), ..request(1) };
+    assert_eq!(without_write(decide_on(&[id(1), id(2), id(3)], &leases, &other_body)), StartOutcome::KeyReused);
+}
+
+#[test]
+fn repeated_start_reports_that_its_stream_ended() {
+    let mut own = lease(1);
+    own.termination = Some(Box::new(Termination { reason: EndReason::Replaced, ended_by: None }));
+    assert_eq!(without_write(decide_on(&[], &[own.clone()], &request(1))), StartOutcome::Ended(own));
+}
+
+#[test]
+fn repeated_start_with_expired_lease_is_admitted_again() {
+    let mut own = lease(1);
+    own.expires_at = NOW;
+    let commit = admitted(decide_on(&[id(1)], &[own], &request(1)));
+    assert_eq!((commit.dead, commit.members), (vec![], BTreeSet::from([id(1)])));
+}
+
+fn ended_lease(n: u8) -> Lease {
+    let termination = Termination { reason: EndReason::Replaced, ended_by: None };
+    Lease { ttl_s: 1000 + i64::from(n), termination: Some(Box::new(termination)), ..lease(n) }
+}
+
+#[test]
+fn eviction_prunes_oldest_ended_leases_but_no_members() {
+    let guard = Guard { revision: Some(1), stored_limit: None };
+    let pruned =
+        |members: &[StreamId], leases: &[Lease]| pruned_by_eviction(&Snapshot { guard, members, leases }, id(10));
+    let ids = |ids: std::ops::Range<u8>| ids.map(id).collect::<Vec<_>>();
+    let mut leases: Vec<Lease> = (10..70).map(ended_lease).collect();
+    assert_eq!(pruned(&[], &leases[..MAX_ENDED_LEASES]), []);
+    assert_eq!(pruned(&[], &leases), ids(11..21));
+    assert_eq!(pruned(&[id(11)], &leases), ids(12..21));
+    leases[0] = lease(10);
+    assert_eq!(pruned(&[id(10)], &leases), ids(11..21), "also if the snapshot does not yet show the eviction");
+    assert_eq!(pruned(&[], &(10..200).map(ended_lease).collect::<Vec<_>>()).len(), MAX_OTHER_LEASES);
+}
+
+#[test]
+fn start_prunes_oldest_ended_leases() {
+    let mut leases: Vec<Lease> = (10..70).map(ended_lease).collect();
+    let commit = admitted(decide_on(&[], &leases[..MAX_ENDED_LEASES], &request(9)));
+    assert_eq!(commit.pruned, []);
+    let commit = admitted(decide_on(&[], &leases, &request(9)));
+    assert_eq!(commit.pruned, (10..20).map(id).collect::<Vec<_>>());
+
+    leases.push(lease(1));
+    let replacing = StartRequest { replaces: vec![id(1)], ..request(9) };
+    let commit = admitted(decide_on(&[id(1)], &leases, &replacing));
+    assert_eq!(commit.pruned.len(), 11, "the lease that this start ends counts towards the cap");
+
+    let many: Vec<Lease> = (10..200).map(ended_lease).collect();
+    assert_eq!(admitted(decide_on(&[], &many, &request(9))).pruned.len(), MAX_OTHER_LEASES);
+}
+
+#[test]
+fn commit_fits_one_dynamodb_transaction() {
+    let members: Vec<StreamId> = (0..=200).map(id).collect();
+    let commit = admitted(decide_on(&members, &[], &request(250)));
+    assert_eq!(commit.dead.len(), MAX_OTHER_LEASES);
+    assert_eq!(commit.members.len(), 201 - MAX_OTHER_LEASES + 1);
+}

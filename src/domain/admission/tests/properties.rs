@@ -1,0 +1,137 @@
+//! Properties of the admission rules on random snapshots.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Few ids, so that random members, leases and requests often share one.
+const IDS: u8 = 6;
+
+fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
+    let termination =
+        prop_oneof![Just(None), Just(None), Just(Some(EndReason::Evicted)), Just(Some(EndReason::Replaced))];
+    (-5i64..5, -3i64..3, option::of(0u8..2), termination).prop_map(move |(started, expires, device, reason)| Lease {
+        started_at: NOW.plus_ms(started),
+        expires_at: NOW.plus_ms(expires),
+        device_id: device.map(device_id),
+        termination: reason.map(|reason| Box::new(Termination { reason, ended_by: None })),
+        ..lease(n)
+    })
+}
+
+fn device_id(n: u8) -> DeviceId {
+    Label::parse(&format!("device-{n}")).unwrap()
+}
+
+prop_compose! {
+    fn any_request()(
+        own in 0..IDS,
+        device in option::of(0u8..2),
+        replaces in vec(0..IDS, 0..3),
+        evict in any::<bool>(),
+        token_limit in option::of(1u64..5),
+    ) -> StartRequest {
+        StartRequest {
+            device_id: device.map(device_id),
+            replaces: replaces.into_iter().map(id).collect(),
+            at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
+            token_limit: token_limit.and_then(StreamLimit::new),
+            ..request(own)
+        }
+    }
+}
+
+/// Random leases and independent random members, as a torn read can return them.
+fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u64)> {
+    let leases: Vec<_> = (0..IDS).map(|n| option::of(any_lease(n))).collect();
+    let members = proptest::sample::subsequence((0..IDS).map(id).collect::<Vec<_>>(), 0..=usize::from(IDS));
+    (members, leases, 1u64..5)
+        .prop_map(|(members, leases, limit)| (members, leases.into_iter().flatten().collect(), limit))
+}
+
+/// A second implementation of the rule that a token's limit overrides the stored limit.
+fn effective_limit(stored: u64, request: &StartRequest) -> u64 {
+    request.token_limit.map_or(stored, |limit| limit.get().into())
+}
+
+fn decide_in(members: &[StreamId], leases: &[Lease], limit: u64, request: &StartRequest) -> Decision {
+    let guard = Guard { revision: Some(1), stored_limit: StreamLimit::new(limit) };
+    decide(&Snapshot { guard, members, leases }, request, NOW)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn commit_respects_the_limit_and_accounts_for_every_member(
+        (members, leases, limit) in any_state(), request in any_request(),
+    ) {
+        let live = |id: &StreamId| leases.iter().any(|lease| lease.stream_id == *id && lease.is_live_at(NOW));
+        let effective_limit = effective_limit(limit, &request);
+        if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
+            prop_assert!(commit.members.len() as u64 <= effective_limit);
+            prop_assert_eq!(u64::from(commit.limit.get()), effective_limit);
+            prop_assert!(commit.members.contains(&request.stream_id));
+            prop_assert!(commit.dead.iter().all(|id| !live(id) && members.contains(id) && *id != request.stream_id));
+            prop_assert!(commit.ended.iter().all(|ended| live(&ended.stream_id) && members.contains(&ended.stream_id)));
+            let mut after: Vec<StreamId> = commit.members.iter().copied().collect();
+            after.extend(&commit.dead);
+            after.extend(commit.ended.iter().map(|ended| ended.stream_id));
+            let mut before = members.clone();
+            before.push(request.stream_id);
+            after.sort();
+            before.sort();
+            before.dedup();
+            prop_assert_eq!(after, before, "every member is kept, dead or ended, exactly once");
+        }
+    }
+
+    #[test]
+    fn denial_lists_live_members_and_never_follows_evict_oldest(
+        (members, leases, limit) in any_state(), request in any_request(),
+    ) {
+        if let Decision::NoWrite(StartOutcome::Denied(denial)) = decide_in(&members, &leases, limit, &request) {
+            prop_assert_eq!(request.at_limit, AtLimit::Reject);
+            prop_assert!(denial.streams.len() as u64 >= effective_limit(limit, &request));
+            prop_assert_eq!(u64::from(denial.limit.get()), effective_limit(limit, &request));
+            prop_assert!(denial.streams.iter().all(|lease| lease.is_live_at(NOW) && members.contains(&lease.stream_id)));
+            prop_assert!(denial.streams.is_sorted_by_key(|lease| (lease.started_at, lease.stream_id)));
+        }
+    }
+
+    #[test]
+    fn evicted_streams_are_older_than_all_kept_streams(
+        (members, leases, limit) in any_state(), request in any_request(),
+    ) {
+        if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
+            let age = |id: StreamId| leases.iter().find(|lease| lease.stream_id == id).map(|lease| (lease.started_at, id));
+            let kept = commit.members.iter().filter(|id| **id != request.stream_id).filter_map(|id| age(*id)).min();
+            let evicted = commit.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted);
+            for ended in evicted {
+                prop_assert!(kept.is_none_or(|kept| age(ended.stream_id).unwrap() < kept));
+                let members = commit.members.len() as u64;
+                prop_assert_eq!(members, effective_limit(limit, &request), "no more evictions than necessary");
+            }
+        }
+    }
+
+    #[test]
+    fn start_repeated_after_its_commit_returns_the_same_result(
+        (members, leases, limit) in any_state(), request in any_request(),
+    ) {
+        if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
+            let mut after: Vec<Lease> = leases;
+            after.retain(|lease| lease.stream_id != request.stream_id && !commit.dead.contains(&lease.stream_id));
+            for ended in &commit.ended {
+                let lease = after.iter_mut().find(|lease| lease.stream_id == ended.stream_id).unwrap();
+                lease.termination = Some(Box::new(ended.termination.clone()));
+            }
+            after.push(commit.lease.clone());
+            let members: Vec<StreamId> = commit.members.iter().copied().collect();
+            let again = without_write(decide_in(&members, &after, limit, &request));
+            prop_assert_eq!(again, StartOutcome::Existing(Started { evicted: 0, reaped: 0, ..commit.into_started() }));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The log events of the limiter: denials, which are throttled, and evictions.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::Value;
+use stream_manager::clock::ManualClock;
+use stream_manager::domain::admission::{AtLimit, StartOutcome};
+use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
+use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::limiter::{Limiter, Policy, StartOptions};
+use stream_manager::store::StoppedBy;
+use stream_manager::store::memory::MemoryStore;
+use stream_manager::telemetry::metrics::Metrics;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Captures the log of this thread while the guard lives.
+    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
+        (log, tracing::subscriber::set_default(subscriber.finish()))
+    }
+
+    /// The events since the last call.
+    fn take(&self) -> Vec<Value> {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A limiter on the memory store with a limit of 1 and long leases.
+fn limiter() -> (Limiter, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    let policy = Policy {
+        default_limit: StreamLimit::new(1).unwrap(),
+        terms: LeaseTerms { duration_s: 3600, retention_s: 3600 },
+        ..Policy::default()
+    };
+    let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(1));
+    (Limiter::new(store, clock.clone(), random, Arc::new(Metrics::new()), policy), clock)
+}
+
+async fn start(limiter: &Limiter, user: &UserName, at_limit: AtLimit) -> Option<StreamId> {
+    let options = StartOptions { at_limit: Some(at_limit), ..StartOptions::default() };
+    match limiter.start(user, options).await.unwrap().value {
+        StartOutcome::Started(started) => Some(started.lease.stream_id),
+        StartOutcome::Denied(_) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn denials_are_logged_once_per_user_and_minute() {
+    let (log, _guard) = Log::capture();
+    let (limiter, clock) = limiter();
+    let [ann, bob] = ["ann", "bob"].map(|name| UserName::parse(name).unwrap());
+    for user in [&ann, &bob] {
+        start(&limiter, user, AtLimit::Reject).await.unwrap();
+    }
+    for _ in 0..5 {
+        assert_eq!(start(&limiter, &ann, AtLimit::Reject).await, None);
+    }
+    let events = log.take();
+    assert_eq!(events.len(), 1, "{events:?}");
+    for (field, expected) in [("limit", 1), ("count", 1), ("suppressed", 0)] {
+        assert_eq!(events[0][field], expected, "a number, not a string: {field}");
+    }
+    assert_eq!((&events[0]["event"], &events[0]["level"]), (&"start_denied".into(), &"INFO".into()));
+
+    clock.advance_ms(59_999);
+    assert_eq!(start(&limiter, &ann, AtLimit::Reject).await, None);
+    assert_eq!(log.take(), [] as [Value; 0]);
+    assert_eq!(start(&limiter, &bob, AtLimit::Reject).await, None);
+    assert_eq!(log.take()[0]["suppressed"], 0, "users are throttled separately");
+
+    clock.advance_ms(1);
+    assert_eq!(start(&limiter, &ann, AtLimit::Reject).await, None);
+    assert_eq!(log.take()[0]["suppressed"], 5);
+}
+
+#[tokio::test]
+async fn evictions_are_logged_with_their_stream_ids() {
+    let (log, _guard) = Log::capture();
+    let (limiter, _) = limiter();
+    let ann = UserName::parse("ann").unwrap();
+    let first = start(&limiter, &ann, AtLimit::Reject).await.unwrap();
+    let second = start(&limiter, &ann, AtLimit::EvictOldest).await.unwrap();
+    limiter.stop(&ann, second, StoppedBy::Evictor).await.unwrap();
+    limiter.stop(&ann, second, StoppedBy::Evictor).await.unwrap();
+    let events = log.take();
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[0]["event"], "streams_evicted");
+    assert_eq!(
+        (&events[0]["stream_id"], &events[0]["ended"]),
+        (&second.to_string().into(), &first.to_string().into())
+    );
+    assert_eq!(
+        (&events[1]["event"], &events[1]["stream_id"]),
+        (&"stream_evicted".into(), &second.to_string().into())
+    );
+}
