@@ -125,7 +125,7 @@ impl Limiter {
     pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<Timestamped<StartOutcome>> {
         let request = self.request(user, options);
         let started = self.retry(|hint, now| self.store.start(user, &request, hint, now)).await;
-        self.metrics.started(started.as_ref().map(|at| &at.value));
+        self.count_start(&started);
         match started.as_ref().map(|at| &at.value) {
             Ok(StartOutcome::Started(started)) if started.evicted > 0 => {
                 let ended: Vec<String> = started.ended.iter().map(StreamId::to_string).collect();
@@ -142,10 +142,10 @@ impl Limiter {
     pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
         let terms = self.policy.terms;
         let beat = self.retry(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
-        self.metrics.heartbeat(beat.as_ref().map(|at| &at.value.state));
+        self.count_heartbeat(&beat);
         let Timestamped { now, value: Heartbeat { state, previous_expiry } } = beat?;
         if let Some(previous) = previous_expiry {
-            self.metrics.heartbeat_lateness(terms.elapsed_fraction(previous, now));
+            self.metrics.heartbeat_lateness.observe(terms.elapsed_fraction(previous, now));
         }
         Ok(Timestamped { now, value: state })
     }
@@ -154,7 +154,7 @@ impl Limiter {
     pub async fn stop(&self, user: &UserName, stream_id: StreamId, by: StoppedBy) -> Result<Timestamped<Stop>> {
         let terms = self.policy.terms;
         let stop = self.retry(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
-        self.metrics.stopped(by, stop.as_ref().map(|at| &at.value));
+        self.count_stop(by, &stop);
         if let (StoppedBy::Evictor, Ok(Timestamped { value: Stop::Freed, .. })) = (by, &stop) {
             info!(event = "stream_evicted", %stream_id, "stream evicted");
         }
@@ -257,6 +257,51 @@ impl Limiter {
             tokio::time::sleep(self.jitter(backoff_ms << tries)).await;
             tries += 1;
         }
+    }
+
+    fn count_start(&self, result: &Result<Timestamped<StartOutcome>>) {
+        let counters = &self.metrics.starts;
+        let counter = match result.as_ref().map(|at| &at.value) {
+            Ok(StartOutcome::Started(started)) => {
+                let (ended, evicted) = (started.ended.len() as u64, started.evicted as u64);
+                self.metrics.streams_ended.evicted.inc_by(evicted);
+                self.metrics.streams_ended.replaced.inc_by(ended.saturating_sub(evicted));
+                self.metrics.leases_reaped.inc_by(started.reaped as u64);
+                &counters.started
+            }
+            Ok(StartOutcome::Existing(_)) => &counters.replayed,
+            Ok(StartOutcome::Ended(_)) => &counters.ended,
+            Ok(StartOutcome::KeyReused) => &counters.key_reused,
+            Ok(StartOutcome::Denied(_)) => &counters.denied,
+            Err(_) => &counters.failed,
+        };
+        counter.inc();
+    }
+
+    fn count_heartbeat(&self, result: &Result<Timestamped<Heartbeat>>) {
+        let counters = &self.metrics.heartbeats;
+        let counter = match result.as_ref().map(|at| &at.value.state) {
+            Ok(StreamState::Live(_)) => &counters.renewed,
+            Ok(StreamState::Inactive(lease)) if lease.termination.is_some() => &counters.ended,
+            Ok(StreamState::Inactive(_)) => &counters.expired,
+            Ok(StreamState::NotFound) => &counters.not_found,
+            Err(_) => &counters.failed,
+        };
+        counter.inc();
+    }
+
+    fn count_stop(&self, by: StoppedBy, result: &Result<Timestamped<Stop>>) {
+        let counters = &self.metrics.stops;
+        let counter = match (by, result.as_ref().map(|at| at.value)) {
+            (StoppedBy::Player, Ok(Stop::Freed)) => &counters.stopped,
+            (StoppedBy::Evictor, Ok(Stop::Freed)) => {
+                self.metrics.streams_ended.evicted.inc();
+                &counters.evicted
+            }
+            (_, Ok(Stop::AlreadyGone)) => &counters.already_gone,
+            (_, Err(_)) => &counters.failed,
+        };
+        counter.inc();
     }
 
     /// A random duration of 1 ms to `max_ms`.

@@ -1,3 +1,11 @@
-//! One file per subcommand.
+//! One file per subcommand, and what they share.
 
+pub mod check_config;
+pub mod healthcheck;
+pub mod migrate;
+pub mod openapi;
+pub mod output;
+pub mod plan;
+mod runtime;
 pub mod serve;
+mod settings;

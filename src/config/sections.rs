@@ -1,4 +1,5 @@
-//! The sections of settings and how each value is read. What values are allowed together is in `checks`.
+//! The sections of the settings, with the bounds of each number. `default.toml` explains every key; `checks` has the rules that
+//! involve several keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,8 +8,11 @@ use secrecy::SecretString;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+
+use super::bounded::Bounded;
+use crate::domain::lease::StreamLimit;
+use crate::store::embedded::SyncMode;
+use crate::telemetry::logging::LogFormat;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
@@ -31,30 +35,18 @@ pub struct Server {
     pub bind: SocketAddr,
     pub management_bind: SocketAddr,
     pub demo: Demo,
-    #[serde(deserialize_with = "whole")]
-    pub worker_threads: u64,
-    #[serde(deserialize_with = "whole")]
-    pub header_read_timeout_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub request_timeout_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub write_timeout_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_head_bytes: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_headers: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_uri_bytes: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_body_bytes: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_connections: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_in_flight: u64,
-    #[serde(deserialize_with = "whole")]
-    pub deregistration_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub drain_s: u64,
+    pub worker_threads: Bounded<0, 256>,
+    pub header_read_timeout_s: Bounded<1, 3600>,
+    pub request_timeout_s: Bounded<1, 300>,
+    pub write_timeout_s: Bounded<1, 3600>,
+    pub max_head_bytes: Bounded<8192, 1_048_576>,
+    pub max_headers: Bounded<16, 1000>,
+    pub max_uri_bytes: Bounded<1024, 65_534>,
+    pub max_body_bytes: Bounded<1024, 1_048_576>,
+    pub max_connections: Bounded<1, 1_000_000>,
+    pub max_in_flight: Bounded<1, 100_000>,
+    pub deregistration_s: Bounded<0, 300>,
+    pub drain_s: Bounded<0, 300>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -86,45 +78,30 @@ pub struct Embedded {
     pub sync: SyncMode,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncMode {
-    Normal,
-    Full,
-}
-
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct DynamoDb {
     pub table: String,
     pub endpoint_url: Option<String>,
     pub region: Option<String>,
-    #[serde(deserialize_with = "whole")]
-    pub connect_timeout_ms: u64,
-    #[serde(deserialize_with = "whole")]
-    pub attempt_timeout_ms: u64,
-    #[serde(deserialize_with = "whole")]
-    pub operation_timeout_ms: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_attempts: u64,
+    pub connect_timeout_ms: Bounded<10, 60_000>,
+    pub attempt_timeout_ms: Bounded<10, 60_000>,
+    pub operation_timeout_ms: Bounded<10, 60_000>,
+    pub max_attempts: Bounded<1, 10>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Lease {
-    #[serde(deserialize_with = "whole")]
-    pub duration_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub heartbeat_interval_s: u64,
-    #[serde(deserialize_with = "whole")]
-    pub retention_s: u64,
+    pub duration_s: Bounded<2, 86_400>,
+    pub heartbeat_interval_s: Bounded<1, 43_200>,
+    pub retention_s: Bounded<1, 2_592_000>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Limits {
-    #[serde(deserialize_with = "whole")]
-    pub streams_per_user: u64,
+    pub streams_per_user: Bounded<1, { StreamLimit::MAX as u64 }>,
     pub at_limit: AtLimitSetting,
 }
 
@@ -141,7 +118,7 @@ pub struct Auth {
     pub mode: AuthMode,
     pub jwks_url: Option<String>,
     pub jwks_file: Option<PathBuf>,
-    #[serde(serialize_with = "hidden")]
+    #[serde(serialize_with = "without_secret")]
     pub hs256_secret: Option<SecretString>,
     #[serde(deserialize_with = "list")]
     pub algorithms: Vec<String>,
@@ -163,12 +140,9 @@ pub enum AuthMode {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Rate {
-    #[serde(deserialize_with = "whole")]
-    pub starts_per_minute: u64,
-    #[serde(deserialize_with = "whole")]
-    pub heartbeats_per_minute: u64,
-    #[serde(deserialize_with = "whole")]
-    pub max_users: u64,
+    pub starts_per_minute: Bounded<0, 1_000_000>,
+    pub heartbeats_per_minute: Bounded<0, 1_000_000>,
+    pub max_users: Bounded<1, 10_000_000>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -185,55 +159,24 @@ pub struct Log {
     pub filter: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    Pretty,
-    Json,
-}
-
-impl Log {
-    /// Reads the filter. A word alone must be a level: `EnvFilter` would take a misspelt one for a module, and log nothing.
-    /// A space before a word would shift what `EnvFilter` 0.3.23 reads of it, and panic within a character of several bytes.
-    pub fn filter(&self) -> Result<EnvFilter, String> {
-        let words: Vec<&str> = self.filter.split(',').map(str::trim).collect();
-        let mut alone = words.iter().filter(|word| !word.contains(['=', '[']));
-        if let Some(word) = alone.find(|word| word.parse::<LevelFilter>().is_err()) {
-            return Err(format!("{word:?} is not a level; a module is written as module=level"));
-        }
-        EnvFilter::try_new(words.join(",")).map_err(|error| error.to_string())
-    }
-}
-
-/// A whole number, also as text, which is all that the environment has. `config` itself would round 1.5 and read `true`
-/// as 1.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = match &value {
-        Value::String(digits) => digits.parse().ok(),
-        value => value.as_u64(),
-    };
-    number.ok_or_else(|| D::Error::custom("must be a whole number"))
-}
-
-/// Texts, as a list or separated by commas, which is all that the environment has.
+/// Accepts a list of strings, or one string with commas as environment variables contain it.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let refusal = || D::Error::custom("must be a list of texts, or one text with commas");
-    let texts: Vec<String> = match Value::deserialize(deserializer)? {
-        Value::String(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+    let wrong_type = || D::Error::custom("must be a list of strings, or one string with commas");
+    let items: Vec<String> = match Value::deserialize(deserializer)? {
+        Value::String(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
         Value::Array(values) => {
-            let texts = values.iter().map(|value| value.as_str().map(str::to_owned).ok_or_else(refusal));
-            texts.collect::<Result<_, _>>()?
+            let items = values.iter().map(|value| value.as_str().map(str::to_owned).ok_or_else(wrong_type));
+            items.collect::<Result<_, _>>()?
         }
-        _ => return Err(refusal()),
+        _ => return Err(wrong_type()),
     };
-    if texts.iter().any(String::is_empty) {
-        return Err(D::Error::custom("must not contain an empty text"));
+    if items.iter().any(String::is_empty) {
+        return Err(D::Error::custom("must not contain an empty string"));
     }
-    Ok(texts)
+    Ok(items)
 }
 
-/// An empty object where there is a secret: it says that one is set, and not which.
-fn hidden<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes an empty object in place of a secret: it shows that a secret is set, but not which.
+fn without_secret<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(|_| serde_json::Map::new()).serialize(serializer)
 }

@@ -1,79 +1,126 @@
-//! The arithmetic of a plan: what each verb takes (docs/ARCHITECTURE.md has the requests, tests/integration/requests.rs measures their
-//! units), and what follows. It computes, and nothing else.
+//! The arithmetic of a plan. docs/ARCHITECTURE.md lists the store requests of each operation; tests/integration/requests.rs
+//! measures their capacity units.
+
+use serde::Serialize;
 
 use super::demand::{Demand, Terms};
 use super::prices::Prices;
-use super::{Headroom, Month, Requests, Units};
 
-/// What a write unit covers, of one item.
-const WRITE_UNIT_BYTES: u64 = 1024;
-/// What a read unit covers, of all items of a consistent query together.
-const READ_UNIT_BYTES: u64 = 4096;
-/// A counter without its members, for a user's name of up to 64 bytes; each member adds its id.
-const COUNTER_BYTES: u64 = 150;
-const MEMBER_BYTES: u64 = 36;
-/// What DynamoDB bills for each stored item beside its own size.
-const STORED_ITEM_BYTES: u64 = 100;
-/// An item in a transaction is written twice: prepared, and committed.
-const TRANSACTION: u64 = 2;
-const GB: f64 = 1024.0 * 1024.0 * 1024.0;
-const RESERVED_BLOCK: f64 = 100.0;
-/// The verbs at the peak, and all that follows from them.
-pub struct Estimate<'a> {
+/// The load at the peak, and what follows from it.
+pub(super) struct Estimate<'a> {
     demand: &'a Demand,
     terms: Terms,
     prices: &'a Prices,
-    /// What a start or a stop writes.
+    /// Units that a start or a stop writes.
     change_write_units: f64,
     pub requests: Vec<Requests>,
 }
 
+/// One operation: its rate at the peak, and the capacity units that each request consumes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Requests {
+    pub operation: &'static str,
+    pub per_second: f64,
+    pub write_units_each: f64,
+    pub read_units_each: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Units {
+    pub requests_per_second: f64,
+    pub write_units_per_second: f64,
+    pub read_units_per_second: f64,
+}
+
+/// Costs per month.
+#[derive(Clone, Debug, Serialize)]
+pub struct Month {
+    pub on_demand: f64,
+    pub provisioned_following: f64,
+    pub provisioned_for_the_peak: f64,
+    pub reserved_for_the_peak: f64,
+    pub storage: f64,
+    pub recovery: f64,
+    pub fargate: Option<f64>,
+    pub load_balancer: f64,
+    pub traffic: f64,
+    /// With the table on demand.
+    pub total: f64,
+}
+
+/// The use of a quota, in units per second.
+#[derive(Clone, Debug, Serialize)]
+pub struct Headroom {
+    pub what: String,
+    pub needed: f64,
+    pub granted: f64,
+    pub used_percent: f64,
+    /// What to do in advance if more is needed than granted.
+    pub advice: Option<&'static str>,
+}
+
+/// One write unit covers this much of one item.
+const WRITE_UNIT_BYTES: u64 = 1024;
+/// One read unit covers this much of all items of a consistent query together.
+const READ_UNIT_BYTES: u64 = 4096;
+/// Size of a counter without members, for a user name of up to 64 bytes.
+const COUNTER_BYTES: u64 = 150;
+/// Size of a member: its stream id.
+const MEMBER_BYTES: u64 = 36;
+/// DynamoDB bills this much per stored item in addition to its size.
+const STORED_ITEM_BYTES: u64 = 100;
+/// A transaction writes each item twice: to prepare and to commit.
+const WRITES_IN_TRANSACTION: u64 = 2;
+const GB: f64 = 1024.0 * 1024.0 * 1024.0;
+/// Reserved capacity is sold in blocks of this many units.
+const RESERVED_BLOCK: f64 = 100.0;
+
 impl<'a> Estimate<'a> {
-    pub fn new(demand: &'a Demand, terms: Terms, prices: &'a Prices) -> Self {
+    pub(super) fn new(demand: &'a Demand, terms: Terms, prices: &'a Prices) -> Self {
         let counter_bytes = COUNTER_BYTES + MEMBER_BYTES * terms.streams_per_user;
         let lease_units = demand.lease_bytes.div_ceil(WRITE_UNIT_BYTES);
-        let change = (TRANSACTION * (counter_bytes.div_ceil(WRITE_UNIT_BYTES) + lease_units)) as f64;
-        let look = (counter_bytes + terms.streams_per_user * demand.lease_bytes).div_ceil(READ_UNIT_BYTES) as f64;
-        let looking = demand.device_percent as f64 / 100.0;
+        let change = (WRITES_IN_TRANSACTION * (counter_bytes.div_ceil(WRITE_UNIT_BYTES) + lease_units)) as f64;
+        let read = (counter_bytes + terms.streams_per_user * demand.lease_bytes).div_ceil(READ_UNIT_BYTES) as f64;
+        let read_first = demand.device_percent as f64 / 100.0;
         let streams = demand.streams as f64;
-        // As many end as begin, so that as many play.
+        // Steady state: streams end as fast as they start.
         let starts = streams / (demand.session_minutes as f64 * 60.0);
         let denied = starts * demand.denied_percent as f64 / (100 - demand.denied_percent) as f64;
         let counts = starts * demand.counts_per_start as f64;
-        let verb = |verb, per_second, write_units_each, read_units_each| Requests {
-            verb,
+        let row = |operation, per_second, write_units_each, read_units_each| Requests {
+            operation,
             per_second,
             write_units_each,
             read_units_each,
         };
         let requests = vec![
-            verb("heartbeat", streams / terms.heartbeat_s as f64, lease_units as f64, 0.0),
-            verb("start", starts, change, look * looking),
-            verb("start, denied", denied, change * (1.0 - looking), look),
-            verb("stop", starts, change, 0.0),
-            verb("count or list", counts, 0.0, look),
+            row("heartbeat", streams / terms.heartbeat_s as f64, lease_units as f64, 0.0),
+            row("start", starts, change, read * read_first),
+            row("start, denied", denied, change * (1.0 - read_first), read),
+            row("stop", starts, change, 0.0),
+            row("count or list", counts, 0.0, read),
         ];
         Self { demand, terms, prices, change_write_units: change, requests }
     }
 
-    pub fn peak(&self) -> Units {
+    pub(super) fn peak(&self) -> Units {
         self.units(1.0)
     }
 
-    pub fn average(&self) -> Units {
+    pub(super) fn average(&self) -> Units {
         self.units(self.demand.average_percent as f64 / 100.0)
     }
 
     fn units(&self, share: f64) -> Units {
         let sum = |of: fn(&Requests) -> f64| share * self.requests.iter().map(of).sum::<f64>();
         Units {
-            requests_per_second: sum(|verb| verb.per_second),
-            write_units_per_second: sum(|verb| verb.per_second * verb.write_units_each),
-            read_units_per_second: sum(|verb| verb.per_second * verb.read_units_each),
+            requests_per_second: sum(|row| row.per_second),
+            write_units_per_second: sum(|row| row.per_second * row.write_units_each),
+            read_units_per_second: sum(|row| row.per_second * row.read_units_each),
         }
     }
 
-    pub fn month(&self) -> Month {
+    pub(super) fn month(&self) -> Month {
         let Prices { hours_per_month: hours, dynamodb: table, .. } = self.prices;
         let (peak, average) = (self.peak(), self.average());
         let millions = |units: f64| units * hours * 3600.0 / 1e6;
@@ -107,13 +154,13 @@ impl<'a> Estimate<'a> {
         Month { total, ..month }
     }
 
-    /// Write and read units to provision, for this load to be the share of them that is asked for.
+    /// Write and read units to provision so that this load reaches the requested utilization.
     fn provisioned(&self, load: Units) -> (f64, f64) {
         let to_provision = |units: f64| (units * 100.0 / self.demand.utilization_percent as f64).ceil();
         (to_provision(load.write_units_per_second), to_provision(load.read_units_per_second))
     }
 
-    /// At the peak: a counter for each user, a lease for each stream.
+    /// At the peak: one counter per user, one lease per stream.
     fn stored_gb(&self) -> f64 {
         let users = self.demand.users.unwrap_or(self.demand.streams) as f64;
         let counters = users * (COUNTER_BYTES + MEMBER_BYTES + STORED_ITEM_BYTES) as f64;
@@ -121,22 +168,22 @@ impl<'a> Estimate<'a> {
         (counters + leases) / GB
     }
 
-    pub fn instances(&self) -> Option<u64> {
+    pub(super) fn instances(&self) -> Option<u64> {
         let instance = &self.prices.instance;
         let each = instance.heartbeats_per_second * instance.target_percent / 100.0;
-        // Other verbs are taken for heartbeats, which are nearly all.
+        // Treats every request as a heartbeat: nearly all of them are.
         (each > 0.0).then(|| (self.peak().requests_per_second / each).ceil().max(instance.at_least) as u64)
     }
 
-    /// All instances of the peak, all month.
+    /// The instances for the peak, for the whole month.
     fn fargate(&self) -> Option<f64> {
         let Prices { instance, fargate, hours_per_month, .. } = self.prices;
         let hour = instance.vcpus * fargate.vcpu_hour + instance.memory_gb * fargate.gb_hour;
         self.instances().map(|instances| instances as f64 * hour * hours_per_month)
     }
 
-    fn gb_per_hour(&self, bytes_a_request: f64) -> f64 {
-        self.average().requests_per_second * 3600.0 * bytes_a_request / GB
+    fn gb_per_hour(&self, bytes_per_request: f64) -> f64 {
+        self.average().requests_per_second * 3600.0 * bytes_per_request / GB
     }
 
     fn load_balancer(&self) -> f64 {
@@ -144,6 +191,7 @@ impl<'a> Estimate<'a> {
         let streams = self.demand.streams as f64 * self.demand.average_percent as f64 / 100.0;
         let heartbeat_s = self.terms.heartbeat_s as f64;
         let starts = streams / (self.demand.session_minutes as f64 * 60.0);
+        // A connection that idles longer than the timeout is closed, so that each heartbeat opens one.
         let (opened, open) = if heartbeat_s < load_balancer.idle_timeout_s {
             (starts, streams)
         } else {
@@ -155,7 +203,7 @@ impl<'a> Estimate<'a> {
         hours_per_month * (load_balancer.hour + units * load_balancer.unit_hour)
     }
 
-    pub fn headroom(&self) -> Vec<Headroom> {
+    pub(super) fn headroom(&self) -> Vec<Headroom> {
         let quotas = &self.prices.quotas;
         let peak = self.peak();
         let heartbeats = &self.requests[0];
@@ -163,7 +211,7 @@ impl<'a> Estimate<'a> {
             + heartbeats.per_second * heartbeats.write_units_each;
         let (writes, _) = self.provisioned(peak);
         let minutes = self.demand.ramp_minutes;
-        let ramping = format!("table, writes while all start within {minutes} min");
+        let ramping = format!("table, writes while all streams start in {minutes} min");
         let row = |what: &str, needed: f64, granted: f64, advice| Headroom {
             what: what.to_owned(),
             needed,
@@ -171,32 +219,32 @@ impl<'a> Estimate<'a> {
             used_percent: needed / granted * 100.0,
             advice: (needed > granted).then_some(advice),
         };
-        let ask = "ask for a higher quota";
+        let request = "request a higher quota";
         let warm = "raise its warm throughput first";
         let peak_writes = peak.write_units_per_second;
         vec![
-            row("table, writes at the peak", peak_writes, quotas.table_write_units, ask),
-            row("table, reads at the peak", peak.read_units_per_second, quotas.table_read_units, ask),
-            row(&ramping, ramp, quotas.table_write_units, ask),
-            row("table, writes provisioned for the peak", writes, quotas.table_write_units, ask),
-            row("account, writes provisioned for the peak", writes, quotas.account_write_units, ask),
+            row("table, writes at the peak", peak_writes, quotas.table_write_units, request),
+            row("table, reads at the peak", peak.read_units_per_second, quotas.table_read_units, request),
+            row(&ramping, ramp, quotas.table_write_units, request),
+            row("table, writes provisioned for the peak", writes, quotas.table_write_units, request),
+            row("account, writes provisioned for the peak", writes, quotas.account_write_units, request),
             row("new table on demand, writes at the peak", peak_writes, quotas.new_table_write_units, warm),
             row("partition, writes of one user at the limit", self.user(), quotas.partition_write_units, "throttled"),
         ]
     }
 
-    pub fn user(&self) -> f64 {
+    pub(super) fn user(&self) -> f64 {
         let peak = self.peak().write_units_per_second / self.demand.streams as f64;
         peak * self.terms.streams_per_user as f64
     }
 
-    pub fn user_bound(&self) -> Option<f64> {
+    pub(super) fn user_bound(&self) -> Option<f64> {
         let Terms { starts_per_minute, heartbeats_per_minute, .. } = self.terms;
         if starts_per_minute == 0 || heartbeats_per_minute == 0 {
             return None;
         }
         let heartbeats = heartbeats_per_minute as f64 * self.requests[0].write_units_each;
-        let a_minute = heartbeats + starts_per_minute as f64 * self.change_write_units;
-        Some(a_minute / 60.0)
+        let per_minute = heartbeats + starts_per_minute as f64 * self.change_write_units;
+        Some(per_minute / 60.0)
     }
 }

@@ -1,5 +1,4 @@
-//! The prices, quotas and measured rates that a plan goes by, each with its source: built in, and what a file lays over
-//! them. Reads that file and nothing else.
+//! The prices, quotas and measured rates of a plan, each with its source. They are built in; a file can override them.
 
 use std::path::Path;
 
@@ -103,6 +102,10 @@ pub struct Traffic {
 }
 
 impl Prices {
+    /// Reads the built-in prices and the overrides in `file`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, or a value that is not allowed.
     pub fn load(file: Option<&Path>) -> Result<Self, PriceError> {
         let mut layers = config::Config::builder().add_source(File::from_str(BUILT_IN, FileFormat::Toml));
         if let Some(file) = file {
@@ -122,7 +125,7 @@ impl Prices {
         Ok(prices)
     }
 
-    /// Nothing is negative, no divisor is 0, and no share is more than the whole.
+    /// Rejects negative values, divisors of 0, and percentages above 100.
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let Self { dynamodb, quotas, instance, fargate, load_balancer, traffic, .. } = self;
         for (key, value) in [
@@ -162,7 +165,7 @@ impl Prices {
             ("load_balancer.idle_timeout_s", load_balancer.idle_timeout_s),
         ] {
             if !value.is_finite() || value <= 0.0 {
-                return Err((key, "must be more than 0"));
+                return Err((key, "must be above 0"));
             }
         }
         for (key, value) in [

@@ -1,12 +1,12 @@
-//! A plan as text for people and as JSON for programs: every number with its unit, and no more digits than it is worth.
+//! Prints a plan as text for people or as JSON for programs. Numbers are rounded to their accuracy.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::Plan;
+use super::plan::Plan;
 
-/// Two digits behind the point are enough for any of its numbers.
+/// Rounds to two decimal places, which is enough for every number of a plan.
 pub fn json(plan: &Plan) -> String {
     let mut value = serde_json::to_value(plan).unwrap_or_default();
     round(&mut value);
@@ -17,7 +17,7 @@ fn round(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(round),
         Value::Object(values) => values.values_mut().for_each(round),
-        // Finite, since `Prices` lets nothing be 0 that divides.
+        // Always finite: `Prices` rejects divisors of 0.
         value if value.is_f64() => *value = Value::from((value.as_f64().unwrap_or(0.0) * 100.0).round() / 100.0),
         _ => {}
     }
@@ -36,9 +36,9 @@ fn assumptions(plan: &Plan) -> String {
     let Plan { demand, terms, .. } = plan;
     let users = demand.users.unwrap_or(demand.streams);
     format!(
-        "{} streams at once at the peak, {} % of that on average; sessions of {} min.\n\
-         A heartbeat every {} s, leases of {} s and {} bytes, at most {} streams a user, {} users ever.\n\
-         {} % of the starts have a device id, {} % are denied; {} counts for each start.\n",
+        "{} concurrent streams at the peak, {} % of that on average; sessions of {} min.\n\
+         A heartbeat every {} s, leases of {} s and {} bytes, at most {} streams per user, {} distinct users.\n\
+         {} % of the starts have a device id, {} % are denied; {} count or list requests per start.\n",
         whole(demand.streams as f64),
         demand.average_percent,
         demand.session_minutes,
@@ -62,17 +62,17 @@ fn requests(plan: &Plan) -> String {
         "write units/s",
         "read units/s",
     ])];
-    for verb in &plan.requests {
+    for requests in &plan.requests {
         rows.push(row([
-            verb.verb,
-            &number(verb.per_second),
-            &number(verb.write_units_each),
-            &number(verb.read_units_each),
-            &number(verb.per_second * verb.write_units_each),
-            &number(verb.per_second * verb.read_units_each),
+            requests.operation,
+            &number(requests.per_second),
+            &number(requests.write_units_each),
+            &number(requests.read_units_each),
+            &number(requests.per_second * requests.write_units_each),
+            &number(requests.per_second * requests.read_units_each),
         ]));
     }
-    for (what, units) in [("together", plan.peak), ("together, on average", plan.average)] {
+    for (what, units) in [("total", plan.peak), ("total, on average", plan.average)] {
         let writes = number(units.write_units_per_second);
         let reads = number(units.read_units_per_second);
         rows.push(row([what, &number(units.requests_per_second), "", "", &writes, &reads]));
@@ -83,45 +83,43 @@ fn requests(plan: &Plan) -> String {
 fn month(plan: &Plan) -> String {
     let month = &plan.month;
     let money = |what: &str, amount: Option<f64>| row([what, &amount.map_or("not known".to_owned(), number)]);
-    let provisioned = format!("table, provisioned, following the load at {} %", plan.demand.utilization_percent);
-    let peak = format!("table, provisioned, always for the peak at {} %", plan.demand.utilization_percent);
+    let provisioned = format!("table, provisioned, scaled with the load at {} %", plan.demand.utilization_percent);
+    let peak = format!("table, provisioned for the peak at {} %", plan.demand.utilization_percent);
     let tasks =
         plan.instances.map_or("instances".to_owned(), |instances| format!("{} instances", whole(instances as f64)));
     columns(&[
-        row(["A month", &format!("{} in {}", plan.currency, plan.region)]),
+        row(["Per month", &format!("{} in {}", plan.currency, plan.region)]),
         money("table, on demand", Some(month.on_demand)),
         money(&provisioned, Some(month.provisioned_following)),
         money(&peak, Some(month.provisioned_for_the_peak)),
-        money("table, the same reserved for a year", Some(month.reserved_for_the_peak)),
+        money("table, the same reserved for one year", Some(month.reserved_for_the_peak)),
         money("storage", Some(month.storage)),
         money("point-in-time recovery", Some(month.recovery)),
-        money(&format!("{tasks} on Fargate, all month"), month.fargate),
-        money("load balancer, roughly", Some(month.load_balancer)),
-        money("answers to the internet, roughly", Some(month.traffic)),
-        money("all of it, the table on demand", Some(month.total)),
+        money(&format!("{tasks} on Fargate"), month.fargate),
+        money("load balancer (estimate)", Some(month.load_balancer)),
+        money("traffic to the internet (estimate)", Some(month.traffic)),
+        money("total, with the table on demand", Some(month.total)),
     ])
 }
 
 fn headroom(plan: &Plan) -> String {
-    let mut rows = vec![row(["Quotas, in units a second", "needed", "granted", "used"])];
+    let mut rows = vec![row(["Quotas, in units per second", "needed", "granted", "used"])];
     let mut texts = vec![""];
     for quota in &plan.headroom {
         rows.push(row([&quota.what, &number(quota.needed), &number(quota.granted), &percent(quota.used_percent)]));
         texts.push(quota.advice.unwrap_or_default());
     }
     let bound = match plan.user_bound_write_units_per_second {
-        Some(units) => {
-            format!("lets {} write units/s of it through at each instance; stops are never refused", number(units))
-        }
-        None => "does not bound it: set rate.starts_per_minute and rate.heartbeats_per_minute".to_owned(),
+        Some(units) => format!("{} write units/s per instance; stops are not limited", number(units)),
+        None => "none; set rate.starts_per_minute and rate.heartbeats_per_minute".to_owned(),
     };
-    format!("{}A client that loops: the service {bound}.\n", with_texts(&rows, texts))
+    format!("{}Rate limit of one user: {bound}.\n", with_texts(&rows, texts))
 }
 
 fn lease(plan: &Plan) -> String {
     format!(
-        "A crashed player holds its slot for {} s at most, {} s on average.\n\
-         Who plays survives a store that is away for {} s at least, {} s at most.\n",
+        "A crashed player holds its slot for at most {} s, {} s on average.\n\
+         Running streams survive store outages of up to {} s, and none longer than {} s.\n",
         plan.lease.longest_ghost_s,
         number(plan.lease.average_ghost_s),
         plan.lease.outage_survived_s,
@@ -134,8 +132,8 @@ fn choices(plan: &Plan) -> String {
         "Heartbeat",
         "write units/s",
         "table, on demand",
-        "all of it",
-        "saves a month",
+        "total",
+        "saves per month",
         "ghost/outage at lease 2x",
         "3x",
         "5x",
@@ -164,7 +162,7 @@ fn sources(plan: &Plan) -> String {
     with_texts(&rows, texts.iter().map(String::as_str))
 }
 
-/// Columns, and after each a text as long as it likes.
+/// Columns, with one text of any length after each row.
 fn with_texts<'a>(rows: &[Vec<String>], texts: impl IntoIterator<Item = &'a str>) -> String {
     let lines = columns(rows);
     lines.lines().zip(texts).map(|(line, text)| format!("{}\n", format!("{line}  {text}").trim_end())).collect()
@@ -174,7 +172,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).into()
 }
 
-/// The first column to the left, all others to the right.
+/// Aligns the first column to the left, the others to the right.
 fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let mut text = String::new();
@@ -189,7 +187,7 @@ fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// From 100 on whole, below with two digits behind the point, and none when there are none.
+/// Two decimal places below 100 if they are not 0, none from 100 on.
 fn number(value: f64) -> String {
     if value.abs() >= 99.995 {
         return whole(value);
@@ -202,7 +200,7 @@ fn percent(value: f64) -> String {
     if value >= 10.0 { format!("{} %", whole(value)) } else { format!("{} %", number(value)) }
 }
 
-/// Whole, with commas at the thousands.
+/// Rounded, with commas between thousands.
 fn whole(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();

@@ -51,7 +51,7 @@ fn main() {
     };
     let open = config(&[("LOG__FORMAT", "json")]);
     // With the log as it is by default, because spans that nobody looks at cost nothing.
-    _ = telemetry::start(&open.log, |_| None).expect("a log");
+    _ = telemetry::start(&open.log(), |_| None).expect("a log");
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
 
     let memory = Service::new(&runtime, &open, Store::Memory);

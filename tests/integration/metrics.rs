@@ -18,7 +18,7 @@ use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
-use stream_manager::telemetry::clock_skew::DatedAnswer;
+use stream_manager::telemetry::clock_skew::ClockSample;
 use stream_manager::telemetry::metrics::Metrics;
 
 use crate::server::TestServer;
@@ -185,7 +185,7 @@ async fn readiness_tells_the_clocks_difference_and_warns_when_it_is_off() {
     let store = Timestamp::from_epoch_ms(1_790_000_000_000);
     let see = |ahead_ms: i64, minutes: u64| {
         let host = store.plus_ms(ahead_ms);
-        let answer = DatedAnswer { sent: host, received: host, date: store };
+        let answer = ClockSample { sent: host, received: host, date: store };
         server.metrics.store.clock_skew.observe(answer, std::time::Duration::from_secs(minutes * 60))
     };
     see(700, 0);

@@ -12,7 +12,7 @@ use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::{LeaseStore, StartHint};
-use stream_manager::telemetry::clock_skew::DatedAnswer;
+use stream_manager::telemetry::clock_skew::ClockSample;
 
 use crate::documents::read;
 use crate::server::TestServer;
@@ -34,7 +34,7 @@ async fn exported() -> Exported {
     let store = DynamoStore::new(client::with_metrics(client, observer), TABLE);
     store.start(&someone(), &start(1), StartHint::Optimistic, fixture.now()).await.expect("a start");
     let now = Timestamp::from_epoch_ms(0);
-    server.metrics.store.clock_skew.observe(DatedAnswer { sent: now, received: now, date: now }, Duration::ZERO);
+    server.metrics.store.clock_skew.observe(ClockSample { sent: now, received: now, date: now }, Duration::ZERO);
 
     let text = server.metrics.encode().expect("text");
     let mut exported = Exported::new();

@@ -8,8 +8,8 @@ use serde_json::Value;
 use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::lease::{Fingerprint, StreamLimit};
 use stream_manager::domain::names::Label;
+use stream_manager::planning::Plan;
 use stream_manager::planning::demand::{Demand, Terms};
-use stream_manager::planning::plan;
 use stream_manager::planning::prices::Prices;
 use stream_manager::store::dynamodb::codec::{Item, encode_lease};
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
@@ -46,8 +46,8 @@ fn demand(lease_bytes: u64, device_percent: u64) -> Demand {
 fn planned(demand: &Demand, verb: &str) -> (f64, f64) {
     let terms =
         Terms { heartbeat_s: 30, lease_s: 90, streams_per_user: 3, starts_per_minute: 0, heartbeats_per_minute: 0 };
-    let plan = plan(demand, terms, &Prices::load(None).expect("prices"));
-    let found = plan.requests.iter().find(|requests| requests.verb == verb).expect("a verb");
+    let plan = Plan::new(demand, terms, &Prices::load(None).expect("prices"));
+    let found = plan.requests.iter().find(|requests| requests.operation == verb).expect("a verb");
     (found.write_units_each, found.read_units_each)
 }
 

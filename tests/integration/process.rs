@@ -39,10 +39,11 @@ impl Service {
         let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
         let mut first_lines = Vec::new();
         let mut address = None;
-        while !first_lines.last().is_some_and(|line: &String| line.contains("metrics: ")) {
+        while !first_lines.last().is_some_and(|line: &String| line.contains("metrics_url")) {
             let line = log.next_line().await.expect("a line").expect("more lines");
-            if let Some((_, found)) = line.split_once(" on http://") {
-                address = found.trim_end_matches(['"', '}']).parse().ok();
+            let found = [" url=http://", "\"url\":\"http://"].iter().find_map(|start| line.split_once(start));
+            if let Some((_, rest)) = found {
+                address = rest.split(['"', ' ']).next().and_then(|address| address.parse().ok());
             }
             first_lines.push(line);
         }
@@ -103,8 +104,8 @@ async fn the_first_lines_say_where_swagger_ui_is_and_which_file_holds_the_state(
     let folder = folder();
     let service = Service::start(&mut command(folder.path())).await;
     let said = service.first_lines.join("\n");
-    assert!(service.first_lines[0].contains(&format!("demo: http://{}/demo", service.address)), "{said}");
-    assert!(said.contains(&format!("Swagger UI: http://{}/swagger", service.address)), "{said}");
+    assert!(said.contains(&format!(" demo_url=http://{}/demo ", service.address)), "{said}");
+    assert!(said.contains(&format!(" swagger_url=http://{}/swagger ", service.address)), "{said}");
     let file = folder.path().join("data/stream-manager.db");
     assert!(said.contains(&file.canonicalize().expect("a file").display().to_string()), "{said}");
     assert_eq!(service.call("GET", "/health").await.0, 200);
@@ -174,7 +175,7 @@ async fn sigterm_during_the_start_ends_it_in_order() {
         .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     let mut child = command.spawn().expect("the binary");
     let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
-    while !log.next_line().await.expect("a line").expect("a line").contains("store: DynamoDB") {}
+    while !log.next_line().await.expect("a line").expect("a line").contains("store_opened") {}
     send("-TERM", &child).await;
     let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("an end").expect("an end");
     assert_eq!(status.code(), Some(0));

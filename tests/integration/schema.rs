@@ -46,7 +46,7 @@ async fn check(endpoint: &str) -> (Option<i32>, Vec<String>, Vec<String>) {
 #[tokio::test]
 async fn a_pipeline_learns_from_the_exit_code_whether_the_table_fits_differs_or_cannot_be_asked() {
     let fits = dynamodb(|operation| if operation.starts_with("DescribeTable") { AS_NEEDED } else { TTL }).await;
-    assert_eq!(check(&fits).await, (Some(0), vec!["table \"user-streams\": is up to date".to_owned()], vec![]));
+    assert_eq!(check(&fits).await, (Some(0), vec!["table \"user-streams\" is up to date".to_owned()], vec![]));
 
     let missing = dynamodb(|_| NO_TABLE).await;
     let lines = ["does not exist: run `stream-manager migrate`", "has no TTL: run `stream-manager migrate`"];

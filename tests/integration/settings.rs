@@ -25,10 +25,10 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.server.management_bind.to_string(), "127.0.0.1:9464");
     assert_eq!(config.store.kind, StoreKind::Embedded);
     assert_eq!(
-        (config.lease.duration_s, config.lease.heartbeat_interval_s, config.lease.retention_s),
+        (config.lease.duration_s.get(), config.lease.heartbeat_interval_s.get(), config.lease.retention_s.get()),
         (90, 30, 3600)
     );
-    assert_eq!(config.limits.streams_per_user, 3);
+    assert_eq!(config.limits.streams_per_user.get(), 3);
     assert_eq!(format!("{:?}", config.policy()), format!("{:?}", Policy::default()));
 }
 
@@ -39,7 +39,7 @@ fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
     let environment = [("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "7"), ("STREAM_MANAGER__SERVER__BIND", "")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::load(Some(file.path()), environment.into()).expect("valid");
-    assert_eq!((config.limits.streams_per_user, config.lease.retention_s), (7, 10));
+    assert_eq!((config.limits.streams_per_user.get(), config.lease.retention_s.get()), (7, 10));
     assert_eq!(config.server.bind.port(), 8080, "an empty variable counts as not set");
 }
 
@@ -118,7 +118,7 @@ fn a_list_or_a_section_in_place_of_a_value_is_refused_in_words_of_settings() {
 #[test]
 fn spaces_in_the_filter_change_nothing() {
     let filter =
-        |text: &str| load(&[("__LOG__FILTER", text)]).map(|config| config.log.filter().map(|f| f.to_string()));
+        |text: &str| load(&[("__LOG__FILTER", text)]).map(|config| config.log().filter().map(|f| f.to_string()));
     let trimmed = filter("info,stream_manager=debug").expect("valid");
     assert!(trimmed.is_ok());
     assert_eq!(filter(" info , stream_manager=debug"), Ok(trimmed));
@@ -207,7 +207,7 @@ fn a_secret_is_shown_nowhere() {
     let file = load_file("[auth]\nhs256_secret = [\"secret secret\"]\n").expect_err("a list");
     assert!(file.contains("auth.hs256_secret = …") && !file.contains("secret secret"), "{file}");
     let number = load_file("[auth]\nhs256_secret = 12345678\n").expect_err("a number");
-    assert!(number.contains("must be a text") && !number.contains("12345678"), "{number}");
+    assert!(number.contains("must be a string") && !number.contains("12345678"), "{number}");
     let misplaced = [
         ("__HS256_SECRET", "secret secret", "hs256_secret = …"),
         ("__AUTH__HS256_SECRETS", "secret secret", "auth.hs256_secrets = …"),
@@ -237,7 +237,7 @@ fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret
         (&[("MODE", "basic")], ["auth.mode = \"basic\"", "`none` or `jwt`"]),
         (&[url, ("ISSUER", "")], ["auth.issuer = \"\"", "must be set"]),
         (&[url, ("AUDIENCE", "")], ["auth.audience = []", "must be set"]),
-        (&[url, ("AUDIENCE", "a,,b")], ["auth.audience", "must not contain an empty text"]),
+        (&[url, ("AUDIENCE", "a,,b")], ["auth.audience", "must not contain an empty string"]),
         (&[url, ("ALGORITHMS", "none")], ["auth.algorithms = [\"none\"]", "must be one or more of RS256"]),
         (&[url, ("ALGORITHMS", "RS256,HS256")], ["auth.algorithms = [\"RS256\", \"HS256\"]", "must be one or more"]),
         (&[url, ("ALGORITHMS", "rs256")], ["auth.algorithms = [\"rs256\"]", "must be one or more"]),

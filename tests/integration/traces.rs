@@ -210,7 +210,7 @@ async fn a_collector_that_is_away_is_one_line_of_the_log() {
     }
     assert_eq!(service.terminate().await.code(), Some(0));
     let log = service.rest_of_the_log().await;
-    let about = log.iter().filter(|line| line.contains("traces")).count();
+    let about = log.iter().filter(|line| line.contains("trace_export_failed")).count();
     assert_eq!(about, 1, "{log:#?}");
 }
 

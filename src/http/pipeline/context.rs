@@ -91,7 +91,7 @@ impl RequestContext {
         headers.extend(self.cors_headers);
         let (status, seconds) = (response.status(), self.watch.elapsed().as_secs_f64());
         if let Some(metrics) = &self.metrics {
-            metrics.answered(status.as_u16(), seconds);
+            metrics.observe(status.as_u16(), seconds);
         }
         if self.traced {
             trace_attributes::end(&self.log.span, status);

@@ -15,9 +15,6 @@ use thiserror::Error;
 use super::errors::with_causes;
 use super::metrics_interceptor::MetricsInterceptor;
 
-/// The target prefix of the SDK's tracing spans, one span per operation.
-pub(crate) const SPANS_OF_OPERATIONS: &str = "aws_sdk_dynamodb::operation::";
-
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     pub endpoint_url: Option<String>,

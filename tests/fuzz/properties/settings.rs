@@ -30,10 +30,10 @@ pub fn check(input: &[u8]) {
     match load(file, variables) {
         Ok(config) => {
             let limit = u64::from(config.policy().default_limit.get());
-            assert_eq!(limit, config.limits.streams_per_user);
-            assert!(
-                limit <= StreamLimit::MAX.into() && config.lease.heartbeat_interval_s * 2 <= config.lease.duration_s
-            );
+            assert_eq!(limit, config.limits.streams_per_user.get());
+            let lease = &config.lease;
+            assert!(limit <= StreamLimit::MAX.into());
+            assert!(lease.heartbeat_interval_s.get() * 2 <= lease.duration_s.get());
             let printed = config.to_toml();
             // A secret is not printed: whoever reads the rest again must bring it along.
             let secret =

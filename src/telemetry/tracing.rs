@@ -1,6 +1,7 @@
-//! OpenTelemetry traces over OTLP: a span for each request and one for each of its store requests. On only when the
-//! usual `OTEL_*` variables say so. Holds no name of a user, no path and no token: spans have what is listed in
-//! docs/MONITORING.md, "Traces", and events of the log never become part of them.
+//! Export of OpenTelemetry traces over OTLP: one span per request, and one per store request below it.
+//!
+//! Off unless the standard `OTEL_*` variables request it. Spans have the attributes listed in docs/MONITORING.md, "Traces":
+//! never a user name, a path or a token. Log events are not added to spans.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,62 +18,62 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::store::dynamodb::client::SPANS_OF_OPERATIONS;
+const SERVICE_NAME: &str = "stream-manager";
+/// Prefix of the target of the AWS SDK's spans, one per operation.
+const SDK_SPAN_TARGET: &str = "aws_sdk_dynamodb::operation::";
+/// Time budget of the last export at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-const SERVICE: &str = "stream-manager";
-/// How long the last spans may take at the end of the process.
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+/// Exports spans in batches, on its own thread.
+pub struct TraceExporter(SdkTracerProvider);
 
-/// What sends spans, on a thread of its own.
-pub struct Traces(SdkTracerProvider);
-
-impl Traces {
-    /// None when no collector is named. The rest of the variables are read by the SDK itself: timeouts, headers,
+impl TraceExporter {
+    /// Returns `None` unless the environment names a collector. The SDK reads the other variables: timeouts, headers,
     /// sampler, limits, queue.
-    pub fn wanted(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
-        if !wanted(environment)? {
+    pub(super) fn from_environment(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        if !is_enabled(environment)? {
             return Ok(None);
         }
         let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build();
         let exporter =
             exporter.map_err(|error| format!("cannot export traces: {error}; see OTEL_EXPORTER_OTLP_*"))?;
-        let exporter = Exporter { exporter, failing: AtomicBool::new(false) };
+        let exporter = LoggingExporter { exporter, failing: AtomicBool::new(false) };
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource());
         Ok(Some(Self(provider.build())))
     }
 
-    /// Sees the spans of requests and of the SDK's operations, whatever the log's filter is.
-    pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
+    /// Records the spans of requests and of the SDK's operations, whatever the filter of the log is.
+    pub(super) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + Send + Sync + for<'span> LookupSpan<'span>,
     {
         let layer = tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer(SERVICE))
+            .with_tracer(self.0.tracer(SERVICE_NAME))
             .with_location(false)
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        layer.with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::DEBUG))
+        layer.with_filter(filter_fn(is_exported).with_max_level_hint(LevelFilter::DEBUG))
     }
 
-    /// Sends what is left, if the collector takes it in time.
-    pub fn end(self) {
-        _ = self.0.shutdown_with_timeout(FLUSH_WITHIN);
+    /// Exports the remaining spans. Blocks for at most 2 s.
+    pub fn shutdown(self) {
+        _ = self.0.shutdown_with_timeout(FLUSH_TIMEOUT);
     }
 }
 
-fn is_traced(metadata: &Metadata<'_>) -> bool {
-    is_request(metadata) || (metadata.is_span() && metadata.target().starts_with(SPANS_OF_OPERATIONS))
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    is_request_span(metadata) || (metadata.is_span() && metadata.target().starts_with(SDK_SPAN_TARGET))
 }
 
-/// Whether it is a request's span: of a request that has nothing to tell the log, it is at the level of `debug`.
-pub fn is_request(metadata: &Metadata<'_>) -> bool {
+/// Spans of requests that log nothing at `info` have the level `debug`.
+pub(super) fn is_request_span(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target().starts_with("stream_manager::") && *metadata.level() <= Level::DEBUG
 }
 
-/// Whether the environment asks for traces; an error for what this build cannot do.
-fn wanted(environment: impl Fn(&str) -> Option<String>) -> Result<bool, String> {
-    // Set and empty is as good as not set, says OpenTelemetry.
+/// Whether the environment requests traces. An error for a value that this build does not support.
+fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, String> {
+    // OpenTelemetry treats an empty variable as unset.
     let variable = |name: &str| environment(name).map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
     let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, variable(name)?)));
     let endpoint = first(["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]);
@@ -83,41 +84,45 @@ fn wanted(environment: impl Fn(&str) -> Option<String>) -> Result<bool, String> 
     match variable("OTEL_TRACES_EXPORTER").as_deref() {
         Some("none") => return Ok(false),
         None | Some("otlp") => {}
-        Some(other) => return Err(format!("OTEL_TRACES_EXPORTER = {other}: set \"otlp\" or \"none\"")),
+        Some(other) => {
+            return Err(format!("OTEL_TRACES_EXPORTER = {other}: not supported; set \"otlp\" or \"none\""));
+        }
     }
     match first(["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]) {
         Some((name, protocol)) if protocol != "http/protobuf" => Err(format!(
-            "{name} = {protocol}: only http/protobuf is spoken; set that, and the collector's port for it (4318 mostly)"
+            "{name} = {protocol}: not supported; set http/protobuf, and the collector's port for it (usually 4318)"
         )),
         _ => Ok(true),
     }
 }
 
-/// As the SDK reads it from the environment, and with a name if that gives none.
+/// The resource that the environment describes, with a default service name.
 fn resource() -> Resource {
     let resource = Resource::builder().build();
     let name = resource.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
     if name.is_some_and(|name| !name.starts_with("unknown_service")) {
         return resource;
     }
-    Resource::builder().with_service_name(SERVICE).build()
+    Resource::builder().with_service_name(SERVICE_NAME).build()
 }
 
-/// The exporter over OTLP, which says nothing of a collector that is away; and `tracing` has no word for a span's kind but a
-/// field that would stand in every line of the log.
+/// An OTLP exporter that logs failures, which the SDK does not, and sets the kind of each span. A span field for the kind
+/// would appear in every log line.
 #[derive(Debug)]
-struct Exporter {
+struct LoggingExporter {
     exporter: SpanExporter,
     failing: AtomicBool,
 }
 
-impl sdk::SpanExporter for Exporter {
+impl sdk::SpanExporter for LoggingExporter {
     async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         batch.iter_mut().for_each(|span| span.span_kind = kind(span));
         let exported = self.exporter.export(batch).await;
         match (&exported, self.failing.swap(exported.is_err(), Ordering::Relaxed)) {
-            (Err(error), false) => warn!(%error, "the collector takes no traces; they are lost until it does"),
-            (Ok(()), true) => info!("the collector takes traces again"),
+            (Err(error), false) => {
+                warn!(event = "trace_export_failed", %error, "trace export fails; spans are dropped");
+            }
+            (Ok(()), true) => info!(event = "trace_export_resumed", "trace export works again"),
             _ => {}
         }
         exported
@@ -136,7 +141,7 @@ impl sdk::SpanExporter for Exporter {
     }
 }
 
-/// By the attributes that OpenTelemetry's conventions give to requests that come in and calls that go out.
+/// Derived from the attributes that OpenTelemetry's conventions require for incoming requests and outgoing calls.
 fn kind(span: &SpanData) -> SpanKind {
     let has = |name: &str| span.attributes.iter().any(|attribute| attribute.key.as_str() == name);
     if has("http.request.method") {
@@ -152,14 +157,14 @@ fn kind(span: &SpanData) -> SpanKind {
 mod tests {
     use super::*;
 
-    fn asked(variables: &[(&str, &str)]) -> Result<bool, String> {
-        wanted(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    fn enabled(variables: &[(&str, &str)]) -> Result<bool, String> {
+        is_enabled(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
     }
 
     const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
 
     #[test]
-    fn traces_are_on_when_a_collector_is_named_and_nobody_turned_them_off() {
+    fn traces_are_on_if_a_collector_is_named() {
         let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:4318/v1/traces");
         for (variables, on) in [
             (&[][..], false),
@@ -173,19 +178,19 @@ mod tests {
             (&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], true),
             (&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], false),
         ] {
-            assert_eq!(asked(variables), Ok(on), "{variables:?}");
+            assert_eq!(enabled(variables), Ok(on), "{variables:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_exported_is_refused_with_the_variable_to_set() {
+    fn unsupported_exporters_and_protocols_are_rejected() {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
         ] {
-            let refused = asked(&[ENDPOINT, (name, value)]).unwrap_err();
-            assert!(refused.starts_with(&format!("{name} = {value}: ")), "{refused}");
+            let error = enabled(&[ENDPOINT, (name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("{name} = {value}: ")), "{error}");
         }
     }
 }

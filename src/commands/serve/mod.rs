@@ -1,0 +1,172 @@
+//! `serve`: connects the real clock, store and servers, runs them, and stops them in order.
+
+mod shutdown;
+mod store;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use stream_manager::clock::SystemClock;
+use stream_manager::config::Config;
+use stream_manager::http::api::health::Readiness;
+use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::server::ServerSettings;
+use stream_manager::http::{self, AppDeps, server};
+use stream_manager::limiter::Limiter;
+use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
+use stream_manager::telemetry;
+use stream_manager::telemetry::logging::{LogFormat, log_start_failure};
+use stream_manager::telemetry::metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{field, info, warn};
+
+use self::shutdown::{Service, ShutdownSettings, ShutdownSignals};
+use self::tasks::BackgroundTasks;
+use super::output::one_line;
+use super::{runtime, settings};
+
+/// Enough for a few scrapers and people.
+const MANAGEMENT_CONNECTIONS: usize = 32;
+
+pub fn run(file: Option<&Path>) -> Result<ExitCode> {
+    let environment = settings::environment()?;
+    let result = Config::load(file, environment.clone()).map_err(anyhow::Error::from).and_then(|config| {
+        let exporter =
+            telemetry::start(&config.log(), |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
+        let result = runtime::block_on(&config, serve(&config));
+        if let Some(exporter) = exporter {
+            exporter.shutdown();
+        }
+        result
+    });
+    match result {
+        Err(error) if Config::log_format(file, &environment) == LogFormat::Json => {
+            log_start_failure(&one_line(&error));
+            Ok(ExitCode::FAILURE)
+        }
+        result => result,
+    }
+}
+
+/// Serves until SIGTERM, Ctrl-C, or the unexpected end of a background task.
+async fn serve(config: &Config) -> Result<ExitCode> {
+    // Before everything else: the kernel ignores SIGTERM for process 1 of a container until there is a handler.
+    let mut signals = ShutdownSignals::new()?;
+    let service = tokio::select! {
+        service = start(config) => service?,
+        _ = signals.received() => return Ok(ExitCode::SUCCESS),
+    };
+    let settings = ShutdownSettings {
+        deregistration_s: config.server.deregistration_s.get(),
+        drain_s: config.server.drain_s.get(),
+    };
+    Ok(service.run(settings, signals).await)
+}
+
+async fn start(config: &Config) -> Result<Service> {
+    let public = listen(config.server.bind, "server.bind").await?;
+    let management = listen(config.server.management_bind, "server.management_bind").await?;
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew)));
+    let clock = Arc::new(SystemClock);
+    let tasks = BackgroundTasks::new();
+    let tokens = open_tokens(config, clock.clone(), &tasks).await?;
+    let interceptor = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
+    let opened = store::open(config, &readiness, clock.clone(), interceptor, &tasks).await?;
+    raise_file_descriptor_limit(config.server.max_connections.get());
+    let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
+    let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
+    let limiter = Arc::new(Limiter::new(opened.store, clock, random, Arc::clone(&metrics), config.policy()));
+    let app = http::app(AppDeps {
+        limiter,
+        readiness: Arc::clone(&readiness),
+        metrics: Arc::clone(&metrics),
+        tokens,
+        demo: config.demo(),
+        rates,
+        origins: Origins::new(&config.cors.allowed_origins),
+        bounds: config.bounds(),
+    })?;
+    let management_app = http::management(metrics, config.bounds())?;
+    let url = format!("http://{}", public.local_addr()?);
+    let metrics_url = format!("http://{}/metrics", management.local_addr()?);
+
+    let stop = CancellationToken::new();
+    let settings = config.server();
+    let public_server = tasks.spawn("public_server", server::serve(public, app, settings, stop.clone()));
+    let settings = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
+    let management_server = server::serve(management, management_app, settings, stop.clone());
+    let management_server = tasks.spawn("management_server", management_server);
+    log_listening(&url, &metrics_url, config.demo());
+    Ok(Service { public_server, management_server, readiness, stop, close_store: opened.close, tasks })
+}
+
+fn log_listening(url: &str, metrics_url: &str, demo: bool) {
+    let demo_url = demo.then(|| format!("{url}/demo"));
+    info!(
+        event = "listening",
+        version = env!("CARGO_PKG_VERSION"),
+        demo_url = demo_url.as_ref().map(field::display),
+        url = %url,
+        swagger_url = %format_args!("{url}/swagger"),
+        metrics_url = %metrics_url,
+        "listening"
+    );
+}
+
+/// Each connection needs a file descriptor, and the usual soft limit of a process is 1024.
+fn raise_file_descriptor_limit(max_connections: u64) {
+    // For the store, its connections, and the log.
+    const RESERVE: u64 = 256;
+    let needed = max_connections + RESERVE;
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(allowed) if allowed >= needed => {}
+        Ok(allowed) => warn!(
+            event = "file_descriptors_low",
+            allowed,
+            needed,
+            "fewer file descriptors than server.max_connections needs; raise the hard limit (ulimit -Hn) or lower the setting"
+        ),
+        Err(error) => {
+            warn!(event = "file_descriptors_unknown", %error, "cannot read the limit of file descriptors");
+        }
+    }
+}
+
+/// Loads the keys that verify tokens, and refreshes them in the background. `None` if authentication is disabled.
+async fn open_tokens(
+    config: &Config,
+    clock: Arc<SystemClock>,
+    tasks: &BackgroundTasks,
+) -> Result<Option<Arc<TokenVerifier>>> {
+    let bind = config.server.bind;
+    let Some(settings) = config.tokens() else {
+        if !bind.ip().is_loopback() {
+            warn!(
+                event = "auth_disabled",
+                %bind,
+                "authentication is disabled on a non-loopback address; set auth.mode = \"jwt\""
+            );
+        }
+        return Ok(None);
+    };
+    let verifier = Arc::new(TokenVerifier::open(settings, clock).await?);
+    let refreshed = Arc::clone(&verifier);
+    tasks.spawn("jwks_refresh", async move { refreshed.keep_fresh().await });
+    Ok(Some(verifier))
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; set {key} to a free address"))
+}

@@ -1,0 +1,122 @@
+//! Opens the store that the settings select.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use stream_manager::clock::{Clock, SystemClock};
+use stream_manager::config::{Config, StoreKind};
+use stream_manager::http::api::health::Readiness;
+use stream_manager::migrate;
+use stream_manager::store::LeaseStore;
+use stream_manager::store::dynamodb::DynamoStore;
+use stream_manager::store::dynamodb::client::{self, Client};
+use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
+use stream_manager::store::memory::MemoryStore;
+use tracing::{error, info, warn};
+
+use super::tasks::BackgroundTasks;
+
+/// Pause between the sweeps of two shards. A sweep of all shards takes less than a minute.
+const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+/// Pause between checks of a store that did not respond at startup.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+pub struct OpenedStore {
+    pub store: Arc<dyn LeaseStore>,
+    pub close: Option<CloseStore>,
+}
+
+/// Blocks for at most the given time until the store's file is flushed and closed. Returns whether it was.
+pub type CloseStore = Box<dyn FnOnce(Duration) -> bool + Send>;
+
+/// Opens the store and reports it to `readiness`. A DynamoDB table that does not respond is reported later.
+pub async fn open(
+    config: &Config,
+    readiness: &Arc<Readiness>,
+    clock: Arc<SystemClock>,
+    interceptor: MetricsInterceptor,
+    tasks: &BackgroundTasks,
+) -> Result<OpenedStore> {
+    match config.store.kind {
+        StoreKind::Memory => {
+            let store = Arc::new(MemoryStore::new());
+            tasks.spawn("memory_sweep", sweep(Arc::clone(&store), clock));
+            info!(event = "store_opened", store = "memory", "store opened; it keeps nothing when the process ends");
+            readiness.store_seen();
+            Ok(OpenedStore { store, close: None })
+        }
+        StoreKind::Embedded => open_embedded(config, readiness, interceptor).await,
+        StoreKind::DynamoDb => open_dynamodb(config, readiness, interceptor).await,
+    }
+}
+
+#[cfg(feature = "embedded")]
+async fn open_embedded(
+    config: &Config,
+    readiness: &Readiness,
+    interceptor: MetricsInterceptor,
+) -> Result<OpenedStore> {
+    use stream_manager::store::embedded::Embedded;
+
+    let path = &config.embedded.path;
+    let engine = Embedded::open(path, config.embedded.sync)?;
+    let client = client::with_metrics(&client::in_process(&config.client(), engine.http_client()), interceptor);
+    migrate::migrate(&client, &config.dynamodb.table).await?;
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
+    readiness.store_seen();
+    let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
+    Ok(OpenedStore { store, close: Some(Box::new(move |timeout| engine.close(timeout))) })
+}
+
+#[cfg(not(feature = "embedded"))]
+async fn open_embedded(_: &Config, _: &Readiness, _: MetricsInterceptor) -> Result<OpenedStore> {
+    anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
+}
+
+async fn open_dynamodb(
+    config: &Config,
+    readiness: &Arc<Readiness>,
+    interceptor: MetricsInterceptor,
+) -> Result<OpenedStore> {
+    let client = client::with_metrics(&client::connect(&config.client()).await?, interceptor);
+    let table = config.dynamodb.table.clone();
+    info!(event = "store_opened", store = "dynamodb", table, "store opened");
+    match migrate::check(&client, &table).await {
+        Ok(()) => readiness.store_seen(),
+        Err(error) if error.is_transient() => {
+            warn!(event = "store_unavailable", %error, "store unavailable at startup; not ready until it responds");
+            tokio::spawn(wait_for_table(client.clone(), table.clone(), Arc::clone(readiness)));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), close: None })
+}
+
+async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>) {
+    loop {
+        tokio::time::sleep(STORE_RETRY).await;
+        match migrate::check(&client, &table).await {
+            Ok(()) => {
+                info!(event = "store_ready", "store responds; ready");
+                return readiness.store_seen();
+            }
+            Err(error) if error.is_transient() => {
+                warn!(event = "store_unavailable", %error, "store still unavailable; not ready");
+            }
+            Err(error) => error!(event = "store_check_failed", %error, "store check failed; not ready"),
+        }
+    }
+}
+
+/// Deletes expired leases, one shard after the other.
+async fn sweep(store: Arc<MemoryStore>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(MEMORY_SWEEP_INTERVAL);
+    loop {
+        for shard in 0..store.shards() {
+            interval.tick().await;
+            store.sweep_shard(shard, clock.now());
+        }
+    }
+}

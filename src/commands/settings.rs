@@ -1,0 +1,24 @@
+//! Reads the settings for a command.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use stream_manager::config::Config;
+
+pub fn load(file: Option<&Path>) -> Result<Config> {
+    Ok(Config::load(file, environment()?)?)
+}
+
+/// The environment variables that may be settings. Others need not be UTF-8.
+pub fn environment() -> Result<HashMap<String, String>> {
+    let candidates = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        name.to_ascii_uppercase().starts_with("STREAM_MANAGER").then_some((name, value))
+    });
+    let variables = candidates.map(|(name, value)| match value.into_string() {
+        Ok(value) => Ok((name, value)),
+        Err(_) => bail!("the environment variable {name} is not UTF-8"),
+    });
+    variables.collect()
+}

@@ -1,0 +1,114 @@
+//! Converts the settings into those of each module.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use super::sections::{AtLimitSetting, Auth, AuthMode, Config, Demo, DynamoDb};
+use crate::domain::admission::AtLimit;
+use crate::domain::lease::{LeaseTerms, StreamLimit};
+use crate::http::api::rate_limits::RateSettings;
+use crate::http::auth::{KeySource, TokenSettings};
+use crate::http::pipeline::app::Bounds;
+use crate::http::server::ServerSettings;
+use crate::limiter::Policy;
+use crate::store::dynamodb::client::ClientSettings;
+use crate::telemetry::logging::LogSettings;
+
+impl Config {
+    pub fn policy(&self) -> Policy {
+        Policy {
+            // The bounds of the setting are those of `StreamLimit`.
+            default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
+            at_limit: match self.limits.at_limit {
+                AtLimitSetting::Reject => AtLimit::Reject,
+                AtLimitSetting::EvictOldest => AtLimit::EvictOldest,
+            },
+            terms: LeaseTerms {
+                duration_s: self.lease.duration_s.to_u32(),
+                retention_s: self.lease.retention_s.to_u32(),
+            },
+            heartbeat_interval_s: self.lease.heartbeat_interval_s.to_u32(),
+        }
+    }
+
+    /// The number of worker threads: as set, or one per CPU core that this process may use.
+    pub fn worker_threads(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.server.worker_threads.to_usize())
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+    }
+
+    /// Whether `/demo` exists.
+    pub fn demo(&self) -> bool {
+        match self.server.demo {
+            Demo::Loopback => self.server.bind.ip().is_loopback(),
+            Demo::On => true,
+            Demo::Off => false,
+        }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            max_uri_bytes: self.server.max_uri_bytes.to_usize(),
+            max_body_bytes: self.server.max_body_bytes.to_usize(),
+            max_in_flight: self.server.max_in_flight.to_usize(),
+            request_timeout: self.server.request_timeout_s.seconds(),
+        }
+    }
+
+    pub fn server(&self) -> ServerSettings {
+        ServerSettings {
+            header_read_timeout: self.server.header_read_timeout_s.seconds(),
+            write_timeout: self.server.write_timeout_s.seconds(),
+            max_head_bytes: self.server.max_head_bytes.to_usize(),
+            max_headers: self.server.max_headers.to_usize(),
+            max_connections: self.server.max_connections.to_usize(),
+            drain: self.server.drain_s.seconds(),
+        }
+    }
+
+    pub fn client(&self) -> ClientSettings {
+        let DynamoDb { endpoint_url, region, .. } = self.dynamodb.clone();
+        ClientSettings {
+            endpoint_url,
+            region,
+            connect_timeout: self.dynamodb.connect_timeout_ms.milliseconds(),
+            attempt_timeout: self.dynamodb.attempt_timeout_ms.milliseconds(),
+            operation_timeout: self.dynamodb.operation_timeout_ms.milliseconds(),
+            max_attempts: self.dynamodb.max_attempts.to_u32(),
+        }
+    }
+
+    pub fn rate(&self) -> RateSettings {
+        RateSettings {
+            starts_per_minute: NonZeroU32::new(self.rate.starts_per_minute.to_u32()),
+            heartbeats_per_minute: NonZeroU32::new(self.rate.heartbeats_per_minute.to_u32()),
+            max_users: self.rate.max_users.to_usize(),
+        }
+    }
+
+    /// `None` if authentication is disabled.
+    pub fn tokens(&self) -> Option<TokenSettings> {
+        let Auth { mode, jwks_url, jwks_file, hs256_secret, .. } = self.auth.clone();
+        let keys = match (mode, jwks_url, jwks_file, hs256_secret) {
+            (AuthMode::None, ..) => return None,
+            (_, Some(url), _, _) => KeySource::Url(url),
+            (_, _, Some(path), _) => KeySource::File(path),
+            (_, _, _, Some(secret)) => KeySource::Secret(secret),
+            // `checks` rejects this. An empty path would fail the start.
+            (_, None, None, None) => KeySource::File(PathBuf::new()),
+        };
+        Some(TokenSettings {
+            keys,
+            algorithms: self.auth.algorithms.clone(),
+            issuer: self.auth.issuer.clone().unwrap_or_default(),
+            audience: self.auth.audience.clone(),
+            user_claim: self.auth.user_claim.clone(),
+            limit_claim: self.auth.limit_claim.clone(),
+            admin_scope: self.auth.admin_scope.clone(),
+        })
+    }
+
+    pub fn log(&self) -> LogSettings {
+        LogSettings { format: self.log.format, filter: self.log.filter.clone() }
+    }
+}

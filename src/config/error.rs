@@ -1,0 +1,31 @@
+//! Why settings are rejected.
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the settings: {0}")]
+    Unreadable(String),
+    #[error("{key} = {value}: {problem}")]
+    Invalid {
+        key: String,
+        /// `…` if it may be secret.
+        value: String,
+        problem: String,
+    },
+    #[error(
+        "{0} is set, but variables for settings start with STREAM_MANAGER__, such as STREAM_MANAGER__SERVER__BIND"
+    )]
+    SingleUnderscore(String),
+}
+
+impl ConfigError {
+    pub(super) fn invalid(key: &str, value: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { key: key.to_owned(), value: value.into(), problem: problem.into() }
+    }
+
+    /// The same for a value that may be secret.
+    pub(super) fn hidden(key: &str, problem: impl Into<String>) -> Self {
+        Self::invalid(key, "…", problem)
+    }
+}

@@ -1,0 +1,95 @@
+//! Reads the settings from their layers: built-in defaults, file, environment.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use config::{Environment, File, FileFormat};
+use serde_json::Value;
+
+use super::checks;
+use super::error::ConfigError;
+use super::sections::Config;
+use crate::telemetry::logging::LogFormat;
+
+/// The lowest layer, and the reference of all settings.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+const PREFIX: &str = "STREAM_MANAGER";
+
+impl Config {
+    /// Reads all layers and checks the result. `environment` may contain variables that are not settings.
+    ///
+    /// # Errors
+    /// The first problem: a file that cannot be read, an unknown key, or a value that is not allowed.
+    pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Self, ConfigError> {
+        let single_underscore = environment.keys().find(|name| {
+            let name = name.to_ascii_uppercase();
+            name.starts_with(&format!("{PREFIX}_")) && !name.starts_with(&format!("{PREFIX}__"))
+        });
+        if let Some(name) = single_underscore {
+            return Err(ConfigError::SingleUnderscore(name.clone()));
+        }
+        let layers = layers(file, environment)?;
+        let values: Value = layers.try_deserialize().map_err(unreadable)?;
+        let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
+        checks::check(&config)?;
+        Ok(config)
+    }
+
+    /// The log format, also if the file or other settings are invalid.
+    pub fn log_format(file: Option<&Path>, environment: &HashMap<String, String>) -> LogFormat {
+        let format = |file| layers(file, environment.clone()).ok()?.get("log.format").ok();
+        format(file).or_else(|| format(None)).unwrap_or(LogFormat::Pretty)
+    }
+}
+
+fn layers(file: Option<&Path>, environment: HashMap<String, String>) -> Result<config::Config, ConfigError> {
+    let mut layers = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(file) = file {
+        layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+    }
+    let environment = Environment::with_prefix(PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .ignore_empty(true)
+        .source(Some(environment));
+    layers.add_source(environment).build().map_err(unreadable)
+}
+
+/// Removes the lines of the file that the parser quotes: one may contain a secret. The position remains.
+fn unreadable(error: config::ConfigError) -> ConfigError {
+    let is_quote = |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    let error = error.to_string();
+    ConfigError::Unreadable(error.lines().filter(|line| !is_quote(line)).collect::<Vec<_>>().join(" "))
+}
+
+/// Names the key and the value, in terms of settings instead of serde's terms of Rust.
+fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> ConfigError {
+    let key = error.path().to_string();
+    let problem = error.inner().to_string().replacen("unknown variant", "unknown value", 1);
+    let expected = problem.strip_prefix("invalid type: ").and_then(|problem| problem.rsplit_once(", expected "));
+    let problem = match expected {
+        Some((_, "a string" | "string or map" | "path string")) => "must be a string".to_owned(),
+        Some((_, "socket address")) => "must be a socket address, such as 127.0.0.1:8080".to_owned(),
+        Some((_, expected)) => format!("must be {expected}"),
+        None => problem,
+    };
+    match key.as_str() {
+        // The value may contain a secret at the wrong place, and serde's message may contain the value.
+        "auth" => return ConfigError::hidden(&key, "must be a section of settings"),
+        "auth.hs256_secret" => return ConfigError::hidden(&key, "must be a string"),
+        // The environment variable has the prefix and no name.
+        "" => return ConfigError::hidden("\"\"", problem),
+        // A secret under a misspelled name.
+        _ if problem.starts_with("unknown field") => return ConfigError::hidden(&key, problem),
+        _ => {}
+    }
+    let value = match key.split('.').fold(values, |value, part| &value[part]) {
+        // A number from the environment is shown like one from the file.
+        Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.clone()
+        }
+        value => value.to_string(),
+    };
+    ConfigError::invalid(&key, value, problem)
+}

@@ -1,0 +1,28 @@
+//! Prints the settings as a file that can be read again.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::sections::Config;
+
+impl Config {
+    /// The settings in force as TOML, without secrets.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let sections = serde_json::to_value(self).unwrap_or_default();
+        for (section, keys) in sections.as_object().into_iter().flatten() {
+            _ = writeln!(text, "[{section}]");
+            for (key, value) in keys.as_object().into_iter().flatten() {
+                // JSON strings and integers are valid TOML, except for the unescaped control character DEL.
+                _ = match value {
+                    Value::Null => writeln!(text, "# {key} is not set"),
+                    Value::Object(_) => writeln!(text, "# {key} is set, and not shown"),
+                    value => writeln!(text, "{key} = {}", value.to_string().replace('\u{7f}', "\\u007f")),
+                };
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
