@@ -35,7 +35,7 @@ chaos *arguments:
 
 # Add network faults, paused processes and clock skew, and check every response: just chaos-faults --seconds 600 --seed 7
 chaos-faults *arguments='--seconds 60':
-    cargo test --test chaos -- --attack {{arguments}}
+    cargo test --test chaos -- --faults {{arguments}}
 
 # Explore the larger worlds of the model, each for at most 15 minutes
 model:

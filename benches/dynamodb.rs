@@ -21,8 +21,8 @@ use support::fixtures::{NOW, TABLE, TERMS};
 use support::process::{CLIENT_CORE, SERVER_CORE, SERVICE, Server, pin_self, pinned};
 
 #[allow(dead_code, reason = "the stub uses the rest of it")]
-#[path = "../tests/instruction_counts/answers.rs"]
-mod answers;
+#[path = "../tests/instruction_counts/canned_responses.rs"]
+mod canned_responses;
 
 const CONCURRENCY: usize = 64;
 const ROUNDS: usize = 7;
@@ -104,7 +104,8 @@ async fn sdk_loop(endpoint: &str) {
 
 /// Sends the request that the store sends for a heartbeat.
 async fn update(client: &aws_sdk_dynamodb::Client) {
-    let (user, stream_id) = (UserName::parse("user-0000").unwrap(), StreamId::parse(answers::STREAM_ID).unwrap());
+    let (user, stream_id) =
+        (UserName::parse("user-0000").unwrap(), StreamId::parse(canned_responses::STREAM_ID).unwrap());
     let expires_at = TERMS.expires_at(NOW);
     let names = ["expiresAt", "ttl", "record", "endReason"].map(|name| (format!("#{name}"), name.to_owned()));
     let update = client

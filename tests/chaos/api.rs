@@ -1,4 +1,5 @@
-//! The HTTP calls: each is sent to one instance, held against what that verb may answer, and written down.
+//! The HTTP client: sends each request to one instance, checks the response against the statuses of its operation, and
+//! records it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,184 +11,190 @@ use serde_json::Value;
 use stream_manager::clock::{Clock, SystemClock};
 use tokio::time::Instant;
 
-use crate::attack::history::History;
-use crate::board::{Board, Call, NOT_APPLIED};
+use crate::faults::history::History;
 use crate::process::{Instance, LEASE_S};
+use crate::recorder::{CONTENTION, CallRecord, Recorder};
 
 pub const LIMIT: usize = 3;
-/// How long every fifth client waits in an attack: what it asked for goes on without it.
-const IMPATIENCE: Duration = Duration::from_millis(900);
+/// A user's name is this prefix and a number.
+pub const USER_PREFIX: &str = "chaos-user-";
+/// With fault injection, every fifth request times out on the client side after this time. The service continues to
+/// process it.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(900);
 
 pub struct Api {
-    pub board: Arc<Board>,
+    pub recorder: Arc<Recorder>,
     pub instances: Vec<Instance>,
-    /// In an attack: then it is judged afterwards what an answer may say about time and order.
+    /// Set with fault injection. The checker then verifies times and order after the run.
     pub history: Option<Arc<History>>,
     http: reqwest::Client,
     sent: AtomicU64,
 }
 
-/// What a request is about.
-pub struct Asked<'a> {
-    pub verb: &'static str,
+/// The operation and the target of a request.
+pub struct Request<'a> {
+    pub operation: &'static str,
     pub instance: usize,
     pub user: usize,
     pub stream: Option<&'a str>,
-    pub with: Option<&'a StartWith>,
+    pub options: Option<&'a StartOptions>,
 }
 
-/// What came back, `status` 0 for nothing.
-pub struct Answer {
+/// A response. `status` is 0 if there was none.
+pub struct Response {
     pub status: u16,
     pub body: Value,
     pub headers: HeaderMap,
     pub label: String,
     pub begin: Instant,
     pub end: Instant,
-    /// The host's clock after the answer.
+    /// The host's clock after the response.
     pub now_ms: i64,
 }
 
-/// What a start says.
+/// Idempotency key and body of a start.
 #[derive(Clone, Debug, Default)]
-pub struct StartWith {
+pub struct StartOptions {
     pub key: Option<String>,
     pub body: Value,
 }
 
 impl Api {
-    pub fn new(board: Arc<Board>, instances: Vec<Instance>, history: Option<Arc<History>>) -> Self {
-        // Longer than the service may take, so that it is the service's answer that is seen.
+    pub fn new(recorder: Arc<Recorder>, instances: Vec<Instance>, history: Option<Arc<History>>) -> Self {
+        // Longer than the service's own request timeout, so that the client sees the service's response.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15));
-        let http = http.pool_idle_timeout(Duration::from_secs(30)).build().expect("a client");
-        Self { board, instances, history, http, sent: AtomicU64::new(0) }
+        let http = http.pool_idle_timeout(Duration::from_secs(30)).build().unwrap();
+        Self { recorder, instances, history, http, sent: AtomicU64::new(0) }
     }
 
-    pub async fn start(&self, instance: usize, user: usize, with: &StartWith) -> Answer {
+    pub async fn start(&self, instance: usize, user: usize, options: &StartOptions) -> Response {
         let mut request = self.request(Method::POST, instance, user, "");
-        if let Some(key) = &with.key {
+        if let Some(key) = &options.key {
             request = request.header("Idempotency-Key", key);
         }
-        if !with.body.is_null() {
-            request = request.json(&with.body);
+        if !options.body.is_null() {
+            request = request.json(&options.body);
         }
-        // Without a key too, if the store's answer was lost and the stream ended before the store was asked again.
-        let may = if with.key.is_some() || self.history.is_some() {
+        // With fault injection a start without a key can also return 200 or 410: the store's response is lost, and the
+        // stream may end before the service retries.
+        let expected = if options.key.is_some() || self.history.is_some() {
             &[201, 200, 409, 410, 503][..]
         } else {
             &[201, 409, 503]
         };
-        let answer =
-            self.send(Asked { verb: "start", instance, user, stream: None, with: Some(with) }, request, may).await;
-        let replayed = answer.headers.get("idempotency-replayed").is_some_and(|value| value == "true");
-        self.board.expect((answer.status == 200) == replayed, || format!("replayed {replayed}: {}", answer.label));
-        if answer.status == 409 {
-            let seen = (answer.count("count"), answer.body["streams"].as_array().map_or(0, Vec::len));
-            self.board.expect(seen == (LIMIT, LIMIT), || format!("denied at {seen:?} streams: {}", answer.body));
+        let target = Request { operation: "start", instance, user, stream: None, options: Some(options) };
+        let response = self.send(target, request, expected).await;
+        let replayed = response.headers.get("idempotency-replayed").is_some_and(|value| value == "true");
+        self.recorder.check((response.status == 200) == replayed, || {
+            format!("idempotency-replayed is {replayed} on a response with {}", response.label)
+        });
+        if response.status == 409 {
+            let counts = (response.count("count"), response.body["streams"].as_array().map_or(0, Vec::len));
+            self.recorder.check(counts == (LIMIT, LIMIT), || {
+                format!("start denied with {counts:?} streams instead of {LIMIT}: {}", response.body)
+            });
         }
-        answer
+        response
     }
 
-    pub async fn heartbeat(&self, instance: usize, user: usize, stream: &str) -> Answer {
+    pub async fn heartbeat(&self, instance: usize, user: usize, stream: &str) -> Response {
         let request = self.request(Method::POST, instance, user, &format!("/{stream}/heartbeat"));
-        self.send(
-            Asked { verb: "heartbeat", instance, user, stream: Some(stream), with: None },
-            request,
-            &[200, 404, 410, 503],
-        )
-        .await
+        let target = Request { operation: "heartbeat", instance, user, stream: Some(stream), options: None };
+        self.send(target, request, &[200, 404, 410, 503]).await
     }
 
-    pub async fn stop(&self, instance: usize, user: usize, stream: &str, by_post: bool) -> Answer {
+    pub async fn stop(&self, instance: usize, user: usize, stream: &str, by_post: bool) -> Response {
         let request = if by_post {
             let request = self.request(Method::POST, instance, user, &format!("/{stream}/stop"));
             request.header("Content-Type", "text/plain;charset=UTF-8").body("bye")
         } else {
             self.request(Method::DELETE, instance, user, &format!("/{stream}"))
         };
-        self.send(Asked { verb: "stop", instance, user, stream: Some(stream), with: None }, request, &[204, 503])
-            .await
+        let target = Request { operation: "stop", instance, user, stream: Some(stream), options: None };
+        self.send(target, request, &[204, 503]).await
     }
 
-    pub async fn evict(&self, instance: usize, user: usize, stream: &str) -> Answer {
+    pub async fn evict(&self, instance: usize, user: usize, stream: &str) -> Response {
         let request = self.request(Method::DELETE, instance, user, &format!("/{stream}?evict=true"));
-        self.send(Asked { verb: "evict", instance, user, stream: Some(stream), with: None }, request, &[204, 503])
-            .await
+        let target = Request { operation: "evict", instance, user, stream: Some(stream), options: None };
+        self.send(target, request, &[204, 503]).await
     }
 
-    pub async fn list(&self, instance: usize, user: usize) -> Answer {
-        let answer = self
-            .send(
-                Asked { verb: "list", instance, user, stream: None, with: None },
-                self.request(Method::GET, instance, user, ""),
-                &[200, 503],
-            )
-            .await;
-        if answer.status == 200 {
-            let (count, listed) = (answer.count("count"), answer.body["streams"].as_array().map_or(0, Vec::len));
-            let right = count <= LIMIT && count == listed && answer.count("remaining") == LIMIT - count;
-            self.board.expect(right, || format!("a wrong list: {}", answer.body));
+    pub async fn list(&self, instance: usize, user: usize) -> Response {
+        let request = self.request(Method::GET, instance, user, "");
+        let target = Request { operation: "list", instance, user, stream: None, options: None };
+        let response = self.send(target, request, &[200, 503]).await;
+        if response.status == 200 {
+            let (count, listed) = (response.count("count"), response.body["streams"].as_array().map_or(0, Vec::len));
+            let consistent = count <= LIMIT && count == listed && response.count("remaining") == LIMIT - count;
+            self.recorder.check(consistent, || format!("inconsistent list: {}", response.body));
         }
-        answer
-    }
-
-    /// A player goes by `expiresInSeconds`: more than a lease lasts is more than it has.
-    fn overstated(&self, verb: &str, answer: &Answer) {
-        let Answer { label, body, now_ms, begin, end, .. } = answer;
-        let took_ms = (*end - *begin).as_millis();
-        let text = format!(
-            "more seconds than a lease lasts: {verb} {label}, answered at {now_ms} ms after {took_ms} ms: {body}"
-        );
-        self.board.violation(text);
+        response
     }
 
     fn request(&self, method: Method, instance: usize, user: usize, rest: &str) -> RequestBuilder {
-        let url = format!("{}/v1/users/{}/streams{rest}", self.instances[instance].url, name(user));
+        let url = format!("{}/v1/users/{}/streams{rest}", self.instances[instance].url, user_name(user));
         self.http.request(method, url)
     }
 
-    async fn send(&self, asked: Asked<'_>, mut request: RequestBuilder, may: &[u16]) -> Answer {
-        let Asked { verb, instance, .. } = asked;
-        let impatient = self.history.is_some() && self.sent.fetch_add(1, Ordering::Relaxed) % 5 == 0;
-        if impatient {
-            request = request.timeout(IMPATIENCE);
+    async fn send(&self, target: Request<'_>, mut request: RequestBuilder, expected: &[u16]) -> Response {
+        let Request { operation, instance, .. } = target;
+        let short_timeout = self.history.is_some() && self.sent.fetch_add(1, Ordering::Relaxed) % 5 == 0;
+        if short_timeout {
+            request = request.timeout(SHORT_TIMEOUT);
         }
         let begin = Instant::now();
-        let got = async {
-            let answer = request.send().await?;
-            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-            Ok::<_, reqwest::Error>((status, headers, answer.bytes().await?))
+        let result = async {
+            let response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Ok::<_, reqwest::Error>((status, headers, response.bytes().await?))
         };
-        let got = got.await;
+        let result = result.await;
         let end = Instant::now();
         let now_ms = now_ms();
-        // In an attack an instance comes back: the history knows when it was away.
-        let instance_killed = self.history.is_some() || !self.instances[instance].alive();
-        let answer = match got {
+        // With fault injection a killed instance restarts. The history records when it was down.
+        let instance_killed = self.history.is_some() || !self.instances[instance].is_alive();
+        let response = match result {
             Ok((status, headers, bytes)) => {
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
                 let label = label(status, &body);
-                self.board.expect(may.contains(&status), || format!("{verb} was answered {label}: {body}"));
-                Answer { status, body, headers, label, begin, end, now_ms }
+                self.recorder.check(expected.contains(&status), || {
+                    format!("unexpected status of {operation}: {label}: {body}")
+                });
+                Response { status, body, headers, label, begin, end, now_ms }
             }
             Err(error) => {
-                let label = if instance_killed { "no answer".to_owned() } else { format!("no answer: {error:?}") };
+                let label =
+                    if instance_killed { NO_RESPONSE.to_owned() } else { format!("{NO_RESPONSE}: {error:?}") };
                 let (body, headers) = (Value::Null, HeaderMap::new());
-                Answer { status: 0, body, headers, label, begin, end, now_ms }
+                Response { status: 0, body, headers, label, begin, end, now_ms }
             }
         };
-        let status = Some(answer.status).filter(|status| *status != 0);
+        let status = Some(response.status).filter(|status| *status != 0);
         if let Some(history) = &self.history {
-            history.record(&asked, impatient, &answer);
-        } else if answer.body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S) {
-            self.overstated(verb, &answer);
+            history.record(&target, short_timeout, &response);
+        } else {
+            self.check_remaining_time(operation, &response);
         }
-        self.board.record(Call { verb, instance, instance_killed, begin, status, label: answer.label.clone() });
-        answer
+        let label = response.label.clone();
+        self.recorder.record(CallRecord { operation, instance, instance_killed, begin, status, label });
+        response
+    }
+
+    /// Players rely on `expiresInSeconds`, so it must not exceed the lease duration.
+    fn check_remaining_time(&self, operation: &str, response: &Response) {
+        let Response { label, body, now_ms, begin, end, .. } = response;
+        let exceeds = body["expiresInSeconds"].as_u64().is_some_and(|seconds| seconds > LEASE_S);
+        self.recorder.check(!exceeds, || {
+            let took_ms = (*end - *begin).as_millis();
+            format!(
+                "expiresInSeconds exceeds the lease duration: {operation} {label} at {now_ms} ms, after {took_ms} ms: {body}"
+            )
+        });
     }
 }
 
-impl Answer {
+impl Response {
     pub fn count(&self, field: &str) -> usize {
         self.body[field].as_u64().and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX)
     }
@@ -202,18 +209,22 @@ impl Answer {
     }
 }
 
-/// A status, and what tells it from others of the same number.
+/// The label of a request without a response.
+pub const NO_RESPONSE: &str = "no response";
+
+/// The status, and for 410 and 503 also the reason.
 fn label(status: u16, body: &Value) -> String {
     match (status, body["detail"].as_str(), body["reason"].as_str()) {
-        (503, Some("the store refused it for now: repeat the request"), _) => NOT_APPLIED.to_owned(),
+        // Both kinds of 503 have the code store-unavailable. Only the detail distinguishes contention.
+        (503, Some("the store temporarily rejected the request; retry"), _) => CONTENTION.to_owned(),
         (503, Some(detail), _) => format!("503 {detail}"),
         (410, _, Some(reason)) => format!("410 {reason}"),
         _ => status.to_string(),
     }
 }
 
-pub fn name(user: usize) -> String {
-    format!("racer-{user}")
+pub fn user_name(user: usize) -> String {
+    format!("{USER_PREFIX}{user}")
 }
 
 pub fn now_ms() -> i64 {

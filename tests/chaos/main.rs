@@ -1,21 +1,21 @@
-//! A race of several processes on one table: clients of a few users against three instances of the service, while one
-//! instance is killed and the store is restarted and frozen under load. Loopback only, bounded in time.
+//! Chaos test: clients of a few users call three instances of the service on one table, while one instance is killed and
+//! the store is restarted and frozen under load. It uses only loopback addresses and ends within a fixed time.
 //!
-//! It sleeps, unlike the other tests: processes, leases and the store's TTL go by the host's clock here.
+//! Unlike the other tests it sleeps, because processes, leases and the store's TTL use the host's clock.
 //!
-//! `cargo test --release --test race -- --seconds 30`, and with `--attack` what [`attack`] says.
+//! `cargo test --release --test chaos -- --seconds 30`. With `--faults` it injects the faults described in [`faults`].
 
-#![allow(clippy::expect_used, reason = "a harness that cannot go on ends there, and takes its processes with it")]
+#![allow(clippy::unwrap_used, reason = "a panic ends the test and kills the child processes")]
 
 mod api;
-mod attack;
-mod board;
-mod finale;
-mod player;
+mod client;
+mod emulator;
+mod faults;
+mod final_checks;
 mod process;
-mod standin;
+mod recorder;
+mod report;
 mod table;
-mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,33 +28,34 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, StartWith};
-use crate::board::{Board, CHANGES, GRACE};
-use crate::player::Player;
-use crate::process::{Instance, Launch};
-use crate::standin::StandIn;
+use crate::api::{Api, StartOptions};
+use crate::client::Client;
+use crate::emulator::Emulator;
+use crate::process::{Instance, LaunchOptions};
+use crate::recorder::{RECOVERY_TIME, Recorder, WRITE_OPERATIONS};
 use crate::table::Table;
 
 const INSTANCES: usize = 3;
 const USERS: usize = 5;
-const AWAY: Duration = Duration::from_secs(3);
-/// Longer than `dynamodb.operation_timeout_ms` of the instances: requests must begin and end in it.
-const FROZEN: Duration = Duration::from_secs(6);
+const RESTART_OUTAGE: Duration = Duration::from_secs(3);
+/// Longer than the instances' `dynamodb.operation_timeout_ms`, so that some requests begin and end during the outage.
+const FREEZE_OUTAGE: Duration = Duration::from_secs(6);
 
-/// Races clients against three instances of the service on one table.
+/// Runs clients against three instances of the service on one table, and checks every response.
 #[derive(Clone, Copy, Parser)]
 struct Arguments {
-    /// How long the race goes on, without what comes before and after
+    /// Duration of the load, without setup and final checks
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(20..=3600))]
     seconds: u64,
-    /// Decides what the clients do, as far as timing lets it
+    /// Seed of the clients' actions and of the faults. Timing still varies
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// Kill, freeze and put off the clock of instances, and hurt their connections to the store; then judge each answer
+    /// Kill and freeze instances, skew their clocks and disturb their connections to the store. Then check every response
+    /// against the history
     #[arg(long, conflicts_with = "ttl")]
-    attack: bool,
+    faults: bool,
     /// Also wait for a TTL deletion by the store: up to 150 seconds more
     #[arg(long)]
     ttl: bool,
@@ -63,173 +64,173 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("race-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory for logs");
-    let mut terminate = signal(SignalKind::terminate()).expect("signals");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
     let limit = Duration::from_secs(arguments.seconds + if arguments.ttl { 480 } else { 300 });
-    // Leaving the future on any way drops, and so kills, all that was started.
+    // Dropping the future kills all child processes.
     let passed = tokio::select! {
         passed = timeout(limit, run(arguments, &directory)) => passed.unwrap_or_else(|_| {
-            println!("race: did not end within {limit:?}");
+            println!("chaos: not finished after {limit:?}");
             false
         }),
         _ = tokio::signal::ctrl_c() => false,
         _ = terminate.recv() => false,
     };
     if passed {
-        std::fs::remove_dir_all(&directory).expect("the directory goes");
-        println!("race: PASSED\n1 passed, 0 failed");
+        std::fs::remove_dir_all(&directory).unwrap();
+        println!("chaos: PASSED\n1 passed, 0 failed");
         ExitCode::SUCCESS
     } else {
-        println!("logs: {}\nrace: FAILED\n0 passed, 1 failed", directory.display());
+        println!("logs: {}\nchaos: FAILED\n0 passed, 1 failed", directory.display());
         ExitCode::FAILURE
     }
 }
 
 async fn run(arguments: Arguments, directory: &Path) -> bool {
-    if arguments.attack { attack::attack(arguments, directory).await } else { race(arguments, directory).await }
+    if arguments.faults { faults::run(arguments, directory).await } else { run_outages(arguments, directory).await }
 }
 
-async fn race(arguments: Arguments, directory: &Path) -> bool {
+async fn run_outages(arguments: Arguments, directory: &Path) -> bool {
     let Arguments { seconds, seed, clients, ttl, .. } = arguments;
-    println!("race: seed {seed}, {seconds} s, {clients} clients, {USERS} users, {INSTANCES} instances");
-    StandIn::install().await;
+    println!("chaos: seed {seed}, {seconds} s, {clients} clients, {USERS} users, {INSTANCES} instances");
+    Emulator::install().await;
     let [store_port, ports @ ..] = process::free_ports::<{ 1 + 2 * INSTANCES }>();
-    let mut stand_in = StandIn::start(store_port, directory).await;
+    let mut emulator = Emulator::start(store_port, directory).await;
     process::migrate(store_port).await;
     let mut instances = Vec::new();
     for number in 0..INSTANCES {
         let ports = [ports[2 * number], ports[2 * number + 1]];
         let (directory, environment) = (directory.to_owned(), Vec::new());
-        instances.push(Instance::start(Launch { number, ports, store_port, directory, environment }).await);
+        instances.push(Instance::start(LaunchOptions { number, ports, store_port, directory, environment }).await);
     }
-    let board = Arc::new(Board::default());
-    let api = Arc::new(Api::new(Arc::clone(&board), instances, None));
+    let recorder = Arc::new(Recorder::default());
+    let api = Arc::new(Api::new(Arc::clone(&recorder), instances, None));
     let table = Table::new(store_port);
 
-    let (stop_players, stop_watching) = (CancellationToken::new(), CancellationToken::new());
-    let watch = watch(&table, &board, &stop_watching);
-    let players = players(&api, seed, clients, &stop_players);
+    let (stop_clients, stop_observers) = (CancellationToken::new(), CancellationToken::new());
+    let observers = spawn_observers(&table, &recorder, &stop_observers);
+    let client_tasks = spawn_clients(&api, seed, clients, &stop_clients);
 
     let begin = Instant::now();
     let at = |share: f64| begin + Duration::from_secs_f64(seconds as f64 * share);
     sleep_until(at(0.15)).await;
-    println!("{:>5.1} s  instance 0 is killed (SIGKILL)", begin.elapsed().as_secs_f64());
+    println!("{:>5.1} s  instance 0 killed (SIGKILL)", begin.elapsed().as_secs_f64());
     api.instances[0].kill().await;
     sleep_until(at(0.25)).await;
-    restart(&mut stand_in, &api, begin).await;
+    restart_store(&mut emulator, &api, begin).await;
     sleep_until(at(0.65)).await;
-    freeze(&stand_in, &api, begin).await;
+    freeze_store(&emulator, &api, begin).await;
     sleep_until(at(1.0)).await;
-    stop_players.cancel();
-    all_end(players, "a client", &board).await;
-    println!("{:>5.1} s  the clients have stopped", begin.elapsed().as_secs_f64());
+    stop_clients.cancel();
+    join_all(client_tasks, "client", &recorder).await;
+    println!("{:>5.1} s  clients stopped", begin.elapsed().as_secs_f64());
 
-    finale::all_users_have_their_limit(&api, &table, USERS).await;
+    final_checks::all_users_can_start_up_to_their_limit(&api, &table, USERS).await;
     if ttl {
-        finale::after_a_ttl_deletion(&api, &table, USERS).await;
+        final_checks::limit_holds_after_a_ttl_deletion(&api, &table, USERS).await;
     }
-    stop_watching.cancel();
-    all_end(watch, "the observer", &board).await;
-    board.expect(stand_in.runs(), || "the stand-in has died".to_owned());
-    instances_end_well(&api, directory).await;
+    stop_observers.cancel();
+    join_all(observers, "observer", &recorder).await;
+    recorder.check(emulator.is_running(), || "the DynamoDB emulator exited".to_owned());
+    stop_instances(&api, directory).await;
 
-    let mut notes = board.lock();
-    verdict::sum_up(&mut notes);
-    verdict::race_was_one(&mut notes, &survivors(&api));
-    verdict::conclude(&notes)
+    let mut records = recorder.lock();
+    report::summarize(&mut records);
+    report::check_outages(&mut records, &live_instances(&api));
+    report::print_violations(&records)
 }
 
-fn watch(table: &Table, board: &Arc<Board>, stop: &CancellationToken) -> JoinSet<()> {
-    (0..USERS).map(|user| table.clone().watch(user, Arc::clone(board), stop.clone())).collect()
+fn spawn_observers(table: &Table, recorder: &Arc<Recorder>, stop: &CancellationToken) -> JoinSet<()> {
+    (0..USERS).map(|user| table.clone().observe(user, Arc::clone(recorder), stop.clone())).collect()
 }
 
-fn players(api: &Arc<Api>, seed: u64, clients: usize, stop: &CancellationToken) -> JoinSet<()> {
-    (0..clients).map(|number| Player::new(Arc::clone(api), seed, number, USERS).play(stop.clone())).collect()
+fn spawn_clients(api: &Arc<Api>, seed: u64, clients: usize, stop: &CancellationToken) -> JoinSet<()> {
+    (0..clients).map(|number| Client::new(Arc::clone(api), seed, number, USERS).run(stop.clone())).collect()
 }
 
-async fn all_end(mut tasks: JoinSet<()>, who: &str, board: &Board) {
+async fn join_all(mut tasks: JoinSet<()>, name: &str, recorder: &Recorder) {
     while let Some(task) = tasks.join_next().await {
-        board.expect(task.is_ok(), || format!("{who} broke: {task:?}"));
+        recorder.check(task.is_ok(), || format!("a task panicked ({name}): {task:?}"));
     }
 }
 
-fn survivors(api: &Api) -> Vec<usize> {
-    (0..INSTANCES).filter(|number| api.instances[*number].alive()).collect()
+fn live_instances(api: &Api) -> Vec<usize> {
+    (0..INSTANCES).filter(|number| api.instances[*number].is_alive()).collect()
 }
 
-async fn instances_end_well(api: &Api, directory: &Path) {
-    let board = &api.board;
-    for number in survivors(api) {
+async fn stop_instances(api: &Api, directory: &Path) {
+    let recorder = &api.recorder;
+    for number in live_instances(api) {
         let instance = &api.instances[number];
-        board.expect(instance.runs().await, || format!("instance {number} has died"));
-        board.expect(instance.stop().await, || format!("instance {number} does not end well on SIGTERM"));
+        recorder.check(instance.is_running().await, || format!("instance {number} exited"));
+        recorder.check(instance.stop().await, || format!("instance {number} did not stop cleanly on SIGTERM"));
     }
     let logs: Vec<PathBuf> = (0..INSTANCES).map(|number| directory.join(format!("instance-{number}.log"))).collect();
     for log in logs {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
-        board.expect(!text.contains("panicked"), || format!("a panic in {}", log.display()));
+        recorder.check(!text.contains("panicked"), || format!("panic in {}", log.display()));
     }
 }
 
-/// The stand-in ends, keeping its state, and is started again under load.
-async fn restart(stand_in: &mut StandIn, api: &Arc<Api>, begin: Instant) {
-    let board = &api.board;
-    println!("{:>5.1} s  the store is stopped (SIGTERM)", begin.elapsed().as_secs_f64());
-    board.trouble_begins("restart");
-    stand_in.stop().await;
-    board.store_is_down();
-    tokio::join!(tokio::time::sleep(AWAY), probe(api));
-    board.store_comes_back();
-    stand_in.start_again().await;
-    board.store_is_back();
-    recover(api).await;
-    println!("{:>5.1} s  the store is back, and so is the service", begin.elapsed().as_secs_f64());
+/// Stops the emulator, which keeps its state, and starts it again under load.
+async fn restart_store(emulator: &mut Emulator, api: &Arc<Api>, begin: Instant) {
+    let recorder = &api.recorder;
+    println!("{:>5.1} s  store stopped (SIGTERM)", begin.elapsed().as_secs_f64());
+    recorder.begin_outage("restart");
+    emulator.stop().await;
+    recorder.store_is_down();
+    tokio::join!(tokio::time::sleep(RESTART_OUTAGE), probe(api));
+    recorder.store_may_be_up();
+    emulator.launch().await;
+    recorder.store_is_up();
+    wait_for_recovery(api).await;
+    println!("{:>5.1} s  store started, service recovered", begin.elapsed().as_secs_f64());
 }
 
-/// The stand-in stands still with its connections open, then does all at once what has piled up meanwhile.
-async fn freeze(stand_in: &StandIn, api: &Arc<Api>, begin: Instant) {
-    let board = &api.board;
-    println!("{:>5.1} s  the store is frozen (SIGSTOP)", begin.elapsed().as_secs_f64());
-    board.trouble_begins("freeze");
-    stand_in.freeze().await;
-    board.store_is_down();
-    tokio::join!(tokio::time::sleep(FROZEN), probe(api));
-    board.store_comes_back();
-    stand_in.thaw();
-    board.store_is_back();
-    recover(api).await;
-    println!("{:>5.1} s  the store goes on (SIGCONT), and so does the service", begin.elapsed().as_secs_f64());
+/// Freezes the emulator with its connections open. After that it executes all queued requests at once.
+async fn freeze_store(emulator: &Emulator, api: &Arc<Api>, begin: Instant) {
+    let recorder = &api.recorder;
+    println!("{:>5.1} s  store frozen (SIGSTOP)", begin.elapsed().as_secs_f64());
+    recorder.begin_outage("freeze");
+    emulator.freeze().await;
+    recorder.store_is_down();
+    tokio::join!(tokio::time::sleep(FREEZE_OUTAGE), probe(api));
+    recorder.store_may_be_up();
+    emulator.resume();
+    recorder.store_is_up();
+    wait_for_recovery(api).await;
+    println!("{:>5.1} s  store resumed (SIGCONT), service recovered", begin.elapsed().as_secs_f64());
 }
 
-/// Asks until every verb has worked on every instance, or the grace is over; what counts is in the verdict.
-async fn recover(api: &Arc<Api>) {
-    let back = Instant::now();
-    let wanted = CHANGES.len() * api.instances.iter().filter(|instance| instance.alive()).count();
-    while back.elapsed() < GRACE {
+/// Probes until every write operation has worked on every live instance, or until the recovery time is over. The report
+/// checks the result.
+async fn wait_for_recovery(api: &Arc<Api>) {
+    let begin = Instant::now();
+    let expected = WRITE_OPERATIONS.len() * api.instances.iter().filter(|instance| instance.is_alive()).count();
+    while begin.elapsed() < RECOVERY_TIME {
         probe(api).await;
-        if api.board.lock().recovered() >= wanted {
+        if api.recorder.lock().recovered() >= expected {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Every verb on every instance that is left, so that none depends on what the clients happen to do. A stream that
-/// nobody knows must not be called unknown while the store is away.
+/// Calls every write operation on every live instance, so that the checks do not depend on the clients' random actions.
+/// While the store is down, the service must not report the unknown stream as not found.
 async fn probe(api: &Arc<Api>) {
-    const NOBODYS: &str = "00000000-0000-4000-8000-000000000000";
+    const UNKNOWN_STREAM: &str = "00000000-0000-4000-8000-000000000000";
     let mut probes = JoinSet::new();
-    for number in (0..INSTANCES).filter(|number| api.instances[*number].alive()) {
+    for number in live_instances(api) {
         let api = Arc::clone(api);
         probes.spawn(async move {
-            let plain = StartWith::default();
-            let start = api.start(number, number % USERS, &plain);
-            let (beat, stop) = (api.heartbeat(number, 0, NOBODYS), api.stop(number, 0, NOBODYS, false));
-            tokio::join!(start, beat, stop);
+            let options = StartOptions::default();
+            let start = api.start(number, number % USERS, &options);
+            let heartbeat = api.heartbeat(number, 0, UNKNOWN_STREAM);
+            let stop = api.stop(number, 0, UNKNOWN_STREAM, false);
+            tokio::join!(start, heartbeat, stop);
         });
     }
-    while let Some(probe) = probes.join_next().await {
-        api.board.expect(probe.is_ok(), || format!("a probe broke: {probe:?}"));
-    }
+    join_all(probes, "probe", &api.recorder).await;
 }

@@ -1,5 +1,5 @@
-//! The instances of the service, and what all child processes have in common. A child dies with its handle, whatever
-//! happens here; nothing is ever killed by name.
+//! Starts, stops, kills and freezes instances of the service, with helpers for all child processes. Dropping the handle of
+//! a child kills it. Signals go to process ids, never to names.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -18,36 +18,36 @@ pub const RETENTION_S: u64 = 5;
 
 pub struct Instance {
     pub url: String,
-    /// Set before it is killed: from then on it need not answer.
+    /// Set before the kill. From then on, requests may fail.
     pub killed: AtomicBool,
-    /// It stands still: it will answer, but late.
+    /// Between SIGSTOP and SIGCONT. Responses arrive late.
     pub frozen: AtomicBool,
-    launch: Launch,
+    launch_options: LaunchOptions,
     child: Mutex<Child>,
 }
 
-/// What it takes to run an instance, also once more.
-pub struct Launch {
+/// The arguments of an instance, kept for restarts.
+pub struct LaunchOptions {
     pub number: usize,
     pub ports: [u16; 2],
     pub store_port: u16,
     pub directory: PathBuf,
-    /// Over what every instance gets.
+    /// Overrides the common environment.
     pub environment: Vec<(&'static str, String)>,
 }
 
-impl Launch {
-    async fn run(&self) -> Child {
+impl LaunchOptions {
+    async fn launch(&self) -> Child {
         let log = log_file(&self.directory, &format!("instance-{}.log", self.number));
-        let child = service(self.store_port)
+        let child = service_command(self.store_port)
             .env("STREAM_MANAGER__SERVER__BIND", format!("127.0.0.1:{}", self.ports[0]))
             .env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", format!("127.0.0.1:{}", self.ports[1]))
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
-            .stdout(log.try_clone().expect("a second handle"))
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("the service runs");
-        wait_for(&format!("{}/health/ready", self.url()), Duration::from_secs(30)).await;
+            .unwrap();
+        wait_until_healthy(&format!("{}/health/ready", self.url()), Duration::from_secs(30)).await;
         child
     }
 
@@ -57,66 +57,68 @@ impl Launch {
 }
 
 impl Instance {
-    pub async fn start(launch: Launch) -> Self {
-        let child = Mutex::new(launch.run().await);
-        Self { url: launch.url(), killed: AtomicBool::new(false), frozen: AtomicBool::new(false), launch, child }
+    pub async fn start(launch_options: LaunchOptions) -> Self {
+        let child = Mutex::new(launch_options.launch().await);
+        let url = launch_options.url();
+        Self { url, killed: AtomicBool::new(false), frozen: AtomicBool::new(false), launch_options, child }
     }
 
-    pub fn alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         !self.killed.load(Ordering::SeqCst)
     }
 
-    /// Whether an answer can be expected soon.
-    pub fn brisk(&self) -> bool {
-        self.alive() && !self.frozen.load(Ordering::SeqCst)
+    /// Whether the instance is neither down nor frozen.
+    pub fn is_responsive(&self) -> bool {
+        self.is_alive() && !self.frozen.load(Ordering::SeqCst)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub async fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
-        self.child.lock().await.kill().await.expect("it ran");
+        self.child.lock().await.kill().await.unwrap();
     }
 
-    /// After a kill, on the same ports. Comes back when it is ready.
-    pub async fn start_again(&self) {
-        *self.child.lock().await = self.launch.run().await;
+    /// Starts the killed instance again on the same ports, and waits until it is ready.
+    pub async fn restart(&self) {
+        *self.child.lock().await = self.launch_options.launch().await;
         self.killed.store(false, Ordering::SeqCst);
     }
 
-    /// SIGSTOP, for so long, then SIGCONT: its timers have all run out, and what it was about to send it sends now.
-    pub async fn stand_still(&self, duration: Duration) {
+    /// Sends SIGSTOP and, after `duration`, SIGCONT. When the instance resumes, its timers have expired, and it still
+    /// sends the requests that it had prepared.
+    pub async fn freeze(&self, duration: Duration) {
         let child = self.child.lock().await;
         self.frozen.store(true, Ordering::SeqCst);
-        freeze(&child).await;
+        freeze_process(&child).await;
         tokio::time::sleep(duration).await;
-        signal(&child, "CONT");
+        send_signal(&child, "CONT");
         self.frozen.store(false, Ordering::SeqCst);
     }
 
-    pub async fn runs(&self) -> bool {
+    pub async fn is_running(&self) -> bool {
         matches!(self.child.lock().await.try_wait(), Ok(None))
     }
 
-    /// SIGTERM. Whether it ended by itself and well.
+    /// Sends SIGTERM. Returns whether the instance exits successfully in time.
     pub async fn stop(&self) -> bool {
         let mut child = self.child.lock().await;
-        signal(&child, "TERM");
+        send_signal(&child, "TERM");
         let status = tokio::time::timeout(Duration::from_secs(25), child.wait()).await;
         status.is_ok_and(|status| status.is_ok_and(|status| status.success()))
     }
 }
 
-/// `stream-manager migrate`
+/// Runs `stream-manager migrate`.
 pub async fn migrate(store_port: u16) {
-    let output = service(store_port).arg("migrate").output();
-    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("it ends").expect("it runs");
+    let output = service_command(store_port).arg("migrate").output();
+    let output = tokio::time::timeout(Duration::from_secs(60), output).await.unwrap().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "migrate failed: {out}{err}");
     print!("migrate: {out}");
 }
 
-/// The service with nothing from outside: no profile, proxy or setting of whoever runs this.
-fn service(store_port: u16) -> Command {
+/// The service without the caller's environment: no AWS profile, proxy or settings.
+fn service_command(store_port: u16) -> Command {
     let mut command = Command::new(BINARY);
     command
         .env_clear()
@@ -135,43 +137,43 @@ fn service(store_port: u16) -> Command {
     command
 }
 
-/// By id, and only to a process that runs: its id cannot have become another's, since it has not been waited for.
-pub fn signal(child: &Child, name: &str) {
-    let id = child.id().expect("the process runs");
+/// Sends a signal to a running child. The system cannot have reused its process id, because nothing has waited for the child.
+pub fn send_signal(child: &Child, name: &str) {
+    let id = child.id().unwrap();
     let sent = std::process::Command::new("kill").args([format!("-{name}"), id.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name} to {id}");
 }
 
-/// SIGSTOP. Comes back when the process stands still.
-pub async fn freeze(child: &Child) {
-    signal(child, "STOP");
-    let stat = format!("/proc/{}/stat", child.id().expect("the process runs"));
-    let patience = Instant::now() + Duration::from_secs(5);
-    // The state is the field after the name in brackets.
+/// Sends SIGSTOP and waits until the process is stopped.
+pub async fn freeze_process(child: &Child) {
+    send_signal(child, "STOP");
+    let stat = format!("/proc/{}/stat", child.id().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // In /proc/PID/stat, the state follows the process name in parentheses. `T` is stopped.
     while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
-        assert!(Instant::now() < patience, "the process does not stand still");
+        assert!(Instant::now() < deadline, "the process did not stop");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 pub fn log_file(directory: &Path, name: &str) -> File {
-    File::options().create(true).append(true).open(directory.join(name)).expect("a log file")
+    File::options().create(true).append(true).open(directory.join(name)).unwrap()
 }
 
-/// Ports that were free a moment ago, all different.
+/// Distinct ports that were free when this function returned.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Waits until the URL answers with a success.
-pub async fn wait_for(url: &str, patience: Duration) {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().expect("a client");
-    let until = Instant::now() + patience;
+/// Polls the URL until it returns success. Panics after `limit`.
+pub async fn wait_until_healthy(url: &str, limit: Duration) {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().unwrap();
+    let deadline = Instant::now() + limit;
     loop {
         match http.get(url).send().await {
-            Ok(answer) if answer.status().is_success() => return,
-            outcome if Instant::now() > until => panic!("{url} is not well: {outcome:?}"),
+            Ok(response) if response.status().is_success() => return,
+            result if Instant::now() > deadline => panic!("{url} is not healthy: {result:?}"),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

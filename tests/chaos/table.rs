@@ -1,5 +1,5 @@
-//! The observer: reads the table itself, consistently and without the service's own code, and holds every read
-//! against what must be true of it at any instant. The stand-in does one thing at a time, so a page is never torn.
+//! The observer: reads the table with consistent reads and without the service's code, and checks the invariants of the
+//! table on each read. The emulator executes one operation at a time, so a page is always a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{LIMIT, name, now_ms};
-use crate::board::Board;
+use crate::api::{LIMIT, now_ms, user_name};
+use crate::recorder::Recorder;
 
-/// The stand-in sweeps every 60 s of its life.
-const BEFORE_ANY_SWEEP: Duration = Duration::from_secs(50);
+/// The emulator's first TTL sweep is 60 s after its start.
+const NO_SWEEP_BEFORE: Duration = Duration::from_secs(50);
 
 #[derive(Clone)]
 pub struct Table(Client);
 
-/// A user's partition at one instant.
+/// A snapshot of a user's partition.
 #[derive(Debug, Default)]
 pub struct Partition {
     pub members: BTreeSet<String>,
-    /// Leases that have not been ended by anybody, by id: until when.
+    /// Expiry of the leases without an end reason, by stream id.
     pub leases: BTreeMap<String, i64>,
-    /// Evicted and replaced ones, by id: until when they would have lived.
+    /// Expiry of the evicted and replaced leases, by stream id.
     pub ended: BTreeMap<String, i64>,
     pub complete: bool,
 }
@@ -38,7 +38,7 @@ impl Table {
             .behavior_version(BehaviorVersion::v2026_01_12())
             .endpoint_url(format!("http://127.0.0.1:{port}"))
             .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "race"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "chaos"))
             .retry_config(RetryConfig::disabled());
         Self(Client::from_conf(config.build()))
     }
@@ -50,19 +50,19 @@ impl Table {
             .table_name("user-streams")
             .consistent_read(true)
             .key_condition_expression("userName = :user")
-            .expression_attribute_values(":user", AttributeValue::S(name(user)))
+            .expression_attribute_values(":user", AttributeValue::S(user_name(user)))
             .send();
-        let page = tokio::time::timeout(Duration::from_secs(2), query).await.map_err(|_| "no answer".to_owned())?;
+        let page = tokio::time::timeout(Duration::from_secs(2), query).await.map_err(|_| "timeout".to_owned())?;
         let page = page.map_err(|error| format!("{error:?}"))?;
         let mut partition = Partition { complete: page.last_evaluated_key.is_none(), ..Partition::default() };
         for item in page.items.unwrap_or_default() {
-            let record = item["record"].as_s().expect("a string");
+            let record = item["record"].as_s().unwrap();
             if record == "counter" {
-                let members = item.get("streams").map(|streams| streams.as_ss().expect("a string set").clone());
+                let members = item.get("streams").map(|streams| streams.as_ss().unwrap().clone());
                 partition.members.extend(members.unwrap_or_default());
             } else if let Some(id) = record.strip_prefix("stream#") {
                 let expires = item.get("expiresAt").and_then(|expires| expires.as_n().ok()?.parse().ok());
-                let expires = expires.ok_or_else(|| format!("a lease without an expiry: {item:?}"))?;
+                let expires = expires.ok_or_else(|| format!("lease without an expiry: {item:?}"))?;
                 let ended = item.contains_key("endReason");
                 let leases = if ended { &mut partition.ended } else { &mut partition.leases };
                 leases.insert(id.to_owned(), expires);
@@ -71,23 +71,26 @@ impl Table {
         Ok(partition)
     }
 
-    /// Reads a user's partition over and over.
-    pub async fn watch(self, user: usize, board: Arc<Board>, stop: CancellationToken) {
-        let begun = Instant::now();
-        let mut before = BTreeMap::new();
+    /// Reads and checks a user's partition in a loop.
+    pub async fn observe(self, user: usize, recorder: Arc<Recorder>, stop: CancellationToken) {
+        let start = Instant::now();
+        let mut previous = BTreeMap::new();
         while !stop.is_cancelled() {
             let begin = Instant::now();
             match self.read(user).await {
                 Ok(partition) => {
-                    check(user, &partition, &board, begun.elapsed() > BEFORE_ANY_SWEEP);
-                    let renewed =
-                        partition.ended.iter().find(|(id, until)| before.get(*id).is_some_and(|had| had != *until));
-                    board.expect(renewed.is_none(), || format!("user {user}: renewed after its end: {renewed:?}"));
-                    before = partition.ended;
+                    check(user, &partition, &recorder, start.elapsed() > NO_SWEEP_BEFORE);
+                    let mut ended = partition.ended.iter();
+                    let changed =
+                        ended.find(|(id, expires)| previous.get(*id).is_some_and(|before| before != *expires));
+                    recorder.check(changed.is_none(), || format!("user {user}: ended lease renewed: {changed:?}"));
+                    previous = partition.ended;
                 }
                 Err(error) => {
-                    board.lock().observed.failed += 1;
-                    board.expect(!board.calm_since(begin), || format!("the observer cannot read: {error}"));
+                    recorder.lock().observations.failed += 1;
+                    recorder.check(!recorder.healthy_since(begin), || {
+                        format!("the observer cannot read the table: {error}")
+                    });
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -101,33 +104,34 @@ impl Partition {
         self.leases.values().filter(|expires| **expires > now_ms).count()
     }
 
-    /// Members whose lease item is gone: TTL deleted it.
+    /// Counts the members whose lease item TTL has deleted.
     pub fn without_lease(&self) -> usize {
         self.members.iter().filter(|id| !self.leases.contains_key(*id)).count()
     }
 }
 
-fn check(user: usize, partition: &Partition, board: &Board, swept: bool) {
+fn check(user: usize, partition: &Partition, recorder: &Recorder, swept: bool) {
     let live = partition.live_at(now_ms());
-    let mut notes = board.lock();
+    let mut records = recorder.lock();
     let members = partition.members.len();
-    notes.observed.count += 1;
-    notes.observed.torn += u64::from(!partition.complete);
-    notes.observed.full += u64::from(members == LIMIT && live == LIMIT);
-    notes.observed.max_members = notes.observed.max_members.max(members);
-    notes.observed.max_live = notes.observed.max_live.max(live);
-    notes.observed.max_items = notes.observed.max_items.max(partition.leases.len() + partition.ended.len());
-    let mut must = |promise: bool, text: &str| {
-        if !promise {
-            notes.violation(format!("user {user}: {text}: {partition:?}"));
+    let seen = &mut records.observations;
+    seen.reads += 1;
+    seen.incomplete += u64::from(!partition.complete);
+    seen.at_limit += u64::from(members == LIMIT && live == LIMIT);
+    seen.max_members = seen.max_members.max(members);
+    seen.max_live = seen.max_live.max(live);
+    seen.max_items = seen.max_items.max(partition.leases.len() + partition.ended.len());
+    let mut check = |condition: bool, text: &str| {
+        if !condition {
+            records.violation(format!("user {user}: {text}: {partition:?}"));
         }
     };
-    must(members <= LIMIT, "too many members");
-    must(live <= LIMIT, "too many live leases");
+    check(members <= LIMIT, "too many members");
+    check(live <= LIMIT, "too many live leases");
     if partition.complete {
-        // More than needed: an expired lease that nobody has reaped is still on the counter too.
-        must(partition.leases.keys().all(|id| partition.members.contains(id)), "a lease that is not counted");
-        must(partition.ended.keys().all(|id| !partition.members.contains(id)), "an ended lease that is counted");
-        must(swept || partition.without_lease() == 0, "a counted id without a lease, and no TTL sweep yet");
+        // Even an expired lease stays on the counter until a start deletes it.
+        check(partition.leases.keys().all(|id| partition.members.contains(id)), "lease is not on the counter");
+        check(partition.ended.keys().all(|id| !partition.members.contains(id)), "ended lease is on the counter");
+        check(swept || partition.without_lease() == 0, "id on the counter without a lease, before any TTL sweep");
     }
 }

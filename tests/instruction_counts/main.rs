@@ -1,10 +1,11 @@
-//! Every verb many times in this process, for callgrind to count the instructions of: `scripts/instructions` runs it, and says
-//! what it is held to. No network and no socket: from a request as hyper gives it to the answer as hyper takes it.
+//! Calls each operation many times in this process, so that callgrind can count the instructions. `scripts/count-instructions`
+//! runs it and compares the counts with `figures.json`. It uses no sockets: the count covers the way from hyper's request to
+//! the response that the service returns to hyper.
 
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a program for measurements may stop by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement program may panic")]
 
-mod answers;
-mod table;
+mod canned_responses;
+mod canned_table;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,75 +40,75 @@ use stream_manager::telemetry;
 use stream_manager::telemetry::metrics::Metrics;
 use tokio::runtime::{Builder, Runtime};
 
-const SECRET: &str = "a secret that issuer and service share";
+const SECRET: &str = "a secret shared by issuer and service";
 
-/// Of each verb that are counted; as many come before them, so that what is made once is there.
+/// Counted calls of each operation. As many uncounted calls run before them, so that one-time initialization is not counted.
 const CALLS: usize = 100;
 
 fn main() {
     let config = |settings: &[(&str, &str)]| {
         let variable = |(name, value): &(&str, &str)| (format!("STREAM_MANAGER__{name}"), (*value).to_owned());
-        Config::load(None, settings.iter().map(variable).collect::<HashMap<_, _>>()).expect("settings")
+        Config::load(None, settings.iter().map(variable).collect::<HashMap<_, _>>()).unwrap()
     };
-    let open = config(&[("LOG__FORMAT", "json")]);
-    // With the log as it is by default, because spans that nobody looks at cost nothing.
-    _ = telemetry::start(&open.log(), |_| None).expect("a log");
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let default_config = config(&[("LOG__FORMAT", "json")]);
+    // Use the default log level: disabled spans would cost nothing.
+    _ = telemetry::start(&default_config.log(), |_| None).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
-    let memory = Service::new(&runtime, &open, Store::Memory);
+    let memory = Service::new(&runtime, &default_config, Store::Memory);
     let user = |n: usize| format!("/v1/users/user-{n:04}/streams");
-    let each = |request: &dyn Fn(usize) -> Asked| (0..2 * CALLS).map(request).collect::<Vec<_>>();
+    let each = |request: &dyn Fn(usize) -> Call| (0..2 * CALLS).map(request).collect::<Vec<_>>();
     let start = r#"{"deviceId":"device-01","deviceName":"Living room","contentId":"movie-007"}"#;
-    let ids = memory.measure("memory start", 201, each(&|n| Asked::new("POST", user(n), start)));
-    let stream = |n: usize| format!("{}/{}", user(n), ids[n]["streamId"].as_str().expect("an id"));
-    memory.measure("memory heartbeat", 200, each(&|n| Asked::new("POST", format!("{}/heartbeat", stream(n)), "")));
-    memory.measure("memory count", 200, each(&|n| Asked::new("GET", format!("{}/count", user(n)), "")));
-    memory.measure("memory list", 200, each(&|n| Asked::new("GET", user(n), "")));
+    let ids = memory.measure("memory start", 201, each(&|n| Call::new("POST", user(n), start)));
+    let stream = |n: usize| format!("{}/{}", user(n), ids[n]["streamId"].as_str().unwrap());
+    memory.measure("memory heartbeat", 200, each(&|n| Call::new("POST", format!("{}/heartbeat", stream(n)), "")));
+    memory.measure("memory count", 200, each(&|n| Call::new("GET", format!("{}/count", user(n)), "")));
+    memory.measure("memory list", 200, each(&|n| Call::new("GET", user(n), "")));
     for _ in 0..2 {
-        memory.answers(&each(&|n| Asked::new("POST", user(n), "")));
+        memory.call(&each(&|n| Call::new("POST", user(n), "")));
     }
-    memory.measure("memory start, denied", 409, each(&|n| Asked::new("POST", user(n), "")));
-    memory.measure("memory stop", 204, each(&|n| Asked::new("DELETE", stream(n), "")));
+    memory.measure("memory start, denied", 409, each(&|n| Call::new("POST", user(n), "")));
+    memory.measure("memory stop", 204, each(&|n| Call::new("DELETE", stream(n), "")));
 
-    let guarded = config(&[
+    let auth_config = config(&[
         ("AUTH__MODE", "jwt"),
         ("AUTH__HS256_SECRET", SECRET),
         ("AUTH__ISSUER", "issuer"),
         ("AUTH__AUDIENCE", "audience"),
     ]);
-    let guarded = Service::new(&runtime, &guarded, Store::Memory);
-    let ids = guarded.answers(&each(&|n| Asked::new("POST", user(n), "").by_token(n)));
-    let stream = |n: usize| format!("{}/{}", user(n), ids[n]["streamId"].as_str().expect("an id"));
-    let heartbeat = |n: usize| Asked::new("POST", format!("{}/heartbeat", stream(n)), "").by_token(n);
-    guarded.measure("memory heartbeat, with a token", 200, each(&heartbeat));
+    let with_auth = Service::new(&runtime, &auth_config, Store::Memory);
+    let ids = with_auth.call(&each(&|n| Call::new("POST", user(n), "").with_token_of(n)));
+    let stream = |n: usize| format!("{}/{}", user(n), ids[n]["streamId"].as_str().unwrap());
+    let heartbeat = |n: usize| Call::new("POST", format!("{}/heartbeat", stream(n)), "").with_token_of(n);
+    with_auth.measure("memory heartbeat, with a token", 200, each(&heartbeat));
 
-    let shared = Service::new(&runtime, &open, Store::DynamoDb);
-    let stream = |n: usize| format!("{}/{}", user(n), answers::STREAM_ID);
-    shared.measure("dynamodb start", 201, each(&|n| Asked::new("POST", user(n), "")));
-    shared.measure("dynamodb start, of a device", 201, each(&|n| Asked::new("POST", user(n), OTHER_DEVICE)));
-    shared.measure("dynamodb heartbeat", 200, each(&|n| Asked::new("POST", format!("{}/heartbeat", stream(n)), "")));
-    shared.measure("dynamodb count", 200, each(&|n| Asked::new("GET", format!("{}/count", user(n)), "")));
-    shared.measure("dynamodb stop", 204, each(&|n| Asked::new("DELETE", stream(n), "")));
+    let dynamodb = Service::new(&runtime, &default_config, Store::DynamoDb);
+    let stream = |n: usize| format!("{}/{}", user(n), canned_responses::STREAM_ID);
+    dynamodb.measure("dynamodb start", 201, each(&|n| Call::new("POST", user(n), "")));
+    dynamodb.measure("dynamodb start, with a device", 201, each(&|n| Call::new("POST", user(n), OTHER_DEVICE)));
+    dynamodb.measure("dynamodb heartbeat", 200, each(&|n| Call::new("POST", format!("{}/heartbeat", stream(n)), "")));
+    dynamodb.measure("dynamodb count", 200, each(&|n| Call::new("GET", format!("{}/count", user(n)), "")));
+    dynamodb.measure("dynamodb stop", 204, each(&|n| Call::new("DELETE", stream(n), "")));
     println!("calls {CALLS}");
 }
 
 const OTHER_DEVICE: &str = r#"{"deviceId":"device-03","deviceName":"Living room","contentId":"movie-007"}"#;
 
-/// A request as a client words it.
-struct Asked {
+/// A call of an operation.
+struct Call {
     method: &'static str,
     path: String,
     body: &'static str,
     token: Option<String>,
 }
 
-impl Asked {
+impl Call {
     fn new(method: &'static str, path: String, body: &'static str) -> Self {
         Self { method, path, body, token: None }
     }
 
-    /// With the token of user `n`.
-    fn by_token(self, n: usize) -> Self {
+    /// Adds the bearer token of user `n`.
+    fn with_token_of(self, n: usize) -> Self {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let claims =
             json!({ "iss": "issuer", "aud": "audience", "sub": format!("user-{n:04}"), "exp": 4_000_000_000_u32 });
@@ -126,7 +127,7 @@ impl Asked {
         if let Some(token) = &self.token {
             request = request.header("authorization", token);
         }
-        request.body(Full::from(self.body)).expect("a request")
+        request.body(Full::from(self.body)).unwrap()
     }
 }
 
@@ -148,9 +149,9 @@ impl<'a> Service<'a> {
         let store: Arc<dyn LeaseStore> = match store {
             Store::Memory => Arc::new(MemoryStore::new()),
             Store::DynamoDb => {
-                let client = client::in_process(&config.client(), SharedHttpClient::new(table::Table));
-                let observer = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
-                Arc::new(DynamoStore::new(client::with_metrics(&client, observer), &config.dynamodb.table))
+                let client = client::in_process(&config.client(), SharedHttpClient::new(canned_table::CannedTable));
+                let interceptor = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
+                Arc::new(DynamoStore::new(client::with_metrics(&client, interceptor), &config.dynamodb.table))
             }
         };
         let tokens = config.tokens().map(|settings| runtime.block_on(TokenVerifier::open(settings, clock.clone())));
@@ -162,59 +163,60 @@ impl<'a> Service<'a> {
             limiter: Arc::new(limiter),
             readiness,
             metrics,
-            tokens: tokens.map(|tokens| Arc::new(tokens.expect("keys"))),
+            tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
             rates: Rates::new(config.rate(), &(Arc::clone(&clock) as _)),
             origins: Origins::default(),
             demo: false,
             bounds: config.bounds(),
         })
-        .expect("an app");
+        .unwrap();
         Self { runtime, app, clock }
     }
 
-    /// The first half of the calls warms up, the second is counted.
-    fn measure(&self, verb: &str, status: u16, asked: Vec<Asked>) -> Vec<Value> {
-        let requests: Vec<_> = asked.iter().map(Asked::request).collect();
+    /// Counts the second half of the calls. The first half is the warm-up.
+    fn measure(&self, operation: &str, status: u16, calls: Vec<Call>) -> Vec<Value> {
+        let requests: Vec<_> = calls.iter().map(Call::request).collect();
         let mut requests = requests.into_iter();
-        let warm: Vec<_> = requests.by_ref().take(CALLS).collect();
-        let mut answers = self.runtime.block_on(self.each(warm));
-        answers.extend(counting_ends(counting_begins(self, requests.collect())));
-        assert!(answers.iter().all(|answer| answer.status() == status), "{verb}: {:?}", answers[0]);
-        println!("counted {verb}");
-        self.bodies(answers)
+        let warm_up: Vec<_> = requests.by_ref().take(CALLS).collect();
+        let mut responses = self.runtime.block_on(self.handle_all(warm_up));
+        responses.extend(end_counting(begin_counting(self, requests.collect())));
+        assert!(responses.iter().all(|response| response.status() == status), "{operation}: {:?}", responses[0]);
+        println!("counted {operation}");
+        self.bodies(responses)
     }
 
-    fn answers(&self, asked: &[Asked]) -> Vec<Value> {
-        self.bodies(self.runtime.block_on(self.each(asked.iter().map(Asked::request).collect())))
+    fn call(&self, calls: &[Call]) -> Vec<Value> {
+        self.bodies(self.runtime.block_on(self.handle_all(calls.iter().map(Call::request).collect())))
     }
 
-    async fn each(&self, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
-        let mut answers = Vec::with_capacity(requests.len());
+    async fn handle_all(&self, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
+        let mut responses = Vec::with_capacity(requests.len());
         for request in requests {
-            // A heartbeat of the same instant renews nothing.
+            // A heartbeat in the same millisecond would not extend the lease.
             self.clock.advance_ms(1);
-            answers.push(self.app.handle(request).await);
+            responses.push(self.app.handle(request).await);
         }
-        answers
+        responses
     }
 
-    fn bodies(&self, answers: Vec<Response>) -> Vec<Value> {
-        let body = |mut answer: Response| {
-            let body = self.runtime.block_on(answer.take_body().into_vec()).expect("a body");
+    fn bodies(&self, responses: Vec<Response>) -> Vec<Value> {
+        let body = |mut response: Response| {
+            let body = self.runtime.block_on(response.take_body().into_vec()).unwrap();
             serde_json::from_slice(&body).unwrap_or_default()
         };
-        answers.into_iter().map(body).collect()
+        responses.into_iter().map(body).collect()
     }
 }
 
-/// Callgrind counts from here by this name; no closure, which would bear it too.
+/// Callgrind starts counting when this function is called. It contains no closure, because a closure's symbol starts
+/// with the same name.
 #[inline(never)]
-fn counting_begins(service: &Service<'_>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
-    service.runtime.block_on(service.each(requests))
+fn begin_counting(service: &Service<'_>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
+    service.runtime.block_on(service.handle_all(requests))
 }
 
-/// To here.
+/// Callgrind stops counting when this function is called.
 #[inline(never)]
-fn counting_ends(answers: Vec<Response>) -> Vec<Response> {
-    std::hint::black_box(answers)
+fn end_counting(responses: Vec<Response>) -> Vec<Response> {
+    std::hint::black_box(responses)
 }

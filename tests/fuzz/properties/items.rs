@@ -1,5 +1,5 @@
-//! Items of the table: what decodes keeps its bounds and encodes back to an item that decodes to the same; what does not
-//! is corrupt, by key and attribute.
+//! Table items. A decoded item is within its bounds, and encoding and decoding it again returns the same value. An invalid item
+//! returns a `Corrupt` error that names the key and the attribute.
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -9,36 +9,36 @@ use stream_manager::domain::names::{Label, UserName};
 use stream_manager::store::StoreError;
 use stream_manager::store::dynamodb::codec::{self, Item};
 
-/// The input is an item, or a list of them, in DynamoDB's JSON.
+/// The input is an item or a list of items in DynamoDB's JSON format.
 pub fn check(input: &[u8]) {
     let Ok(json) = serde_json::from_slice::<Value>(input) else { return };
     let items: Vec<Item> = match &json {
         Value::Array(items) => items.iter().filter_map(item).collect(),
         json => item(json).into_iter().collect(),
     };
-    let mut all_well = true;
+    let mut all_valid = true;
     let mut leases = 0;
     for item in &items {
         let (lease, counter) = (lease(item, input), counter(item, input));
-        all_well &= match item.get(codec::RECORD) {
+        all_valid &= match item.get(codec::RECORD) {
             Some(AttributeValue::S(record)) if record == "counter" => counter,
             Some(AttributeValue::S(record)) if record.starts_with("stream#") => {
                 leases += usize::from(lease);
                 lease
             }
-            // A newer version's record.
+            // A record of a newer version.
             Some(AttributeValue::S(_)) => true,
             _ => false,
         };
     }
     match codec::decode_partition(&items) {
         Ok(partition) => {
-            assert!(all_well, "a partition is as good as its items");
+            assert!(all_valid, "a partition with an invalid item was decoded");
             assert_eq!(partition.leases.len(), leases);
         }
         Err(error) => {
-            assert!(!all_well, "{error}");
-            assert!(items.iter().any(|item| names(&error, item, input)), "{error}");
+            assert!(!all_valid, "{error}");
+            assert!(items.iter().any(|item| identifies(&error, item, input)), "{error}");
         }
     }
 }
@@ -47,7 +47,7 @@ fn lease(item: &Item, input: &[u8]) -> bool {
     let lease = match codec::decode_lease(item) {
         Ok(lease) => lease,
         Err(error) => {
-            assert!(names(&error, item, input), "{error}");
+            assert!(identifies(&error, item, input), "{error}");
             return false;
         }
     };
@@ -55,14 +55,15 @@ fn lease(item: &Item, input: &[u8]) -> bool {
     assert!(within(lease.device_id.as_ref().map(Label::as_str), 128), "{lease:?}");
     assert!(within(lease.device_name.as_ref().map(Label::as_str), 256), "{lease:?}");
     assert!(within(lease.content_id.as_ref().map(Label::as_str), 256), "{lease:?}");
-    let user = UserName::parse("ann").expect("a name");
+    let user = UserName::parse("ann").unwrap();
     let encoded = codec::encode_lease(&user, &lease);
-    assert_eq!(codec::decode_lease(&encoded).expect("what this service writes"), lease);
+    assert_eq!(codec::decode_lease(&encoded).unwrap(), lease);
     for (name, value) in encoded {
-        if let (AttributeValue::S(written), Some(AttributeValue::S(read))) = (&value, item.get(&name))
+        if let (AttributeValue::S(encoded), Some(AttributeValue::S(original))) = (&value, item.get(&name))
             && name != codec::USER_NAME
         {
-            assert!(written.eq_ignore_ascii_case(read) || name == codec::FINGERPRINT, "{name}: {read:?} {written:?}");
+            let same = encoded.eq_ignore_ascii_case(original) || name == codec::FINGERPRINT;
+            assert!(same, "{name}: {original:?} {encoded:?}");
         }
     }
     true
@@ -72,7 +73,7 @@ fn counter(item: &Item, input: &[u8]) -> bool {
     let counter = match codec::decode_counter(item) {
         Ok(counter) => counter,
         Err(error) => {
-            assert!(names(&error, item, input), "{error}");
+            assert!(identifies(&error, item, input), "{error}");
             return false;
         }
     };
@@ -87,12 +88,12 @@ fn counter(item: &Item, input: &[u8]) -> bool {
     if let Some(limit) = counter.stream_limit {
         encoded.insert(codec::STREAM_LIMIT.to_owned(), codec::number(limit));
     }
-    assert_eq!(codec::decode_counter(&encoded).expect("what this service writes"), counter);
+    assert_eq!(codec::decode_counter(&encoded).unwrap(), counter);
     true
 }
 
-/// Whether the error says which item it is, on one line, and what is wrong with which attribute.
-fn names(error: &StoreError, item: &Item, input: &[u8]) -> bool {
+/// Whether the error is on one line, and names the item, the attribute and the problem.
+fn identifies(error: &StoreError, item: &Item, input: &[u8]) -> bool {
     let StoreError::Corrupt { key, problem } = error else { panic!("{error}") };
     super::assert_no_jargon(problem, input);
     let part = |name| match item.get(name) {
@@ -102,7 +103,7 @@ fn names(error: &StoreError, item: &Item, input: &[u8]) -> bool {
     let line = error.to_string();
     !line.contains('\n')
         && *key == format!("{}/{}", part(codec::USER_NAME), part(codec::RECORD))
-        && problem.split_once(": ").is_some_and(|(attribute, why)| !attribute.is_empty() && !why.is_empty())
+        && problem.split_once(": ").is_some_and(|(attribute, reason)| !attribute.is_empty() && !reason.is_empty())
 }
 
 fn item(json: &Value) -> Option<Item> {

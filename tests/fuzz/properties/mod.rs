@@ -1,8 +1,8 @@
-//! What must hold of each parser of outside input, whatever the bytes: a file a parser, each with one `check` that panics
-//! when it does not. `tests/integration/corpus.rs` replays the corpus, `scripts/fuzz` searches.
+//! Properties that each parser of untrusted input has for any bytes. There is one file per parser, with a function `check` that
+//! panics if a property is violated. `tests/integration/corpus.rs` replays the corpus, and `scripts/fuzz` searches for new inputs.
 
-#![allow(clippy::expect_used, reason = "a property fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "tokens are checked by the host's clock")]
+#![allow(clippy::unwrap_used, reason = "a violated property panics")]
+#![allow(clippy::disallowed_methods, reason = "the expiry of tokens depends on the host's clock")]
 
 pub mod items;
 pub mod names;
@@ -12,8 +12,9 @@ pub mod settings;
 pub mod starts;
 pub mod tokens;
 
-/// Words that only Rust and its libraries would use. Those that the input brought along may come back.
-fn assert_no_jargon(said: &str, brought: &[u8]) {
+/// Fails if a message contains a word that only Rust and its libraries use. A word that occurs in the input is allowed, because
+/// messages may quote the input.
+fn assert_no_jargon(message: &str, input: &[u8]) {
     const JARGON: [&str; 19] = [
         "u8",
         "u16",
@@ -35,14 +36,15 @@ fn assert_no_jargon(said: &str, brought: &[u8]) {
         "Option",
         "Body",
     ];
-    // Variables' names are told in lower case, however they were brought.
-    let brought = String::from_utf8_lossy(brought).to_lowercase();
-    // A name that ends with a colon may stand before one of ours: a path goes on.
-    let goes_on =
+    // Messages contain the names of variables in lower case, whatever their case in the input.
+    let input = String::from_utf8_lossy(input).to_lowercase();
+    // A name from the input can end with a colon and precede the message's own colon. `::` is part of a Rust path only if an
+    // identifier follows.
+    let is_path =
         |rest: &str| rest.starts_with(|first: char| first.is_alphanumeric() || first == '_' || first == '<');
-    let says = |word: &str| {
-        said.match_indices(word).any(|(at, _)| !word.ends_with("::") || goes_on(&said[at + word.len()..]))
+    let contains = |word: &str| {
+        message.match_indices(word).any(|(at, _)| !word.ends_with("::") || is_path(&message[at + word.len()..]))
     };
-    let jargon = JARGON.iter().find(|word| says(word) && !brought.contains(&word.to_lowercase()));
-    assert_eq!(jargon, None, "in {said}");
+    let jargon = JARGON.iter().find(|word| contains(word) && !input.contains(&word.to_lowercase()));
+    assert_eq!(jargon, None, "in {message}");
 }

@@ -1,11 +1,11 @@
-//! Names: what is accepted is printed as it came and keeps its bounds; what is refused is refused for the reason given.
+//! Names. A valid name is within its bounds and is displayed unchanged. The error of an invalid name states the actual reason.
 
 use std::collections::HashSet;
 
 use stream_manager::domain::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
 use unicode_normalization::UnicodeNormalization;
 
-/// The input is one name, and split at its first line break a user and a key.
+/// The input is one name. Split at the first line break, it is also a user name and an idempotency key.
 pub fn check(input: &[u8]) {
     idempotency_key(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -14,7 +14,7 @@ pub fn check(input: &[u8]) {
     label::<256>(text);
     stream_id(text);
     if let Some((user, key)) = text.split_once('\n') {
-        keyed_ids(user, key);
+        derived_ids(user, key);
     }
 }
 
@@ -27,11 +27,11 @@ fn user_name(text: &str) {
                 "{text:?}"
             );
             assert!(!text.chars().any(is_bidirectional_control), "{text:?}");
-            assert!(Label::<256>::parse(text).is_ok(), "a user's name has all that a label needs: {text:?}");
+            assert!(Label::<256>::parse(text).is_ok(), "a valid user name is not a valid label: {text:?}");
         }
         Err(NameError::OuterWhiteSpace) => assert_ne!(text.trim(), text),
         Err(NameError::Bidirectional) => assert!(text.chars().any(is_bidirectional_control), "{text:?}"),
-        Err(error) => refused_rightly(text, error, UserName::MAX_BYTES),
+        Err(error) => assert_reason(text, error, UserName::MAX_BYTES),
     }
 }
 
@@ -41,26 +41,26 @@ fn label<const MAX: usize>(text: &str) {
             assert_eq!((label.as_str(), label.to_string().as_str()), (text, text));
             assert!((1..=MAX).contains(&text.len()) && is_plain(text), "{text:?}");
         }
-        Err(error) => refused_rightly(text, error, MAX),
+        Err(error) => assert_reason(text, error, MAX),
     }
 }
 
-fn refused_rightly(text: &str, error: NameError, most: usize) {
-    let rightly = match error {
+fn assert_reason(text: &str, error: NameError, max_bytes: usize) {
+    let correct = match error {
         NameError::Empty => text.is_empty(),
-        NameError::TooLong { max, actual } => max == most && actual == text.len() && actual > max,
+        NameError::TooLong { max, actual } => max == max_bytes && actual == text.len() && actual > max,
         NameError::Control => text.chars().any(char::is_control),
         NameError::NotNormalized => !text.nfc().eq(text.chars()),
         _ => false,
     };
-    assert!(rightly, "{text:?}: {error}");
+    assert!(correct, "{text:?}: {error}");
 }
 
 fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.nfc().eq(text.chars())
 }
 
-/// Unicode's Bidi_Control, spelt out once more: the list in the code is what is checked.
+/// The characters with the Unicode property Bidi_Control. The list is a second copy, so that it checks the production code.
 fn is_bidirectional_control(c: char) -> bool {
     "\u{61C}\u{200E}\u{200F}\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\u{2066}\u{2067}\u{2068}\u{2069}".contains(c)
 }
@@ -81,21 +81,21 @@ fn idempotency_key(bytes: &[u8]) {
     assert_eq!(IdempotencyKey::parse(bytes).is_ok(), visible);
 }
 
-/// Wherever user and key part, the id is another one, and it stays the same.
-fn keyed_ids(user: &str, key: &str) {
+/// The derived id is deterministic. Different splits of the same text into user and key have different ids.
+fn derived_ids(user: &str, key: &str) {
     let joined = format!("{user}{key}");
     if joined.len() > 64 {
         return;
     }
     let mut ids = HashSet::new();
-    let mut parted = 0;
+    let mut splits = 0;
     for (at, _) in joined.char_indices() {
         let (user, key) = joined.split_at(at);
         let (Ok(user), Ok(key)) = (UserName::parse(user), IdempotencyKey::parse(key.as_bytes())) else { continue };
         let id = StreamId::from_key(&user, &key);
         assert_eq!(id, StreamId::from_key(&user, &key));
         ids.insert(id);
-        parted += 1;
+        splits += 1;
     }
-    assert_eq!(ids.len(), parted, "{joined:?}");
+    assert_eq!(ids.len(), splits, "{joined:?}");
 }

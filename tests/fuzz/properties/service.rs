@@ -1,4 +1,4 @@
-//! The whole service in this process, without a network: one request in, one answer out, checked for what holds of all.
+//! The whole HTTP service in this process, without a network. It checks the properties that every response has.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use tokio::runtime::{Builder, Runtime};
 
 pub const MAX_BODY_BYTES: usize = 16384;
 
-/// After so many requests it is made anew, so that what is stored stays small.
-const REQUESTS: usize = 20_000;
+/// After this many requests the service is replaced by a new one, which limits the size of the store.
+const MAX_REQUESTS: usize = 20_000;
 
 pub struct Service {
     runtime: Runtime,
     app: Arc<App>,
     document: Value,
-    asked: usize,
+    requests: usize,
 }
 
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Value,
 }
@@ -45,17 +45,17 @@ thread_local! {
     static SERVICE: RefCell<Option<Service>> = const { RefCell::new(None) };
 }
 
-/// Runs `ask` on the service of this thread.
-pub fn with(ask: impl FnOnce(&mut Service)) {
+/// Runs `action` with the service of this thread.
+pub fn with(action: impl FnOnce(&mut Service)) {
     SERVICE.with_borrow_mut(|service| {
-        if service.as_ref().is_some_and(|service| service.asked > REQUESTS) {
+        if service.as_ref().is_some_and(|service| service.requests > MAX_REQUESTS) {
             *service = None;
         }
-        ask(service.get_or_insert_with(Service::new));
+        action(service.get_or_insert_with(Service::new));
     });
 }
 
-/// Lines of `name: value`, as far as HTTP knows them for headers.
+/// Parses lines of `name: value`, and skips lines that are not valid HTTP headers.
 pub fn headers(lines: &[u8]) -> Headers {
     let header = |line: &[u8]| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -65,7 +65,7 @@ pub fn headers(lines: &[u8]) -> Headers {
     lines.split(|byte| *byte == b'\n').filter_map(header).collect()
 }
 
-/// What stands before the first empty line, and what after it.
+/// Splits the input at the first empty line.
 pub fn head_and_body(input: &[u8]) -> (&[u8], &[u8]) {
     match input.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (&input[..at], &input[at + 2..]),
@@ -89,7 +89,7 @@ impl Service {
         let readiness = Arc::new(Readiness::default());
         readiness.store_seen();
         Self {
-            runtime: Builder::new_current_thread().enable_time().build().expect("a runtime"),
+            runtime: Builder::new_current_thread().enable_time().build().unwrap(),
             app: http::app(AppDeps {
                 limiter: Arc::new(limiter),
                 readiness,
@@ -100,93 +100,93 @@ impl Service {
                 demo: true,
                 bounds,
             })
-            .expect("an app"),
-            document: serde_json::from_str(&http::api::openapi::openapi_document()).expect("a document"),
-            asked: 0,
+            .unwrap(),
+            document: serde_json::from_str(&http::api::openapi::openapi_document()).unwrap(),
+            requests: 0,
         }
     }
 
-    /// One request with its answer, which is whole, documented, and speaks of nothing inside.
-    pub fn ask(&mut self, method: &Method, uri: &Uri, headers: &Headers, body: &[u8]) -> Answer {
-        self.asked += 1;
+    /// Sends a request and checks the response: it is complete and documented, is no 5xx, and exposes no internals.
+    pub fn send(&mut self, method: &Method, uri: &Uri, headers: &Headers, body: &[u8]) -> Response {
+        self.requests += 1;
         let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
-        // Its own tests hold that there is exactly one; here it would hide everything else.
+        // The service rejects requests without exactly one Host header. Other tests cover that, so send one valid header.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("fuzz"));
         for (name, value) in headers.iter().filter(|(name, _)| name != header::HOST) {
             request.headers_mut().append(name.clone(), value.clone());
         }
         let app = &self.app;
-        let (answer, bytes) = self.runtime.block_on(async {
-            let mut answer = app.handle(request).await;
-            let bytes = answer.take_body().into_vec().await.expect("a body");
-            (answer, bytes)
+        let (response, bytes) = self.runtime.block_on(async {
+            let mut response = app.handle(request).await;
+            let bytes = response.take_body().into_vec().await.unwrap();
+            (response, bytes)
         });
-        let status = answer.status().as_u16();
-        let asked = format!("{method} {uri} answered {status}");
-        let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        assert!(status < 500, "{asked}: {}", String::from_utf8_lossy(&bytes));
-        assert!(self.documents(method, uri, status), "{asked}, which is not documented");
-        assert_eq!((text("cache-control"), text("x-request-id").len()), ("no-store", 36), "{asked}");
+        let status = response.status().as_u16();
+        let context = format!("{method} {uri} returned {status}");
+        let text =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        assert!(status < 500, "{context}: {}", String::from_utf8_lossy(&bytes));
+        assert!(self.is_documented(method, uri, status), "{context}, which is not documented");
+        assert_eq!((text("cache-control"), text("x-request-id").len()), ("no-store", 36), "{context}");
         if status == 204 {
-            assert!(bytes.is_empty(), "{asked}");
+            assert!(bytes.is_empty(), "{context}");
         }
-        let answered: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let response_body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if status >= 400 {
-            assert_eq!(text("content-type"), "application/problem+json", "{asked}");
+            assert_eq!(text("content-type"), "application/problem+json", "{context}");
             assert_eq!(
-                answered["instance"],
+                response_body["instance"],
                 format!("urn:stream-manager:request:{}", text("x-request-id")),
-                "{asked}"
+                "{context}"
             );
             let decoded: Value = serde_json::from_slice(body).unwrap_or_default();
-            let brought = [body, format!("{uri} {headers:?} {decoded}").as_bytes()].concat();
-            problem(&answered, status, &brought);
+            let input = [body, format!("{uri} {headers:?} {decoded}").as_bytes()].concat();
+            assert_problem(&response_body, status, &input);
         }
         if status == 405 {
             let allow = text("allow");
             assert!(
                 !allow.is_empty() && allow.split(", ").all(|allowed| allowed != method.as_str()),
-                "{asked}: {allow}"
+                "{context}: {allow}"
             );
         }
-        Answer { status, body: answered }
+        Response { status, body: response_body }
     }
 
-    /// Whether the OpenAPI document has this answer. Of what is no operation, as a path with an empty part, it says nothing.
-    fn documents(&self, method: &Method, uri: &Uri, status: u16) -> bool {
-        let fits = |template: &str| {
-            let (mut parts, mut given) = (template.split('/'), uri.path().split('/'));
-            parts
-                .by_ref()
-                .all(|part| given.next().is_some_and(|p| part == p || (part.starts_with('{') && !p.is_empty())))
-                && given.next().is_none()
+    /// Whether the OpenAPI document contains the response status of this operation. Requests without an operation, for example
+    /// with an empty path segment, pass.
+    fn is_documented(&self, method: &Method, uri: &Uri, status: u16) -> bool {
+        let matches = |template: &str| {
+            let (mut segments, mut actual) = (template.split('/'), uri.path().split('/'));
+            segments.by_ref().all(|segment| {
+                actual.next().is_some_and(|value| segment == value || (segment.starts_with('{') && !value.is_empty()))
+            }) && actual.next().is_none()
         };
-        let paths = self.document["paths"].as_object().expect("paths");
-        let found =
-            paths.keys().filter(|template| fits(template)).min_by_key(|template| template.matches('{').count());
-        // Methods are case-sensitive, and the document's are in lower case.
+        let paths = self.document["paths"].as_object().unwrap();
+        let template =
+            paths.keys().filter(|template| matches(template)).min_by_key(|template| template.matches('{').count());
+        // HTTP methods are case-sensitive and in upper case. The document has them in lower case.
         let name = match method.as_str() {
             "HEAD" => "get".to_owned(),
             name if name.bytes().all(|byte| byte.is_ascii_uppercase()) => name.to_lowercase(),
             _ => String::new(),
         };
-        let operation = found.map_or(&Value::Null, |template| &paths[template.as_str()][name]);
+        let operation = template.map_or(&Value::Null, |template| &paths[template.as_str()][name]);
         operation.is_null() || operation["responses"].get(status.to_string()).is_some()
     }
 }
 
-/// A problem names itself, and a refusal says what is wrong.
-fn problem(problem: &Value, status: u16, brought: &[u8]) {
-    let said = |name: &str| problem[name].as_str().filter(|text| !text.is_empty()).expect("each problem says it");
+/// A problem has a type, a code, a title, a detail and its status. Each of its errors has a field and a reason.
+fn assert_problem(problem: &Value, status: u16, input: &[u8]) {
+    let text = |name: &str| problem[name].as_str().filter(|text| !text.is_empty()).unwrap();
     assert_eq!(problem["status"], json!(status));
-    assert_eq!(said("type"), format!("urn:stream-manager:problem:{}", said("code")));
-    assert!(!said("title").is_empty());
-    super::assert_no_jargon(said("detail"), brought);
+    assert_eq!(text("type"), format!("urn:stream-manager:problem:{}", text("code")));
+    assert!(!text("title").is_empty());
+    super::assert_no_jargon(text("detail"), input);
     for error in problem["errors"].as_array().into_iter().flatten() {
-        let (field, reason) =
-            (error["field"].as_str().expect("a field"), error["reason"].as_str().expect("a reason"));
+        let (field, reason) = (error["field"].as_str().unwrap(), error["reason"].as_str().unwrap());
         assert!(!field.is_empty() && !reason.is_empty(), "{problem}");
     }
 }

@@ -1,5 +1,5 @@
-//! Settings: what is accepted is within its bounds and prints as a file that reads the same; what is refused is refused
-//! with a key or a place, in words of its own.
+//! Settings. Accepted settings are within their bounds, and the printed file loads as the same settings. The error of rejected
+//! settings names a key or a position, without Rust terms.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use stream_manager::domain::lease::StreamLimit;
 use tempfile::NamedTempFile;
 
 thread_local! {
-    static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::new().expect("a file"));
+    static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::new().unwrap());
 }
 
-/// The input is a file of settings, a line `---`, and variables as in `LIMITS__STREAMS_PER_USER=5`.
+/// The input is a settings file, a line `---`, and environment variables such as `LIMITS__STREAMS_PER_USER=5`.
 pub fn check(input: &[u8]) {
     let (file, variables) = match input.windows(5).position(|at| at == b"\n---\n") {
         Some(at) => (&input[..at], &input[at + 5..]),
@@ -35,21 +35,21 @@ pub fn check(input: &[u8]) {
             assert!(limit <= StreamLimit::MAX.into());
             assert!(lease.heartbeat_interval_s.get() * 2 <= lease.duration_s.get());
             let printed = config.to_toml();
-            // A secret is not printed: whoever reads the rest again must bring it along.
+            // The secret is not printed, so it must be added to load the printed file.
             let secret =
                 config.auth.hs256_secret.as_ref().map(|secret| {
                     ("STREAM_MANAGER__AUTH__HS256_SECRET".to_owned(), secret.expose_secret().to_owned())
                 });
             assert_eq!(secret.is_some(), printed.contains("\n# hs256_secret is set, and not shown\n"));
-            let again = load(printed.as_bytes(), secret.into_iter().collect()).expect("what is printed can be read");
-            assert_eq!(again.to_toml(), printed);
+            let reloaded = load(printed.as_bytes(), secret.into_iter().collect()).unwrap();
+            assert_eq!(reloaded.to_toml(), printed);
         }
         Err(ConfigError::Invalid { key, problem, .. }) => {
             assert!(!key.is_empty() && !problem.is_empty(), "{key}: {problem}");
             super::assert_no_jargon(&problem, input);
         }
         Err(error) => {
-            // The file's name is by chance, and may hold anything.
+            // The error may contain the random path of the file.
             let path = FILE.with_borrow(|file| file.path().to_string_lossy().into_owned());
             super::assert_no_jargon(&error.to_string(), &[input, path.as_bytes()].concat());
         }
@@ -58,9 +58,9 @@ pub fn check(input: &[u8]) {
 
 fn load(file: &[u8], variables: HashMap<String, String>) -> Result<Config, ConfigError> {
     FILE.with_borrow_mut(|on_disk| {
-        on_disk.as_file().set_len(0).expect("an empty file");
-        on_disk.seek(SeekFrom::Start(0)).expect("its beginning");
-        on_disk.write_all(file).expect("a file");
+        on_disk.as_file().set_len(0).unwrap();
+        on_disk.seek(SeekFrom::Start(0)).unwrap();
+        on_disk.write_all(file).unwrap();
         let path: &Path = on_disk.path();
         Config::load(Some(path), variables)
     })

@@ -1,5 +1,5 @@
-//! The body and the headers of a start. The same rules, written a second time and differently, say what must be accepted;
-//! what is accepted comes back as it was sent, and what is refused leaves nothing behind.
+//! Headers and body of a start. A second, independent implementation of the rules decides which starts must be accepted. The
+//! response to an accepted start repeats its fields. A rejected start stores nothing.
 
 use std::fmt;
 
@@ -10,55 +10,62 @@ use stream_manager::domain::names::{IdempotencyKey, Label, StreamId};
 
 use super::service::{self, Headers, MAX_BODY_BYTES, Service};
 
-/// The input is lines of headers, an empty line, the body.
+/// The input is header lines, an empty line, and the body.
 pub fn check(input: &[u8]) {
     let (head, body) = service::head_and_body(input);
     let headers = service::headers(head);
     let streams = Uri::from_static("/v1/users/ann/streams");
     service::with(|service| {
-        let answer = service.ask(&Method::POST, &streams, &headers, body);
-        match answer.status {
+        let response = service.send(&Method::POST, &streams, &headers, body);
+        match response.status {
             201 => {
                 let members = members(body).filter(|members| conforms(members) && key_conforms(&headers));
-                let members = members.expect("only what conforms is accepted");
+                let Some(members) = members else { panic!("an invalid start was accepted: {headers:?}") };
                 assert!(body.len() <= MAX_BODY_BYTES);
                 for name in ["deviceId", "deviceName", "contentId"] {
-                    let sent =
-                        members.iter().find(|(known, _)| known == name).map_or(&Value::Null, |(_, value)| value);
-                    assert_eq!(&answer.body[name], sent);
+                    let sent = members
+                        .iter()
+                        .find(|(sent_name, _)| sent_name == name)
+                        .map_or(&Value::Null, |(_, value)| value);
+                    assert_eq!(&response.body[name], sent);
                 }
-                let id = answer.body["streamId"].as_str().expect("an id");
-                lives_and_stops(service, &format!("{streams}/{id}"), &headers, body);
+                let id = response.body["streamId"].as_str().unwrap();
+                assert_usable(service, &format!("{streams}/{id}"), &headers, body);
             }
             400 | 413 | 415 => {
                 let conforms = members(body).is_some_and(|members| conforms(&members)) && key_conforms(&headers);
                 let fits = body.len() <= MAX_BODY_BYTES;
-                assert!(!conforms || !fits || !media_type_conforms(&headers), "{}: {}", answer.status, answer.body);
+                assert!(
+                    !conforms || !fits || !media_type_conforms(&headers),
+                    "{}: {}",
+                    response.status,
+                    response.body
+                );
             }
-            other => panic!("{other} to a start of a user without streams: {}", answer.body),
+            other => panic!("a start of a user without streams returned {other}: {}", response.body),
         }
-        let left = service.ask(&Method::GET, &streams, &Headers::new(), b"");
-        assert_eq!((left.status, &left.body["count"]), (200, &Value::from(0)));
+        let list = service.send(&Method::GET, &streams, &Headers::new(), b"");
+        assert_eq!((list.status, &list.body["count"]), (200, &Value::from(0)));
     });
 }
 
-/// Repeated with its key it is the same stream; it can be looked at, renewed and stopped.
-fn lives_and_stops(service: &mut Service, path: &str, headers: &Headers, body: &[u8]) {
-    let path: Uri = path.parse().expect("a path");
+/// A retry with the same idempotency key returns the same stream. The stream can be read, renewed and stopped.
+fn assert_usable(service: &mut Service, path: &str, headers: &Headers, body: &[u8]) {
+    let path: Uri = path.parse().unwrap();
     if headers.iter().any(|(name, _)| name == "idempotency-key") {
-        let again = service.ask(&Method::POST, &Uri::from_static("/v1/users/ann/streams"), headers, body);
-        assert_eq!(again.status, 200, "{}", again.body);
-        assert!(path.path().ends_with(again.body["streamId"].as_str().expect("an id")));
+        let retry = service.send(&Method::POST, &Uri::from_static("/v1/users/ann/streams"), headers, body);
+        assert_eq!(retry.status, 200, "{}", retry.body);
+        assert!(path.path().ends_with(retry.body["streamId"].as_str().unwrap()));
     }
-    let heartbeat: Uri = format!("{path}/heartbeat").parse().expect("a path");
+    let heartbeat: Uri = format!("{path}/heartbeat").parse().unwrap();
     for (method, uri, status) in
         [(Method::GET, &path, 200), (Method::POST, &heartbeat, 200), (Method::DELETE, &path, 204)]
     {
-        assert_eq!(service.ask(&method, uri, &Headers::new(), b"").status, status, "{method} {uri}");
+        assert_eq!(service.send(&method, uri, &Headers::new(), b"").status, status, "{method} {uri}");
     }
 }
 
-/// The members of an object in their order, repeated ones too; none for nothing and for `null`.
+/// The members of a JSON object in order, including duplicates. An empty body and `null` have no members.
 fn members(body: &[u8]) -> Option<Vec<(String, Value)>> {
     if body.is_empty() {
         return Some(Vec::new());
@@ -68,9 +75,9 @@ fn members(body: &[u8]) -> Option<Vec<(String, Value)>> {
 }
 
 fn conforms(members: &[(String, Value)]) -> bool {
-    let repeated = |name: &str| members.iter().filter(|(other, _)| other == name).count() > 1;
+    let duplicate = |name: &str| members.iter().filter(|(other, _)| other == name).count() > 1;
     members.iter().all(|(name, value)| {
-        let well = match name.as_str() {
+        let valid = match name.as_str() {
             "deviceId" => value.as_str().is_some_and(|text| Label::<128>::parse(text).is_ok()),
             "deviceName" | "contentId" => value.as_str().is_some_and(|text| Label::<256>::parse(text).is_ok()),
             "replaces" => value.as_array().is_some_and(|ids| {
@@ -79,7 +86,7 @@ fn conforms(members: &[(String, Value)]) -> bool {
             "atLimit" => value == "reject" || value == "evictOldest",
             _ => return false,
         };
-        (well || value.is_null()) && !repeated(name)
+        (valid || value.is_null()) && !duplicate(name)
     })
 }
 
@@ -88,7 +95,7 @@ fn key_conforms(headers: &Headers) -> bool {
     keys.len() <= 1 && keys.iter().all(|(_, key)| IdempotencyKey::parse(key.as_bytes()).is_ok())
 }
 
-/// Surely a media type for JSON; others are only refused, not accepted by mistake, if the body is not JSON.
+/// Whether the media type is certainly accepted as JSON. Other media types may be accepted or rejected.
 fn media_type_conforms(headers: &Headers) -> bool {
     let mut types = headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_bytes());
     match (types.next(), types.next()) {

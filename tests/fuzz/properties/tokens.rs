@@ -1,5 +1,5 @@
-//! Tokens. The rules, written a second time and differently, say which header and claims make a good token, and what it
-//! says; whatever is not signed by the secret is refused.
+//! Bearer tokens. A second, independent implementation of the rules decides which headers and claims are valid, and which
+//! identity they carry. A token that is not signed with the secret is always rejected.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,38 +12,40 @@ use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{Identity, KeySource, TokenSettings};
 use tokio::runtime::{Builder, Runtime};
 
-const SECRET: &str = "known to the one who signs, and to nobody else";
+const SECRET: &str = "a secret known only to the issuer and the service";
 const ISSUER: &str = "iss";
 const AUDIENCES: [&str; 2] = ["aud", "other"];
 
 thread_local! {
-    static CHECKER: (Runtime, TokenVerifier) = checker();
+    static VERIFIER: (Runtime, TokenVerifier) = verifier();
 }
 
-/// The input is a token, and split at its first line break a header and claims, which are then signed.
+/// The input is a token. Split at the first line break, it is also a header and claims, which the test signs.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    CHECKER.with(|(runtime, tokens)| {
-        assert!(runtime.block_on(tokens.check(text)).is_err(), "nobody has signed it");
+    VERIFIER.with(|(runtime, tokens)| {
+        assert!(runtime.block_on(tokens.check(text)).is_err(), "an unsigned token was accepted");
         let Some((header, claims)) = text.split_once('\n') else { return };
         let token = signed(header, claims);
         let identity = runtime.block_on(tokens.check(&token));
-        let said = match (header_conforms(header), said(claims)) {
-            (Some(known), Ok(said)) if token.len() <= 8192 => Some((known, said)),
-            (_, Err(Unclear)) => return,
+        let expected = match (check_header(header), expected_identity(claims)) {
+            (Some(standard), Ok(expected)) if token.len() <= 8192 => Some((standard, expected)),
+            (_, Err(TooCloseToNow)) => return,
             _ => None,
         };
-        match (identity, said) {
-            (Ok(identity), said) => assert_eq!(Some(identity), said.and_then(|(_, said)| said), "{text}"),
-            // Of other parameters the library has opinions of its own.
+        match (identity, expected) {
+            (Ok(identity), expected) => {
+                assert_eq!(Some(identity), expected.and_then(|(_, expected)| expected), "{text}")
+            }
+            // The JWT library may also reject headers with other parameters.
             (Err(error), Some((true, Some(_)))) => panic!("{error}: {text}"),
             (Err(error), _) => super::assert_no_jargon(&error.to_string(), input),
         }
     });
 }
 
-fn checker() -> (Runtime, TokenVerifier) {
-    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+fn verifier() -> (Runtime, TokenVerifier) {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let settings = TokenSettings {
         keys: KeySource::Secret(SECRET.into()),
         algorithms: Vec::new(),
@@ -54,7 +56,7 @@ fn checker() -> (Runtime, TokenVerifier) {
         admin_scope: "admin".to_owned(),
     };
     let tokens = runtime.block_on(TokenVerifier::open(settings, std::sync::Arc::new(ManualClock::default())));
-    (runtime, tokens.expect("a secret needs no fetching"))
+    (runtime, tokens.unwrap())
 }
 
 fn signed(header: &str, claims: &str) -> String {
@@ -63,31 +65,31 @@ fn signed(header: &str, claims: &str) -> String {
     format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// Whether it holds nothing but what every token has; none where it must be refused.
-fn header_conforms(header: &str) -> Option<bool> {
+/// Returns `None` if the header must be rejected, and otherwise whether it contains only the standard parameters.
+fn check_header(header: &str) -> Option<bool> {
     let header = object(header)?;
     let types = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
     let typ = header.get("typ").is_none_or(|typ| typ.as_str().is_some_and(|t| types.contains(&&*t.to_lowercase())));
     let kid = header.get("kid").is_none_or(Value::is_string);
-    let good = typ && kid && header.get("alg") == Some(&"HS256".into()) && !header.contains_key("crit");
-    good.then(|| header.keys().all(|name| ["alg", "typ", "kid"].contains(&&**name)))
+    let valid = typ && kid && header.get("alg") == Some(&"HS256".into()) && !header.contains_key("crit");
+    valid.then(|| header.keys().all(|name| ["alg", "typ", "kid"].contains(&&**name)))
 }
 
-/// So near to now that the answer depends on when it is asked.
-struct Unclear;
+/// The token expires or becomes valid so close to now that the result depends on timing.
+struct TooCloseToNow;
 
-/// What the claims say; none where they must be refused.
-fn said(claims: &str) -> Result<Option<Identity>, Unclear> {
+/// The identity in the claims, or `None` if they must be rejected.
+fn expected_identity(claims: &str) -> Result<Option<Identity>, TooCloseToNow> {
     let Some(claims) = object(claims) else { return Ok(None) };
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let (Some(_), Some(user)) = (text("sub"), text("name")) else { return Ok(None) };
-    let ours = |value: &Value| AUDIENCES.iter().any(|known| value == known);
+    let is_audience = |value: &Value| AUDIENCES.iter().any(|known| value == known);
     let audience = match (claims.get("aud"), text("token_use"), claims.get("client_id")) {
         (Some(Value::Array(all)), ..) => {
-            all.iter().filter(|aud| ours(aud)).count() > 0 && all.iter().all(Value::is_string)
+            all.iter().filter(|aud| is_audience(aud)).count() > 0 && all.iter().all(Value::is_string)
         }
-        (None, Some("access"), Some(client)) => ours(client),
-        (aud, ..) => aud.is_some_and(ours),
+        (None, Some("access"), Some(client)) => is_audience(client),
+        (aud, ..) => aud.is_some_and(is_audience),
     };
     let limit = match claims.get("max") {
         None => None,
@@ -96,14 +98,14 @@ fn said(claims: &str) -> Result<Option<Identity>, Unclear> {
             limit => limit.and_then(stream_manager::domain::lease::StreamLimit::new),
         },
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let Some(expires) = claims.get("exp").and_then(instant) else { return Ok(None) };
     let begins = match claims.get("nbf").map(instant) {
         Some(None) => return Ok(None),
         begins => begins.flatten().unwrap_or(0.0),
     };
     if (expires + 30.0 - now).abs() < 3.0 || (begins - 30.0 - now).abs() < 3.0 {
-        return Err(Unclear);
+        return Err(TooCloseToNow);
     }
     let in_time = expires + 30.0 > now && begins - 30.0 < now;
     let scopes = [claims.get("scope"), claims.get("scp")].into_iter().flatten();
@@ -111,8 +113,8 @@ fn said(claims: &str) -> Result<Option<Identity>, Unclear> {
         let list = scopes.as_array().is_some_and(|list| list.contains(&"admin".into()));
         admin || list || scopes.as_str().is_some_and(|text| format!(" {text} ").contains(" admin "))
     });
-    let good = audience && in_time && claims.get("iss") == Some(&ISSUER.into());
-    Ok(good.then(|| Identity { user: user.to_owned(), admin, limit }))
+    let valid = audience && in_time && claims.get("iss") == Some(&ISSUER.into());
+    Ok(valid.then(|| Identity { user: user.to_owned(), admin, limit }))
 }
 
 fn is_number(value: &Value, number: u64) -> bool {
@@ -124,16 +126,16 @@ fn instant(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| *seconds >= 0.0 && *seconds < 18_446_744_073_709_551_615.0 || value.is_u64())
 }
 
-/// An object in which no key is repeated: outside of texts, it has a colon for each key that is left after reading.
+/// Parses an object without duplicate keys: the number of colons outside of strings equals the number of keys after parsing.
 fn object(json: &str) -> Option<Map<String, Value>> {
     let value: Value = serde_json::from_str(json).ok()?;
-    let (mut colons, mut inside, mut escaped) = (0, false, false);
+    let (mut colons, mut in_string, mut escaped) = (0, false, false);
     for byte in json.bytes() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
-            b'"' => inside = !inside,
-            b':' if !inside => colons += 1,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => colons += 1,
             _ => {}
         }
     }

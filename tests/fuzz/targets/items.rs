@@ -1,4 +1,4 @@
-//! Items read from the table, in DynamoDB's JSON.
+//! Table items in DynamoDB's JSON format.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Names: users, labels, idempotency keys, stream ids.
+//! Names: users, labels, idempotency keys and stream ids.
 
 #![no_main]
 

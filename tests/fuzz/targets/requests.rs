@@ -1,4 +1,4 @@
-//! Whole requests: method, path, query, headers, body.
+//! Whole requests: method, path, query, headers and body.
 
 #![no_main]
 

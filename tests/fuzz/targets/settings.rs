@@ -1,4 +1,4 @@
-//! A file of settings, and the environment over it.
+//! A settings file with environment variables that override it.
 
 #![no_main]
 

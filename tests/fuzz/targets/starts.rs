@@ -1,4 +1,4 @@
-//! The headers and the body of a start.
+//! Headers and body of a start.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Tokens: raw ones, and headers and claims that are signed.
+//! Bearer tokens: raw tokens, and signed headers with claims.
 
 #![no_main]
 

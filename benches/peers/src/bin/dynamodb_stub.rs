@@ -7,8 +7,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response};
 
 #[allow(dead_code, reason = "the benchmark uses the rest of it")]
-#[path = "../../../../tests/instruction_counts/answers.rs"]
-mod answers;
+#[path = "../../../../tests/instruction_counts/canned_responses.rs"]
+mod canned_responses;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
@@ -17,7 +17,8 @@ async fn main() -> std::io::Result<()> {
 
 async fn respond(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
-    let body = answers::answer(target.and_then(|target| target.rsplit('.').next()).unwrap_or_default());
+    let body =
+        canned_responses::response_body(target.and_then(|target| target.rsplit('.').next()).unwrap_or_default());
     // hyper closes the connection if the request body is not read.
     _ = request.into_body().collect().await;
     let mut response = Response::new(Full::from(body));

@@ -1,4 +1,4 @@
-//! A DynamoDB without a network: each request of the SDK has its answer at once.
+//! An HTTP client for the SDK that returns canned DynamoDB responses without a network.
 
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents};
@@ -6,22 +6,22 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 
-use crate::answers::answer;
+use crate::canned_responses::response_body;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Table;
+pub struct CannedTable;
 
-impl HttpClient for Table {
+impl HttpClient for CannedTable {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(*self)
     }
 }
 
-impl HttpConnector for Table {
+impl HttpConnector for CannedTable {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let operation = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
-        let body = answer(operation.unwrap_or_default());
-        let mut response = HttpResponse::new(200.try_into().expect("a status"), body.into());
+        let body = response_body(operation.unwrap_or_default());
+        let mut response = HttpResponse::new(200.try_into().unwrap(), body.into());
         for (name, value) in [
             ("content-type", "application/x-amz-json-1.0"),
             ("date", "Mon, 21 Sep 2026 14:13:20 GMT"),

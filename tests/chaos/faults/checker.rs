@@ -1,0 +1,160 @@
+//! Checks a response against the history: earlier and concurrent events must explain it. The checker uses neither the
+//! service's code nor the table. From the requests to the store it uses only the faults and the writes that
+//! create, end or delete leases.
+//!
+//! Two effects make several responses possible. The checker allows for exactly these:
+//!
+//! - Clock skew: each call has a range of times that its instance's clock can have shown. A lease may be taken if the range
+//!   of the taker reaches its expiry.
+//! - Delayed writes: the store may apply a start's write after the stream has ended, which recreates the lease. If a write
+//!   for this id was under way when the stream ended, the checker draws no conclusion from the end.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::clock_skew::MAX_SKEW_MS;
+use super::history::{Call, FaultKind};
+use super::history_index::HistoryIndex;
+use crate::api::LIMIT;
+use crate::process::{LEASE_S, RETENTION_S};
+use crate::recorder::CONTENTION;
+
+const LEASE_MS: i64 = LEASE_S as i64 * 1000;
+/// After a kill, clients may still use broken connections for this time. After a freeze, the instance's timers may have
+/// expired.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+type CheckResult = Result<(), String>;
+
+pub fn check(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    match (call.operation, call.status) {
+        (_, 0) => check_no_response(call, index),
+        (_, 503) => check_unavailable(call, index),
+        ("start", 201) => check_started(call).and_then(|()| check_lease(call, index)),
+        ("start", 200) => check_id(call).and_then(|()| check_lease(call, index)),
+        ("heartbeat", 200) => check_renewed(call).and_then(|()| check_lease(call, index)),
+        ("start", 409) => check_denied(call, index),
+        ("start" | "heartbeat", 404 | 410) => check_ended(call, index),
+        ("list", 200) => check_listed(call, index),
+        _ => Ok(()),
+    }
+}
+
+fn check_no_response(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    let mut kills = index.faults.iter().filter(|fault| fault.kind == FaultKind::Killed);
+    let killed = kills.any(|kill| kill.affects(call, AFTERMATH));
+    require(call.short_timeout || killed, || "no response from an instance that was not killed".to_owned())
+}
+
+/// A 503 requires a fault of this instance or of its requests for this user. Contention requires concurrent writes.
+fn check_unavailable(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    let explained = if call.label == CONTENTION {
+        index.had_concurrent_writes(call)
+    } else {
+        index.faults.iter().any(|fault| fault.affects(call, AFTERMATH))
+            || index.requests_during(call).any(|request| request.was_disturbed())
+    };
+    require(explained, || "503 without a fault or contention".to_owned())
+}
+
+fn check_started(call: &Call) -> CheckResult {
+    check_id(call)?;
+    let (Some(started), Some(expires)) = (call.started_ms, call.expires_ms) else {
+        return Err("start without times".to_owned());
+    };
+    let (min, max) = call.clock_ms;
+    require((min..=max).contains(&started), || {
+        format!("startedAt {started} is outside of the instance's clock range")
+    })?;
+    require(expires == started + LEASE_MS, || "the lease does not have the configured duration".to_owned())
+}
+
+/// The same idempotency key always returns the same id.
+fn check_id(call: &Call) -> CheckResult {
+    require(call.response_id == call.id, || format!("the id for this idempotency key is {:?}", call.id))
+}
+
+fn check_renewed(call: &Call) -> CheckResult {
+    require(call.response_id == call.id, || "heartbeat returned another id".to_owned())?;
+    let min = call.clock_ms.0 + LEASE_MS;
+    require(call.expires_ms >= Some(min), || "the lease was renewed for less than its duration".to_owned())
+}
+
+fn check_lease(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    let (Some(id), Some(expires)) = (&call.id, call.expires_ms) else {
+        return Err("no id or no expiry".to_owned());
+    };
+    check_live(call, id, expires, index)
+}
+
+/// Checks that the stream can be live until `expires`, as the response says.
+fn check_live(call: &Call, id: &str, expires: i64, index: &HistoryIndex<'_>) -> CheckResult {
+    require(expires > call.clock_ms.0, || format!("{id} had already expired"))?;
+    let latest = call.end_ms + MAX_SKEW_MS + LEASE_MS;
+    require(expires <= latest, || format!("{id} expires later than any instance's clock allows"))?;
+    if let Some(end) = index.ended_before(id, call) {
+        let recreated = index.was_recreated(id, end.begin, call.end);
+        require(recreated, || format!("{id} is live, but was ended by: {end}"))?;
+    }
+    if let Some((acknowledged, by)) = index.acknowledged(id, call.begin) {
+        let possible = expires >= acknowledged || index.was_recreated(id, by.begin, call.end);
+        require(possible, || format!("{id} expires before {acknowledged}, which was acknowledged by: {by}"))?;
+    }
+    Ok(())
+}
+
+fn check_listed(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    let ids: HashSet<&str> = call.listed.iter().map(|(id, _)| id.as_str()).collect();
+    require(ids.len() == call.listed.len() && ids.len() <= LIMIT, || "too many streams, or a duplicate".to_owned())?;
+    for (id, expires) in &call.listed {
+        require(index.may_have_started(id, call), || format!("{id} was never started"))?;
+        check_live(call, id, *expires, index)?;
+    }
+    Ok(())
+}
+
+/// A denial requires as many other live streams as the limit. The start's own stream must not be live.
+fn check_denied(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    require(call.listed.len() == LIMIT, || "denied with fewer streams than the limit".to_owned())?;
+    check_listed(call, index)?;
+    let Some(id) = &call.id else { return Ok(()) };
+    require(call.listed.iter().all(|(listed, _)| listed != id), || "denied because of its own stream".to_owned())?;
+    check_missing_or_expired(call, id, index)
+}
+
+fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
+    let Some(id) = &call.id else {
+        // A start without a key: its stream ended before the response. That requires a retry after a disturbed request.
+        let retried = index.requests_during(call).any(|request| request.was_disturbed() && request.creates.is_some());
+        let explained = retried && call.operation == "start";
+        return require(explained, || "the started stream had ended, without a disturbed request".to_owned());
+    };
+    match call.reason.as_str() {
+        "evicted" | "replaced" => {
+            require(index.end_was_requested(id, call), || format!("{}, but no client requested it", call.reason))
+        }
+        "expired" => {
+            let Some((expires, by)) = index.acknowledged(id, call.begin) else { return Ok(()) };
+            let explained = call.clock_ms.1 >= expires || index.was_recreated(id, by.begin, call.end);
+            require(explained, || format!("expired {} ms too early, after: {by}", expires - call.clock_ms.1))
+        }
+        _ => check_missing_or_expired(call, id, index),
+    }
+}
+
+/// An acknowledged lease may be missing for these reasons: a stop, a deletion by a start on whose clock it had expired, the
+/// deletion of a surplus ended lease, or TTL. The TTL of an ended lease counts from its end on the ending instance's clock.
+fn check_missing_or_expired(call: &Call, id: &str, index: &HistoryIndex<'_>) -> CheckResult {
+    let Some((expires, by)) = index.acknowledged(id, call.begin) else { return Ok(()) };
+    let renewal_took_ms = i64::try_from((by.end - by.begin).as_millis()).unwrap_or(i64::MAX);
+    let ttl_ms = by.end_ms - renewal_took_ms + RETENTION_S as i64 * 1000 - MAX_SKEW_MS;
+    let explained = call.clock_ms.1 >= expires && call.status == 409
+        || index.stop_was_sent(id, call)
+        || index.was_deleted(id, expires, by, call)
+        || call.end_ms >= ttl_ms;
+    require(explained, || format!("missing {} ms before its expiry, after: {by}", expires - call.clock_ms.1))
+}
+
+fn require(condition: bool, text: impl FnOnce() -> String) -> CheckResult {
+    if condition { Ok(()) } else { Err(text()) }
+}
