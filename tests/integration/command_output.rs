@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::process::{Service, command, folder, run};
+use crate::service::{Service, command, run, temp_dir};
 
 /// Runs a command that must fail, and returns its standard error as JSON lines.
 async fn json_errors(command: &mut tokio::process::Command) -> Vec<Value> {
@@ -17,7 +17,7 @@ async fn json_errors(command: &mut tokio::process::Command) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_full_standard_output_fails_the_command() {
-    let folder = folder();
+    let folder = temp_dir();
     let service = Service::start(&mut command(folder.path())).await;
     for name in ["check-config", "openapi", "healthcheck"] {
         let mut command = command(folder.path());
@@ -32,7 +32,7 @@ async fn a_full_standard_output_fails_the_command() {
 
 #[tokio::test]
 async fn a_closed_pipe_is_not_an_error() {
-    let folder = folder();
+    let folder = temp_dir();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = run(command(folder.path()).arg("check-config").stdout(writer)).await;
@@ -41,7 +41,7 @@ async fn a_closed_pipe_is_not_an_error() {
 
 #[tokio::test]
 async fn a_failed_start_is_logged_as_json() {
-    let folder = folder();
+    let folder = temp_dir();
     let in_use = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = command(folder.path());
     command.env("STREAM_MANAGER__LOG__FORMAT", "json").env("STREAM_MANAGER__LOG__FILTER", "off");
@@ -55,7 +55,7 @@ async fn a_failed_start_is_logged_as_json() {
 
 #[tokio::test]
 async fn invalid_settings_are_logged_in_the_configured_format() {
-    let folder = folder();
+    let folder = temp_dir();
     let mut by_variable = command(folder.path());
     by_variable.env("STREAM_MANAGER__LOG__FORMAT", "json").env("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "99");
     fs::write(folder.path().join("json.toml"), "[log]\nformat = \"json\"\n[limits]\nstreams_per_user = 99\n")

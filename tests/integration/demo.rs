@@ -1,13 +1,13 @@
-//! The demo page: whole, from this binary alone, and only where it is wanted.
+//! The demo page: every file comes from this service, and the setting turns it on and off.
 
 use std::collections::BTreeSet;
 
 use stream_manager::config::Config;
 
-use crate::server::{Setup, TestServer};
+use crate::test_app::{TestApp, TestServer};
 
-/// What a text of HTML, CSS or JavaScript loads, as it names it.
-fn loads(text: &str) -> Vec<String> {
+/// The files that an HTML page, a stylesheet or a script loads.
+fn loaded_files(text: &str) -> Vec<String> {
     let code = |line: &&str| !["//", "/*", "*"].iter().any(|comment| line.trim_start().starts_with(comment));
     let text = &text.lines().filter(code).collect::<Vec<_>>().join("\n");
     let marks = ["src=\"", "href=\"", "from \"", "import \"", "import(\"", "url("];
@@ -17,24 +17,22 @@ fn loads(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_page_and_all_that_it_loads_come_from_this_service() {
+async fn the_page_loads_only_files_of_this_service() {
     let server = TestServer::start().await;
     let page = server.call("GET", "/demo").await;
     assert_eq!((page.status, page.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
     let policy = &page.headers["content-security-policy"];
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
-    let (mut waiting, mut seen) = (loads(page.body.as_str().expect("text")), BTreeSet::new());
+    let (mut waiting, mut seen) = (loaded_files(page.text()), BTreeSet::new());
     while let Some(name) = waiting.pop() {
-        let file = name.rsplit('/').next().expect("a name").to_owned();
-        assert!(name == format!("demo/{file}") || name == format!("./{file}"), "{name} is from elsewhere");
+        let file = name.rsplit('/').next().unwrap().to_owned();
+        assert!(name == format!("demo/{file}") || name == format!("./{file}"), "{name} is not from this service");
         if seen.insert(file.clone()) {
-            let answer = server.call("GET", &format!("/demo/{file}")).await;
-            assert_eq!(answer.status, 200, "{file}");
-            assert!(
-                ["text/css; charset=utf-8", "text/javascript; charset=utf-8"]
-                    .contains(&answer.headers["content-type"].as_str())
-            );
-            waiting.extend(loads(answer.body.as_str().expect("text")));
+            let response = server.call("GET", &format!("/demo/{file}")).await;
+            assert_eq!(response.status, 200, "{file}");
+            let content_type = response.headers["content-type"].as_str();
+            assert!(["text/css; charset=utf-8", "text/javascript; charset=utf-8"].contains(&content_type), "{file}");
+            waiting.extend(loaded_files(response.text()));
         }
     }
     assert!(seen.contains("player.js") && seen.contains("demo.css"), "{seen:?}");
@@ -43,16 +41,16 @@ async fn the_page_and_all_that_it_loads_come_from_this_service() {
 }
 
 #[tokio::test]
-async fn without_it_there_is_no_such_route() {
-    let server = TestServer::set_up(Setup { demo: false, ..Setup::default() }).await;
+async fn without_the_demo_its_routes_are_not_found() {
+    let server = TestApp { demo: false, ..TestApp::default() }.serve().await;
     for path in ["/demo", "/demo/demo.js"] {
         assert_eq!(server.call("GET", path).await.body["code"], "route-not-found");
     }
 }
 
 #[test]
-fn it_is_there_on_loopback_unless_it_is_set_otherwise() {
-    for (bind, setting, there) in [
+fn the_demo_is_on_by_default_on_loopback_only() {
+    for (bind, setting, expected) in [
         ("127.0.0.1:8080", "", true),
         ("[::1]:8080", "", true),
         ("0.0.0.0:8080", "", false),
@@ -61,7 +59,7 @@ fn it_is_there_on_loopback_unless_it_is_set_otherwise() {
     ] {
         let variables = [("STREAM_MANAGER__SERVER__BIND", bind), ("STREAM_MANAGER__SERVER__DEMO", setting)];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::load(None, variables.into()).expect("valid");
-        assert_eq!(config.demo(), there, "{bind} {setting}");
+        let config = Config::load(None, variables.into()).unwrap();
+        assert_eq!(config.demo(), expected, "{bind} {setting}");
     }
 }

@@ -1,34 +1,43 @@
-//! What is written about the service is what it does.
+//! The OpenAPI document and the docs match the code: operations, problems, and the paths that the docs name.
 
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
 use stream_manager::http::api::openapi::openapi_document;
 use stream_manager::http::api::problems::ProblemCode;
 
+use crate::test_app::{TestServer, openapi};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The text of a file, by its path in the repository.
 pub fn read(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file)
+    fs::read_to_string(Path::new(ROOT).join(file)).expect(file)
+}
+
+/// The text below a heading of the second level, up to the next one.
+pub fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    text.split("\n## ").find_map(|section| section.strip_prefix(&format!("{heading}\n"))).expect(heading)
 }
 
 #[test]
-fn the_openapi_document_in_the_docs_is_the_one_that_is_served() {
+fn docs_openapi_json_equals_the_served_document() {
     let served = openapi_document();
     let written = read("docs/openapi.json");
-    assert!(served.trim() == written.trim(), "run: cargo run -- openapi > docs/openapi.json");
+    assert!(served.trim() == written.trim(), "run `just bless`");
 }
 
 #[test]
-fn every_operation_is_described_with_examples_and_problems() {
-    let document: Value = serde_json::from_str(&openapi_document()).expect("JSON");
+fn every_operation_has_a_summary_and_problem_examples() {
+    let document = openapi();
     let mut operations = 0;
-    for (path, methods) in document["paths"].as_object().expect("paths") {
-        for (method, operation) in methods.as_object().expect("methods") {
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
             operations += 1;
             let name = format!("{method} {path}");
             assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}: no summary");
-            assert!(operation["operationId"].is_string(), "{name}: no name");
-            let responses = operation["responses"].as_object().expect("responses");
+            assert!(operation["operationId"].is_string(), "{name}: no operation id");
+            let responses = operation["responses"].as_object().unwrap();
             assert!(responses.keys().any(|status| status.starts_with('2')), "{name}: no success");
             for (status, response) in responses {
                 assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} {status}");
@@ -43,25 +52,25 @@ fn every_operation_is_described_with_examples_and_problems() {
 }
 
 #[test]
-fn a_request_body_takes_no_fields_that_the_document_does_not_know() {
-    let document: Value = serde_json::from_str(&openapi_document()).expect("JSON");
-    let operations = document["paths"].as_object().expect("paths").values();
-    let operations = operations.flat_map(|methods| methods.as_object().expect("methods").values());
+fn request_bodies_allow_no_additional_properties() {
+    let document = openapi();
+    let operations = document["paths"].as_object().unwrap().values();
+    let operations = operations.flat_map(|methods| methods.as_object().unwrap().values());
     let bodies: Vec<&str> = operations
         .filter_map(|operation| operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str())
         .collect();
     assert_eq!(bodies.len(), 2);
     for body in bodies {
-        let schema = document.pointer(body.trim_start_matches('#')).expect("a schema");
+        let schema = document.pointer(body.trim_start_matches('#')).unwrap();
         assert_eq!(schema["additionalProperties"], false, "{body}");
     }
 }
 
 #[tokio::test]
-async fn the_document_in_yaml_says_the_same() {
-    let server = crate::server::TestServer::start().await;
-    let yaml = server.call("GET", "/openapi.yaml").await.body;
-    let yaml = yaml.as_str().expect("text");
+async fn the_yaml_and_json_documents_have_the_same_constraints() {
+    let server = TestServer::start().await;
+    let yaml = server.call("GET", "/openapi.yaml").await;
+    let yaml = yaml.text();
     let json = openapi_document();
     for (key, value) in [("additionalProperties", "false"), ("nullable", "true"), ("operationId", "start")] {
         let in_yaml = yaml.lines().filter(|line| line.trim() == format!("{key}: {value}")).count();
@@ -72,8 +81,8 @@ async fn the_document_in_yaml_says_the_same() {
 }
 
 #[tokio::test]
-async fn swagger_ui_talks_to_nobody_else_and_stands_in_no_frame() {
-    let server = crate::server::TestServer::start().await;
+async fn swagger_ui_connects_only_to_itself_and_cannot_be_framed() {
+    let server = TestServer::start().await;
     let page = server.call("GET", "/swagger").await;
     let policy = &page.headers["content-security-policy"];
     for rule in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"] {
@@ -82,56 +91,67 @@ async fn swagger_ui_talks_to_nobody_else_and_stands_in_no_frame() {
     assert!(!policy.contains("http") && !policy.contains('*'), "{policy}");
 }
 
-/// Names of tests have many words; settings and metrics have fewer.
-fn names_a_test(word: &str) -> bool {
-    word.matches('_').count() >= 5 && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+/// The Markdown files for readers, by their paths in the repository.
+fn documents() -> Vec<String> {
+    let mut found: Vec<String> =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"].map(str::to_owned).into();
+    let mut folders = vec!["docs".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new(ROOT).join(&folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap());
+            match path.is_dir() {
+                true => folders.push(name),
+                false if name.ends_with(".md") => found.push(name),
+                false => {}
+            }
+        }
+    }
+    found.retain(|file| Path::new(ROOT).join(file).exists());
+    found
+}
+
+/// The paths in the code spans of a text. Those with a placeholder, such as `tests/fuzz/corpus/TARGET`, are left out.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    const FOLDERS: [&str; 11] = [
+        ".ci/",
+        ".github/",
+        "benches/",
+        "clients/",
+        "deploy/",
+        "docs/",
+        "migrations/",
+        "scripts/",
+        "src/",
+        "tests/",
+        "tools/",
+    ];
+    let spans = text.split('`').skip(1).step_by(2);
+    let words = spans.filter_map(|span| span.split([' ', '\n', '#']).next());
+    let placeholder = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_uppercase());
+    words.filter(move |word| {
+        FOLDERS.iter().any(|folder| word.starts_with(folder)) && !word.split('/').any(placeholder)
+    })
 }
 
 #[test]
-fn every_test_that_the_docs_name_is_there_and_so_is_every_file() {
-    let mut tests = String::new();
-    for (_, text) in crate::architecture::files("tests").into_iter().chain(crate::architecture::files("src")) {
-        tests.push_str(&text);
-    }
-    let documents = [
-        "docs/ARCHITECTURE.md",
-        "docs/CAPACITY.md",
-        "docs/CONTAINER.md",
-        "docs/CORRECTNESS.md",
-        "docs/DEPLOYMENT.md",
-        "docs/DEVELOPING.md",
-        "docs/LOAD-TESTING.md",
-        "docs/MULTI-REGION.md",
-        "docs/CONFIGURATION.md",
-        "docs/MONITORING.md",
-        "docs/RUNBOOKS.md",
-        "docs/PERFORMANCE.md",
-        "docs/RELEASING.md",
-        "docs/THREAT-MODEL.md",
-    ];
+fn every_path_in_the_docs_exists() {
+    let documents = documents();
+    assert!(documents.len() > 10, "{documents:?}");
     for document in documents {
-        let text = read(document);
-        let named = text.split('`').skip(1).step_by(2);
-        for name in named {
-            let path =
-                ["tests/", "src/", "scripts/", "deploy/", "docs/"].iter().any(|folder| name.starts_with(folder));
-            if names_a_test(name) {
-                assert!(tests.contains(&format!("fn {name}(")), "{document}: {name}");
-            } else if path && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
-                let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-                assert!(file.exists() || file.with_extension("rs").exists(), "{document}: {name}");
-            }
+        for path in paths(&read(&document)) {
+            assert!(Path::new(ROOT).join(path).exists(), "{document}: {path}");
         }
     }
 }
 
 #[test]
-fn every_problem_has_its_section_and_every_section_its_problem() {
+fn errors_md_has_one_section_per_problem() {
     let text = read("docs/errors.md");
-    let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    let table: Vec<String> =
+    let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let problems: Vec<String> =
         ProblemCode::ALL.iter().map(|code| format!("`{}` ({})", code.code(), code.status())).collect();
-    assert_eq!(sections, table);
+    assert_eq!(headings, problems);
     for code in ProblemCode::ALL {
         assert!(text.contains(code.title()), "the title of {}", code.code());
     }

@@ -1,4 +1,4 @@
-//! The embedded store across kills: what was acknowledged is there, and counters and leases agree.
+//! The embedded store: durability after a kill, and the lock on its file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,22 +10,21 @@ use stream_manager::migrate;
 use stream_manager::store::dynamodb::{client, codec};
 use stream_manager::store::embedded::{Embedded, SyncMode};
 
-use crate::process::{Service, command};
-use crate::support::client_settings;
+use crate::service::{Service, command, temp_dir};
+use crate::support::{client_settings, eventually, items, user};
 
-/// What one user's items say: members, and streams with a lease.
-async fn stored(client: &Client, user: &UserName) -> (BTreeSet<String>, BTreeSet<String>) {
-    let query = client.query().table_name("user-streams").key_condition_expression("userName = :user");
-    let query = query.expression_attribute_values(":user", codec::text(user.as_str()));
-    let items = query.send().await.expect("a query").items.unwrap_or_default();
-    let partition = codec::decode_partition(&items).expect("items as written");
+const TABLE: &str = "user-streams";
+
+/// The members of a user's counter, and the streams that have a lease.
+async fn members_and_leases(client: &Client, user: &UserName) -> (BTreeSet<String>, BTreeSet<String>) {
+    let partition = codec::decode_partition(&items(client, TABLE, user).await).unwrap();
     let members = partition.counter.streams.iter().map(ToString::to_string).collect();
     (members, partition.leases.iter().map(|lease| lease.stream_id.to_string()).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_kill_under_load_every_acknowledged_lease_is_there() {
-    let folder = tempfile::tempdir().expect("a folder");
+async fn after_a_kill_every_acknowledged_lease_is_stored() {
+    let folder = temp_dir();
     let mut service = Service::start(&mut command(folder.path())).await;
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let address = service.address;
@@ -36,55 +35,51 @@ async fn after_a_kill_under_load_every_acknowledged_lease_is_there() {
                 let http = reqwest::Client::new();
                 let streams = format!("http://{address}/v1/users/user-{n}/streams");
                 let mut held = BTreeSet::new();
-                // Until the kill: three starts, then a stop and a start in turn.
-                let mut in_doubt = None;
+                // Until the kill: three starts, then one stop and one start in turn.
+                let mut unacknowledged_stop = None;
                 loop {
                     if held.len() == 3 {
-                        let id: String = held.pop_first().expect("three");
-                        in_doubt = Some(id.clone());
+                        let id: String = held.pop_first().unwrap();
+                        unacknowledged_stop = Some(id.clone());
                         let Ok(stopped) = http.delete(format!("{streams}/{id}")).send().await else { break };
                         assert_eq!(stopped.status(), 204);
-                        in_doubt = None;
+                        unacknowledged_stop = None;
                     } else {
                         let Ok(started) = http.post(&streams).send().await else { break };
                         assert_eq!(started.status(), 201);
                         let Ok(body) = started.json::<serde_json::Value>().await else { break };
-                        held.insert(body["streamId"].as_str().expect("an id").to_owned());
+                        held.insert(body["streamId"].as_str().unwrap().to_owned());
                     }
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
-                (held, in_doubt)
+                (held, unacknowledged_stop)
             })
         })
         .collect();
-    while acknowledged.load(Ordering::Relaxed) < 200 {
-        tokio::task::yield_now().await;
-    }
-    service.child.kill().await.expect("a kill");
+    eventually(async || acknowledged.load(Ordering::Relaxed) >= 200).await;
+    service.child.kill().await.unwrap();
     let clients = futures_util::future::join_all(clients).await;
-    let engine =
-        Embedded::open(&folder.path().join("data/stream-manager.db"), SyncMode::Normal).expect("no lock is left");
+    let engine = Embedded::open(&folder.path().join("data/stream-manager.db"), SyncMode::Normal).unwrap();
     let table = client::in_process(&client_settings(), engine.http_client());
     for (n, client) in clients.into_iter().enumerate() {
-        let (held, in_doubt) = client.expect("a client");
-        let user = UserName::parse(&format!("user-{n}")).expect("a name");
-        let (members, leases) = stored(&table, &user).await;
-        assert_eq!(members, leases, "counter and leases agree");
+        let (held, unacknowledged_stop) = client.unwrap();
+        let (members, leases) = members_and_leases(&table, &user(&format!("user-{n}"))).await;
+        assert_eq!(members, leases, "counter and leases");
         assert!(members.len() <= 3, "{members:?}");
         assert!(held.is_subset(&members), "{held:?} were acknowledged, {members:?} are stored");
-        // Beside those there can be what was in doubt: one stop or one start whose answer was lost.
-        let others = members.difference(&held).filter(|id| Some(*id) != in_doubt.as_ref()).count();
-        assert!(others <= 1, "{held:?} {in_doubt:?} {members:?}");
+        // The kill can also leave the last stop unapplied, or the last start applied.
+        let others = members.difference(&held).filter(|id| Some(*id) != unacknowledged_stop.as_ref()).count();
+        assert!(others <= 1, "{held:?} {unacknowledged_stop:?} {members:?}");
     }
 }
 
 #[tokio::test]
-async fn one_file_has_one_lock_however_its_path_is_spelt() {
-    let folder = tempfile::tempdir().expect("a folder");
+async fn different_paths_to_one_file_share_its_lock() {
+    let folder = temp_dir();
     let file = folder.path().join("state.db");
-    let _engine = Embedded::open(&file, SyncMode::Normal).expect("free");
+    let _engine = Embedded::open(&file, SyncMode::Normal).unwrap();
     let alias = folder.path().join("alias.db");
-    std::os::unix::fs::symlink(&file, &alias).expect("a link");
+    std::os::unix::fs::symlink(&file, &alias).unwrap();
     assert!(Embedded::open(&alias, SyncMode::Normal).is_err(), "in use");
     assert!(
         Embedded::open(&folder.path().join("../").join(folder.path()).join("state.db"), SyncMode::Normal).is_err()
@@ -92,18 +87,17 @@ async fn one_file_has_one_lock_however_its_path_is_spelt() {
 }
 
 #[tokio::test]
-async fn an_engine_is_free_again_once_its_last_client_is_gone() {
-    let folder = tempfile::tempdir().expect("a folder");
+async fn the_file_is_unlocked_after_the_last_client_is_dropped() {
+    let folder = temp_dir();
     let file = folder.path().join("deeper/state.db");
     for _ in 0..3 {
-        let engine = Embedded::open(&file, SyncMode::Full).expect("free");
+        let engine = Embedded::open(&file, SyncMode::Full).unwrap();
         let client = client::in_process(&client_settings(), engine.http_client());
-        migrate::migrate(&client, "user-streams").await.expect("a table");
+        migrate::migrate(&client, TABLE).await.unwrap();
         assert!(Embedded::open(&file, SyncMode::Normal).is_err(), "in use");
         drop((engine, client));
-        // The thread ends when it sees that nobody is left.
-        while std::fs::File::open(folder.path().join("deeper/state.db.lock")).expect("a lock").try_lock().is_err() {
-            tokio::task::yield_now().await;
-        }
+        // The engine's thread ends some time after the last client is dropped.
+        let lock = folder.path().join("deeper/state.db.lock");
+        eventually(async || std::fs::File::open(&lock).unwrap().try_lock().is_ok()).await;
     }
 }

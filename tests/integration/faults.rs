@@ -1,47 +1,43 @@
-//! A failing store is never a limit or an ended stream (promise G5), and a repetition after a failure never takes a
-//! second slot (G4). The real SDK, with a transport that does harm.
+//! Store failures through the real SDK: a failure is never a limit or an ended stream (promise G5), and a retry never takes a
+//! second slot (G4).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use stream_manager::domain::admission::{MAX_ENDED_LEASES, StartOutcome};
-use stream_manager::domain::names::{IdempotencyKey, Label, UserName};
-use stream_manager::limiter::{Limiter, Policy, StartOptions};
+use stream_manager::domain::names::{IdempotencyKey, Label};
+use stream_manager::limiter::{Limiter, StartOptions};
+use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::{LeaseStore, Refusal, StartHint, Stop, StoppedBy, StoreError, StreamState};
-use stream_manager::telemetry::metrics::Metrics;
 
-use crate::support::{Backing, Fault, Fixture, TERMS, Tap, someone, start, stream};
+use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
+use crate::support::{Fixture, TERMS, on_device, start, stream, unique_user};
+use crate::test_app::TestApp;
 
-const CONFLICT: &str = "TransactionConflictException";
-
-async fn tapped(max_attempts: u32) -> (Tap, Arc<dyn LeaseStore>, Fixture) {
-    let fixture = Fixture::embedded().await.expect("an engine");
-    let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
-    let tap = Tap::before(engine.http_client());
-    let store = Arc::new(tap.store(max_attempts));
-    (tap, store, fixture)
+async fn faulty_store(max_attempts: u32) -> (FaultInjector, DynamoStore, Fixture) {
+    let (faults, fixture) = FaultInjector::on_embedded().await;
+    let store = faults.store(max_attempts);
+    (faults, store, fixture)
 }
 
-fn limiter(store: &Arc<dyn LeaseStore>, fixture: &Fixture) -> Limiter {
-    let metrics = Arc::new(Metrics::new());
-    Limiter::new(Arc::clone(store), fixture.clock.clone(), StdRng::seed_from_u64(1), metrics, Policy::default())
+async fn faulty_limiter() -> (FaultInjector, Arc<Limiter>) {
+    let (faults, fixture) = FaultInjector::on_embedded().await;
+    let (store, clock) = (Arc::new(faults.store(1)), fixture.clock);
+    (faults, TestApp { store, clock, ..TestApp::default() }.build().limiter)
 }
 
-/// What every verb says while `fault` reigns, for a user who is at the limit.
+/// The error of each operation under `fault`, for a user who is at the limit.
 async fn errors_under(fault: Fault) -> Vec<StoreError> {
-    let (tap, store, fixture) = tapped(2).await;
-    let (user, now) = (someone(), fixture.now());
+    let (faults, store, fixture) = faulty_store(2).await;
+    let (user, now) = (unique_user(), fixture.now());
     for n in 1..=3 {
-        store.start(&user, &start(n), StartHint::Optimistic, now).await.expect("a start");
+        store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
     }
-    tap.set(fault);
-    let device = crate::support::on_device(5, "tv");
-    let errors = [
+    faults.set(fault);
+    let results = [
         store.start(&user, &start(4), StartHint::Optimistic, now).await.map(|_| ()),
         store.start(&user, &start(4), StartHint::ReadFirst, now).await.map(|_| ()),
-        store.start(&user, &device, StartHint::Optimistic, now).await.map(|_| ()),
+        store.start(&user, &on_device(5, "tv"), StartHint::Optimistic, now).await.map(|_| ()),
         store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.map(|_| ()),
         store.stop(&user, stream(2), StoppedBy::Player, TERMS, now).await.map(|_| ()),
         store.stop(&user, stream(3), StoppedBy::Evictor, TERMS, now).await.map(|_| ()),
@@ -50,13 +46,18 @@ async fn errors_under(fault: Fault) -> Vec<StoreError> {
         store.limit(&user).await.map(|_| ()),
         store.set_limit(&user, None).await,
     ];
-    errors.into_iter().map(|result| result.expect_err("an error, never an answer")).collect()
+    results.into_iter().map(Result::unwrap_err).collect()
 }
 
 #[tokio::test]
-async fn what_may_have_happened_is_unknown() {
-    let faults = [Fault::Lost, Fault::Hangs, Fault::Refused(500, "InternalServerError"), Fault::Refused(503, "Odd")];
-    for fault in faults {
+async fn failures_that_may_have_applied_are_unknown() {
+    for fault in [
+        Fault::Lost,
+        Fault::Hang,
+        Fault::Rejected(500, "InternalServerError"),
+        Fault::Rejected(503, "Odd"),
+        Fault::Rejected(400, "SomethingNewException"),
+    ] {
         for error in errors_under(fault).await {
             assert!(matches!(error, StoreError::Unknown(_)), "{fault:?}: {error}");
         }
@@ -64,29 +65,29 @@ async fn what_may_have_happened_is_unknown() {
 }
 
 #[tokio::test]
-async fn an_answer_that_stops_in_its_middle_is_unknown_once_the_attempt_has_timed_out() {
-    let (tap, store, fixture) = tapped(1).await;
-    let (user, now) = (someone(), fixture.now());
-    store.start(&user, &start(1), StartHint::Optimistic, now).await.expect("a start");
-    tap.set(Fault::Stalls);
-    let beat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1));
-    // Longer than the attempt's timeout, and shorter than the SDK's own patience with a body that stalls.
-    let beat = tokio::time::timeout(Duration::from_secs(3), beat).await.expect("in time");
-    assert!(matches!(beat, Err(StoreError::Unknown(_))), "{beat:?}");
-    tap.set(Fault::None);
-    let again = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.expect("an answer");
-    assert!(matches!(again.state, StreamState::Live(_)), "{again:?}");
+async fn a_stalled_response_is_unknown_after_the_attempt_timeout() {
+    let (faults, store, fixture) = faulty_store(1).await;
+    let (user, now) = (unique_user(), fixture.now());
+    store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
+    faults.set(Fault::Stall);
+    let heartbeat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1));
+    // Longer than the attempt timeout, and shorter than the SDK's own protection against stalled bodies.
+    let heartbeat = tokio::time::timeout(Duration::from_secs(3), heartbeat).await.unwrap();
+    assert!(matches!(heartbeat, Err(StoreError::Unknown(_))), "{heartbeat:?}");
+    faults.set(Fault::None);
+    let retried = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    assert!(matches!(retried.state, StreamState::Live(_)), "{retried:?}");
 }
 
 #[tokio::test]
-async fn what_was_refused_is_not_applied() {
+async fn rejected_requests_are_not_applied() {
     for (fault, expected) in [
-        (Fault::Refused(400, "ProvisionedThroughputExceededException"), Refusal::Throttled),
-        (Fault::Refused(400, "ThrottlingException"), Refusal::Throttled),
-        (Fault::Refused(400, "ResourceNotFoundException"), Refusal::Rejected),
-        (Fault::Refused(400, "AccessDeniedException"), Refusal::Rejected),
-        (Fault::Refused(400, "ValidationException"), Refusal::Rejected),
-        (Fault::Refused(400, CONFLICT), Refusal::Contention),
+        (Fault::Rejected(400, "ProvisionedThroughputExceededException"), Refusal::Throttled),
+        (Fault::Rejected(400, "ThrottlingException"), Refusal::Throttled),
+        (Fault::Rejected(400, "ResourceNotFoundException"), Refusal::Rejected),
+        (Fault::Rejected(400, "AccessDeniedException"), Refusal::Rejected),
+        (Fault::Rejected(400, "ValidationException"), Refusal::Rejected),
+        (CONFLICT, Refusal::Contention),
     ] {
         for error in errors_under(fault).await {
             let refused = matches!(&error, StoreError::NotApplied { refusal, .. } if *refusal == expected);
@@ -96,120 +97,108 @@ async fn what_was_refused_is_not_applied() {
 }
 
 #[tokio::test]
-async fn errors_that_are_not_known_count_as_unknown() {
-    for error in errors_under(Fault::Refused(400, "SomethingNewException")).await {
-        assert!(matches!(error, StoreError::Unknown(_)), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn a_verb_whose_answer_was_lost_is_found_done_by_the_sdks_own_retry() {
-    let (tap, store, fixture) = tapped(1).await;
-    let (user, now) = (someone(), fixture.now());
-    for fault in [Fault::AnswerLost, Fault::AppliedThen500] {
-        tap.set(fault);
-        assert!(matches!(
-            store.start(&user, &start(1), StartHint::Optimistic, now).await,
-            Err(StoreError::Unknown(_))
-        ));
-        tap.set(Fault::None);
-        let again = store.start(&user, &start(1), StartHint::Optimistic, now).await.expect("an answer");
-        assert!(matches!(again, StartOutcome::Existing(_)), "{again:?}");
-        assert_eq!(store.streams(&user, now).await.expect("a list").live.len(), 1);
+async fn retries_after_a_lost_response_return_the_first_result() {
+    let (faults, store, fixture) = faulty_store(1).await;
+    let (user, now) = (unique_user(), fixture.now());
+    for fault in [Fault::ResponseLost, Fault::AppliedThen500] {
+        faults.set(fault);
+        let lost = store.start(&user, &start(1), StartHint::Optimistic, now).await;
+        assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+        faults.set(Fault::None);
+        let retried = store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
+        assert!(matches!(retried, StartOutcome::Existing(_)), "{retried:?}");
+        assert_eq!(store.streams(&user, now).await.unwrap().live.len(), 1);
 
         let later = now.plus_s(1);
-        tap.set(fault);
-        assert!(store.heartbeat(&user, stream(1), TERMS, later).await.is_err());
-        tap.set(Fault::None);
-        let again = store.heartbeat(&user, stream(1), TERMS, later).await.expect("an answer");
-        assert!(matches!(again.state, StreamState::Live(lease) if lease.expires_at == TERMS.expires_at(later)));
+        faults.set(fault);
+        store.heartbeat(&user, stream(1), TERMS, later).await.unwrap_err();
+        faults.set(Fault::None);
+        let retried = store.heartbeat(&user, stream(1), TERMS, later).await.unwrap();
+        assert!(matches!(retried.state, StreamState::Live(lease) if lease.expires_at == TERMS.expires_at(later)));
 
-        tap.set(fault);
-        assert!(store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.is_err());
-        tap.set(Fault::None);
-        let again = store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.expect("an answer");
-        assert_eq!(again, Stop::AlreadyGone);
+        faults.set(fault);
+        store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap_err();
+        faults.set(Fault::None);
+        let retried = store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+        assert_eq!(retried, Stop::AlreadyGone);
     }
 }
 
 #[tokio::test]
-async fn an_eviction_is_done_whatever_becomes_of_what_it_forgets_and_the_next_one_makes_up_for_it() {
-    let (tap, store, fixture) = tapped(1).await;
-    let Backing::Embedded(_, client) = &fixture.backing else { panic!("embedded") };
-    let user = someone();
-    let evicted = async |n: u8| {
+async fn an_eviction_succeeds_even_if_its_clean_up_fails() {
+    let (faults, store, fixture) = faulty_store(1).await;
+    let user = unique_user();
+    // Starts and evicts stream `n`, and returns how many leases are stored.
+    let evict = async |n: u8| {
         let now = fixture.now().plus_s(n.into());
-        store.start(&user, &start(n), StartHint::Optimistic, now).await.expect("a start");
-        let stop = store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
+        store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
+        let stop = store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.unwrap();
         assert_eq!(stop, Stop::Freed);
         assert!(matches!(store.stream(&user, stream(n), now).await, Ok(StreamState::Inactive(_))));
-        crate::support::items(client, &user).await.len() - 1
+        fixture.items(&user).await.len() - 1
     };
-    let faults =
-        [Fault::Lost, Fault::Refused(400, "AccessDeniedException"), Fault::Refused(400, CONFLICT), Fault::Hangs];
-    for (n, fault) in (0..MAX_ENDED_LEASES as u8).map(|n| (n, Fault::Lost)).chain((100..).zip(faults)) {
-        tap.set_on("Query", fault);
-        evicted(n).await;
+    let other_faults = [Fault::Lost, Fault::Rejected(400, "AccessDeniedException"), CONFLICT, Fault::Hang];
+    for (n, fault) in (0..MAX_ENDED_LEASES as u8).map(|n| (n, Fault::Lost)).chain((100..).zip(other_faults)) {
+        faults.set_on("Query", fault);
+        evict(n).await;
     }
-    assert_eq!(evicted(120).await, MAX_ENDED_LEASES + 5, "none was pruned");
-    tap.set(Fault::None);
-    assert_eq!(evicted(121).await, MAX_ENDED_LEASES);
+    assert_eq!(evict(120).await, MAX_ENDED_LEASES + 5, "none was pruned");
+    faults.set(Fault::None);
+    assert_eq!(evict(121).await, MAX_ENDED_LEASES, "the next eviction prunes them");
 }
 
 #[tokio::test]
-async fn a_keyed_start_whose_answer_was_lost_holds_one_slot() {
-    let (tap, store, fixture) = tapped(1).await;
-    let (user, limiter) = (someone(), limiter(&store, &fixture));
+async fn a_keyed_start_with_a_lost_response_holds_one_slot() {
+    let (faults, limiter) = faulty_limiter().await;
+    let user = unique_user();
     let options =
         || StartOptions { idempotency_key: IdempotencyKey::parse(b"play-1").ok(), ..StartOptions::default() };
-    tap.set(Fault::AnswerLost);
-    limiter.start(&user, options()).await.expect_err("no answer");
-    tap.set(Fault::None);
+    faults.set(Fault::ResponseLost);
+    limiter.start(&user, options()).await.unwrap_err();
+    faults.set(Fault::None);
     for _ in 0..3 {
-        let again = limiter.start(&user, options()).await.expect("an answer").value;
-        assert!(matches!(again, StartOutcome::Existing(_)), "{again:?}");
+        let retried = limiter.start(&user, options()).await.unwrap().value;
+        assert!(matches!(retried, StartOutcome::Existing(_)), "{retried:?}");
     }
-    assert_eq!(limiter.streams(&user, None).await.expect("a list").value.streams.len(), 1);
+    assert_eq!(limiter.streams(&user, None).await.unwrap().value.streams.len(), 1);
 }
 
 #[tokio::test]
-async fn a_device_whose_starts_answer_was_lost_holds_one_slot() {
-    let (tap, store, fixture) = tapped(1).await;
-    let (user, limiter): (UserName, _) = (someone(), limiter(&store, &fixture));
+async fn a_device_start_with_a_lost_response_holds_one_slot() {
+    let (faults, limiter) = faulty_limiter().await;
+    let user = unique_user();
     let options = || StartOptions { device_id: Label::parse("tv").ok(), ..StartOptions::default() };
-    limiter.start(&user, options()).await.expect("a start");
-    tap.set(Fault::AppliedThen500);
-    limiter.start(&user, options()).await.expect_err("no answer");
-    tap.set(Fault::None);
-    limiter.start(&user, options()).await.expect("a start");
-    assert_eq!(limiter.streams(&user, None).await.expect("a list").value.streams.len(), 1);
+    limiter.start(&user, options()).await.unwrap();
+    faults.set(Fault::AppliedThen500);
+    limiter.start(&user, options()).await.unwrap_err();
+    faults.set(Fault::None);
+    limiter.start(&user, options()).await.unwrap();
+    assert_eq!(limiter.streams(&user, None).await.unwrap().value.streams.len(), 1);
 }
 
 #[tokio::test]
-async fn the_limiter_tries_again_on_conflicts_within_bounds_and_never_calls_them_a_denial() {
-    let (tap, store, fixture) = tapped(1).await;
-    let (user, limiter) = (someone(), limiter(&store, &fixture));
-    let started = limiter.start(&user, StartOptions::default()).await.expect("a start").value;
+async fn endless_contention_is_an_error_and_never_a_denial() {
+    let (faults, limiter) = faulty_limiter().await;
+    let user = unique_user();
+    let started = limiter.start(&user, StartOptions::default()).await.unwrap().value;
     let StartOutcome::Started(started) = started else { panic!("{started:?}") };
-    tap.set(Fault::Refused(400, CONFLICT));
+    faults.set(CONFLICT);
     tokio::time::pause();
-    let error = limiter.heartbeat(&user, started.lease.stream_id).await.expect_err("conflicts without end");
+    let error = limiter.heartbeat(&user, started.lease.stream_id).await.unwrap_err();
     assert!(matches!(error, StoreError::NotApplied { refusal: Refusal::Contention, .. }), "{error}");
-    limiter.stop(&user, started.lease.stream_id, StoppedBy::Player).await.expect_err("conflicts without end");
-    limiter.start(&user, StartOptions::default()).await.expect_err("conflicts without end");
+    limiter.stop(&user, started.lease.stream_id, StoppedBy::Player).await.unwrap_err();
+    limiter.start(&user, StartOptions::default()).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_stored_item_that_is_not_ours_is_an_error_for_that_user_only() {
-    use stream_manager::store::dynamodb::codec;
-    let fixture = Fixture::embedded().await.expect("an engine");
-    let Backing::Embedded(_, client) = &fixture.backing else { panic!("embedded") };
-    let (broken, well, now) = (someone(), someone(), fixture.now());
-    let mut item = codec::encode_lease(&broken, &start(1).lease(now));
+async fn a_corrupt_item_is_an_error_for_its_user_only() {
+    let fixture = Fixture::embedded().await;
+    let (corrupt, other, now) = (unique_user(), unique_user(), fixture.now());
+    let mut item = codec::encode_lease(&corrupt, &start(1).lease(now));
     item.insert(codec::EXPIRES_AT.to_owned(), codec::text("soon"));
-    client.put_item().table_name(crate::support::TABLE).set_item(Some(item)).send().await.expect("a put");
-    let error = fixture.store.streams(&broken, now).await.expect_err("not a lease");
+    fixture.put(item).await;
+    let error = fixture.store.streams(&corrupt, now).await.unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-    assert!(error.to_string().contains(&stream(1).to_string()), "the log names the item: {error}");
-    fixture.store.start(&well, &start(1), StartHint::Optimistic, now).await.expect("a start");
+    assert!(error.to_string().contains(&stream(1).to_string()), "the error names the item: {error}");
+    fixture.store.start(&other, &start(1), StartHint::Optimistic, now).await.unwrap();
 }

@@ -1,14 +1,12 @@
-//! The HTTP API through a real server: every route, its success, and what a player is told when there is none.
+//! The operations on streams over HTTP: successful responses, and the problems that players handle.
 
 use insta::assert_json_snapshot;
 use serde_json::json;
 
-use crate::server::TestServer;
-
-const STREAMS: &str = "/v1/users/ann/streams";
+use crate::test_app::{STREAMS, TestServer};
 
 #[tokio::test]
-async fn a_start_answers_the_stream_and_where_it_is() {
+async fn a_start_returns_the_stream_and_its_location() {
     let server = TestServer::start().await;
     let full = json!({"deviceId": "tv-42", "deviceName": "Living-room TV", "contentId": "movie-7",
                       "replaces": [], "atLimit": "reject"});
@@ -56,10 +54,10 @@ async fn a_start_answers_the_stream_and_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_fourth_start_is_denied_with_what_is_playing() {
+async fn a_denied_start_lists_the_live_streams() {
     let server = TestServer::start().await;
     for n in 1..=3 {
-        server.started("ann", json!({"deviceName": format!("device {n}")})).await;
+        server.start_stream("ann", json!({"deviceName": format!("device {n}")})).await;
         server.clock.advance_ms(1500);
     }
     assert_json_snapshot!(server.call("POST", STREAMS).await, @r#"
@@ -114,7 +112,7 @@ async fn a_fourth_start_is_denied_with_what_is_playing() {
 }
 
 #[tokio::test]
-async fn list_and_count_show_the_live_streams_oldest_first() {
+async fn list_and_count_show_live_streams_oldest_first() {
     let server = TestServer::start().await;
     assert_json_snapshot!(server.call("GET", STREAMS).await, @r#"
     {
@@ -131,9 +129,9 @@ async fn list_and_count_show_the_live_streams_oldest_first() {
       }
     }
     "#);
-    server.started("ann", json!({"deviceId": "tv"})).await;
+    server.start_stream("ann", json!({"deviceId": "tv"})).await;
     server.clock.advance_ms(1);
-    server.started("ann", json!({})).await;
+    server.start_stream("ann", json!({})).await;
     assert_json_snapshot!(server.call("GET", STREAMS).await, @r#"
     {
       "status": 200,
@@ -184,14 +182,14 @@ async fn list_and_count_show_the_live_streams_oldest_first() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_renews_and_ignores_its_body() {
+async fn a_heartbeat_renews_the_lease_and_ignores_its_body() {
     let server = TestServer::start().await;
-    let id = server.started("ann", json!({})).await;
+    let id = server.start_stream("ann", json!({})).await;
     server.clock.advance_ms(30_500);
     let upper = id.to_uppercase();
-    let beat = format!("{STREAMS}/{upper}/heartbeat");
-    let garbage = server.send("POST", &beat, &[("content-type", "text/odd")], b"{]".to_vec()).await;
-    assert_json_snapshot!(garbage, @r#"
+    let heartbeat = format!("{STREAMS}/{upper}/heartbeat");
+    let renewed = server.send("POST", &heartbeat, &[("content-type", "text/odd")], b"{]".to_vec()).await;
+    assert_json_snapshot!(renewed, @r#"
     {
       "status": 200,
       "headers": {
@@ -207,21 +205,21 @@ async fn a_heartbeat_renews_and_ignores_its_body() {
       }
     }
     "#);
-    let looked = server.call("GET", &format!("{STREAMS}/{id}")).await;
-    assert_eq!((looked.status, looked.body), (200, garbage.body));
+    let shown = server.call("GET", &format!("{STREAMS}/{id}")).await;
+    assert_eq!((shown.status, shown.body), (200, renewed.body));
 }
 
 #[tokio::test]
-async fn stop_answers_204_however_often_and_by_either_way() {
+async fn repeated_stops_return_204_for_delete_and_post() {
     let server = TestServer::start().await;
-    let id = server.started("ann", json!({})).await;
+    let id = server.start_stream("ann", json!({})).await;
     let stream = format!("{STREAMS}/{id}");
     for _ in 0..2 {
         let stopped = server.call("DELETE", &stream).await;
         assert_eq!((stopped.status, stopped.body), (204, json!("")));
     }
     let beacon = [("content-type", "text/plain;charset=UTF-8")];
-    let other = server.started("ann", json!({})).await;
+    let other = server.start_stream("ann", json!({})).await;
     for _ in 0..2 {
         let path = format!("{STREAMS}/{other}/stop");
         assert_eq!(server.send("POST", &path, &beacon, b"bye".to_vec()).await.status, 204);
@@ -247,9 +245,9 @@ async fn stop_answers_204_however_often_and_by_either_way() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_over_says_how_and_whether_to_start_again() {
+async fn an_expired_stream_is_410_with_automatic_restart() {
     let server = TestServer::start().await;
-    let expired = server.started("ann", json!({})).await;
+    let expired = server.start_stream("ann", json!({})).await;
     server.clock.advance_ms(90_000);
     assert_json_snapshot!(server.call("POST", &format!("{STREAMS}/{expired}/heartbeat")).await, @r#"
     {
@@ -269,8 +267,12 @@ async fn a_stream_that_is_over_says_how_and_whether_to_start_again() {
       }
     }
     "#);
+}
 
-    let evicted = server.started("ann", json!({})).await;
+#[tokio::test]
+async fn an_evicted_stream_is_410_with_restart_by_the_user() {
+    let server = TestServer::start().await;
+    let evicted = server.start_stream("ann", json!({})).await;
     for _ in 0..2 {
         assert_eq!(server.call("DELETE", &format!("{STREAMS}/{evicted}?evict=true")).await.status, 204);
     }
@@ -292,10 +294,14 @@ async fn a_stream_that_is_over_says_how_and_whether_to_start_again() {
       }
     }
     "#);
+}
 
-    let replaced = server.started("ann", json!({"deviceId": "tv"})).await;
-    let answer = server.json("POST", STREAMS, json!({"deviceId": "tv", "deviceName": "TV"})).await;
-    assert_eq!(answer.body["ended"], json!([replaced]));
+#[tokio::test]
+async fn a_replaced_stream_is_410_and_names_its_replacement() {
+    let server = TestServer::start().await;
+    let replaced = server.start_stream("ann", json!({"deviceId": "tv"})).await;
+    let response = server.json("POST", STREAMS, json!({"deviceId": "tv", "deviceName": "TV"})).await;
+    assert_eq!(response.body["ended"], json!([replaced]));
     assert_json_snapshot!(server.call("GET", &format!("{STREAMS}/{replaced}")).await, @r#"
     {
       "status": 410,
@@ -307,7 +313,7 @@ async fn a_stream_that_is_over_says_how_and_whether_to_start_again() {
         "detail": "the stream was replaced",
         "endedBy": {
           "deviceName": "TV",
-          "streamId": "d2f49798-ab0d-4b2c-8ade-5abea069bb41"
+          "streamId": "cdbc8b0f-4632-4424-99a0-dfa60568e28a"
         },
         "instance": "urn:stream-manager:request:…",
         "reason": "replaced",
@@ -318,8 +324,12 @@ async fn a_stream_that_is_over_says_how_and_whether_to_start_again() {
       }
     }
     "#);
+}
 
-    let plain = server.started("ann", json!({})).await;
-    assert_eq!(server.call("DELETE", &format!("{STREAMS}/{plain}?evict=false")).await.status, 204);
-    assert_eq!(server.call("GET", &format!("{STREAMS}/{plain}")).await.status, 404);
+#[tokio::test]
+async fn a_stop_with_evict_false_is_a_plain_stop() {
+    let server = TestServer::start().await;
+    let id = server.start_stream("ann", json!({})).await;
+    assert_eq!(server.call("DELETE", &format!("{STREAMS}/{id}?evict=false")).await.status, 204);
+    assert_eq!(server.call("GET", &format!("{STREAMS}/{id}")).await.status, 404);
 }

@@ -1,12 +1,13 @@
-//! The log of the real binary as a machine reads it: a line an event, whatever requests hold.
+//! The JSON log of the real binary: every line is one valid event, for any input.
 
 use serde_json::Value;
 
-use crate::process::{Service, command, folder};
+use crate::service::{Service, command, temp_dir};
+use crate::test_app::UNKNOWN_ID;
 
 #[tokio::test]
-async fn every_line_is_json_whatever_a_user_is_called_and_none_holds_a_token() {
-    let folder = folder();
+async fn every_log_line_is_json_without_tokens_or_line_breaks() {
+    let folder = temp_dir();
     let mut command = command(folder.path());
     command.env("STREAM_MANAGER__LOG__FORMAT", "json").env("STREAM_MANAGER__LOG__FILTER", "debug");
     let mut service = Service::start(&mut command).await;
@@ -24,20 +25,19 @@ async fn every_line_is_json_whatever_a_user_is_called_and_none_holds_a_token() {
         "a%FFb",
     ];
     for name in names {
-        for (method, path) in [("POST", ""), ("GET", ""), ("DELETE", "/6fa459ea-ee8a-4ca4-894e-db77e160355e")] {
-            let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-            let url = format!("http://{}/v1/users/{name}/streams{path}", service.address);
-            let request = client.request(method, url).bearer_auth("a-token-of-somebody");
-            request.send().await.expect("an answer");
+        let streams = service.url(&format!("/v1/users/{name}/streams"));
+        let stream = format!("{streams}/{UNKNOWN_ID}");
+        for request in [client.post(&streams), client.get(&streams), client.delete(&stream)] {
+            request.bearer_auth("a-token-of-somebody").send().await.unwrap();
         }
     }
     assert_eq!(service.terminate().await.code(), Some(0));
-    let log = service.rest_of_the_log().await;
+    let log = service.remaining_log().await;
     assert!(log.len() > 3 * names.len());
     for line in service.first_lines.iter().chain(&log) {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         assert!(event["timestamp"].is_string() && event["level"].is_string(), "{line}");
-        // What other readers of lines than ours take for the end of one.
+        // Some readers treat these characters as line ends, and terminals obey the last one.
         assert!(!line.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{1b}']), "{line:?}");
         assert!(!line.contains("a-token"), "{line}");
     }

@@ -1,39 +1,42 @@
-//! The specification, executed: a file a concern.
+//! The integration tests: one module per subject.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking")]
 
-mod agreement;
+mod abusive_clients;
 mod architecture;
 mod bounds;
-mod broken;
+mod captured_log;
 mod command_output;
 mod contract;
 mod corpus;
+mod corrupt_items;
 mod cors;
 mod demo;
 mod documents;
 mod embedded;
+mod fault_injector;
 mod faults;
-mod hostile;
 mod http;
 mod limiter_log;
 mod log_events;
 mod logs;
 mod metrics;
+mod migrations;
 mod monitoring;
 mod overload;
 mod plan;
 mod process;
-mod refusals;
 mod requests;
 mod retries;
 mod schema;
-mod server;
+mod service;
 mod settings;
 mod shutdown;
 mod starts;
 mod startup;
+mod store_equivalence;
 mod support;
-mod tables;
+mod test_app;
 mod tokens;
 mod traces;
+mod validation;

@@ -1,92 +1,81 @@
-//! Too much at once, from everybody or from one user: refused before the store is asked, and the least important first.
+//! Load shedding and rate limits: refused before the store is used, reads first, heartbeats and stops last.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use stream_manager::http::api::rate_limits::RateSettings;
 use stream_manager::http::pipeline::app::Bounds;
-use tokio::time::timeout;
 
-use crate::server::{BOUNDS, Setup, TestServer};
-use crate::support::{Backing, Fault, Fixture, Tap};
+use crate::fault_injector::{Fault, FaultInjector};
+use crate::support::{Fixture, eventually};
+use crate::test_app::{BOUNDS, STREAMS, TestApp, TestServer, UNKNOWN_ID};
 
-const STREAMS: &str = "/v1/users/ann/streams";
-const SOME_ID: &str = "6fa459ea-ee8a-4ca4-894e-db77e160355e";
-
-/// A server with a store that can be watched and made to hang.
-async fn watched(setup: Setup) -> (TestServer, Tap, Fixture) {
-    let fixture = Fixture::embedded().await.expect("an engine");
-    let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
-    let tap = Tap::before(engine.http_client());
-    // Long enough for a slow machine to fill every place while the store hangs.
-    let store = Arc::new(tap.patient_store(Duration::from_secs(3)));
-    (TestServer::set_up(Setup { store, ..setup }).await, tap, fixture)
+/// A server whose store can be recorded and made to hang.
+async fn serve_with_faults(app: TestApp) -> (TestServer, FaultInjector, Fixture) {
+    let (faults, fixture) = FaultInjector::on_embedded().await;
+    // Long enough for a slow machine to take every permit while the store hangs.
+    let store = Arc::new(faults.store_with_timeout(Duration::from_secs(3)));
+    (TestApp { store, ..app }.serve().await, faults, fixture)
 }
 
-async fn taken(server: &TestServer, places: i64) {
-    let taken = async {
-        while server.metrics.in_flight.get() < places {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(Duration::from_secs(5), taken).await.expect("a place each");
+async fn wait_for_in_flight(server: &TestServer, requests: i64) {
+    eventually(async || server.metrics.in_flight.get() >= requests).await;
 }
 
-async fn refused(server: &TestServer, method: &str, path: &str) {
-    let answer = server.call(method, path).await;
-    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("overloaded")), "{method} {path}");
-    assert_eq!(answer.headers["retry-after"], "1");
+async fn assert_shed(server: &TestServer, method: &str, path: &str) {
+    let response = server.call(method, path).await;
+    response.assert_problem(503, "overloaded", &format!("{method} {path}"));
+    assert_eq!(response.headers["retry-after"], "1");
 }
 
-/// Takes a place, and is given up by the service when its time is over.
-async fn hanging(server: &TestServer, method: &str, path: &str) {
-    let answer = server.call(method, path).await;
-    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("store-unavailable")), "{method} {path}");
+/// Holds a permit until the store times out.
+async fn hang(server: &TestServer, method: &str, path: &str) {
+    server.call(method, path).await.assert_problem(503, "store-unavailable", &format!("{method} {path}"));
 }
 
 #[tokio::test]
-async fn when_places_run_out_reads_are_refused_first_then_starts_and_heartbeats_and_stops_last() {
+async fn load_shedding_refuses_reads_then_starts_then_heartbeats_and_stops() {
     let bounds = Bounds { max_in_flight: 8, request_timeout: Duration::from_secs(4), ..BOUNDS };
-    let (server, tap, _fixture) = watched(Setup { bounds, ..Setup::default() }).await;
-    tap.set(Fault::Hangs);
-    let (heartbeat, stop) = (format!("{STREAMS}/{SOME_ID}/heartbeat"), format!("{STREAMS}/{SOME_ID}"));
+    let (server, faults, _fixture) = serve_with_faults(TestApp { bounds, ..TestApp::default() }).await;
+    faults.set(Fault::Hang);
+    let (heartbeat, stop) = (format!("{STREAMS}/{UNKNOWN_ID}/heartbeat"), format!("{STREAMS}/{UNKNOWN_ID}"));
     let count = format!("{STREAMS}/count");
     let filling = async {
-        taken(&server, 6).await;
+        wait_for_in_flight(&server, 6).await;
         for path in [&count, STREAMS, "/v1/users/ann/limit", "/swagger"] {
-            refused(&server, "GET", path).await;
+            assert_shed(&server, "GET", path).await;
         }
-        tokio::join!(hanging(&server, "POST", STREAMS), async {
-            taken(&server, 7).await;
-            refused(&server, "POST", STREAMS).await;
-            tokio::join!(hanging(&server, "POST", &heartbeat), async {
-                taken(&server, 8).await;
-                refused(&server, "DELETE", &stop).await;
-                refused(&server, "POST", &heartbeat).await;
+        tokio::join!(hang(&server, "POST", STREAMS), async {
+            wait_for_in_flight(&server, 7).await;
+            assert_shed(&server, "POST", STREAMS).await;
+            tokio::join!(hang(&server, "POST", &heartbeat), async {
+                wait_for_in_flight(&server, 8).await;
+                assert_shed(&server, "DELETE", &stop).await;
+                assert_shed(&server, "POST", &heartbeat).await;
                 assert_eq!(server.call("GET", "/health/live").await.status, 200);
             });
         });
     };
-    let reads = (0..6).map(|_| hanging(&server, "GET", &count));
-    tokio::join!(futures_util::future::join_all(reads), filling);
-    tap.set(Fault::None);
+    tokio::join!(join_all((0..6).map(|_| hang(&server, "GET", &count))), filling);
+    faults.set(Fault::None);
     assert_eq!(server.metrics.overloaded.get(), 7, "each refusal is counted");
-    assert_eq!(server.call("GET", &count).await.status, 200, "all places are free again");
+    assert_eq!(server.call("GET", &count).await.status, 200, "all permits are returned");
 }
 
 #[tokio::test]
-async fn a_user_who_asks_too_often_is_told_when_to_come_back_and_the_store_is_not_asked() {
+async fn rate_limited_requests_get_retry_after_and_skip_the_store() {
     let rates = RateSettings {
         starts_per_minute: NonZeroU32::new(2),
         heartbeats_per_minute: NonZeroU32::new(4),
         max_users: 100,
     };
-    let (server, tap, _fixture) = watched(Setup { rates, ..Setup::default() }).await;
-    let id = server.started("ann", json!({})).await;
-    server.started("ann", json!({})).await;
-    tap.take();
+    let (server, faults, _fixture) = serve_with_faults(TestApp { rates, ..TestApp::default() }).await;
+    let id = server.start_stream("ann", json!({})).await;
+    server.start_stream("ann", json!({})).await;
+    faults.take_requests();
     let refused = server.call("POST", STREAMS).await;
     insta::assert_json_snapshot!(refused, @r#"
     {
@@ -105,15 +94,15 @@ async fn a_user_who_asks_too_often_is_told_when_to_come_back_and_the_store_is_no
       }
     }
     "#);
-    assert_eq!(tap.take().len(), 0, "nothing was asked of the store");
+    assert_eq!(faults.take_requests().len(), 0, "the store is not used");
     let heartbeat = format!("{STREAMS}/{id}/heartbeat");
     for status in [200, 200, 200, 200, 429] {
         assert_eq!(server.call("POST", &heartbeat).await.status, status);
     }
     for (method, path) in [("GET", STREAMS.to_owned()), ("DELETE", format!("{STREAMS}/{id}"))] {
-        assert!(server.call(method, &path).await.status < 300, "stops and reads have no bound of their own");
+        assert!(server.call(method, &path).await.status < 300, "stops and reads have no rate limit");
     }
-    server.started("bob", json!({})).await;
+    server.start_stream("bob", json!({})).await;
     server.clock.advance_ms(30_000);
-    server.started("ann", json!({})).await;
+    server.start_stream("ann", json!({})).await;
 }

@@ -1,12 +1,10 @@
-//! `stream-manager plan`: its units are those that are measured, its document says what it prints, and what settings refuse
-//! it refuses too.
-
-use std::process::Output;
+//! `stream-manager plan`: capacity units equal the recorded ones, docs/CAPACITY.md shows the printed output, and the bounds of
+//! settings apply.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use stream_manager::domain::admission::{AtLimit, StartRequest};
-use stream_manager::domain::lease::{Fingerprint, StreamLimit};
+use stream_manager::domain::lease::{Fingerprint, StreamLimit, Timestamp};
 use stream_manager::domain::names::Label;
 use stream_manager::planning::Plan;
 use stream_manager::planning::demand::{Demand, Terms};
@@ -15,16 +13,16 @@ use stream_manager::store::dynamodb::codec::{Item, encode_lease};
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
 
 use crate::documents::read;
-use crate::process::{command, folder, refusal, run};
-use crate::requests::{costs, tapped};
-use crate::support::{TERMS, on_device, someone, start, stream, user};
+use crate::requests::{recorded_store, take_costs};
+use crate::service::{command, run, startup_error, stdout, temp_dir};
+use crate::support::{TERMS, on_device, start, stream, unique_user, user};
 
-/// Runs the command line `stream-manager plan …`.
+/// The output of the command line `stream-manager plan …`.
 async fn output(line: &str) -> String {
-    let folder = folder();
-    let Output { status, stdout, stderr } = run(command(folder.path()).args(line.split_whitespace().skip(1))).await;
-    assert!(status.success(), "{line}: {}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).expect("UTF-8")
+    let folder = temp_dir();
+    let output = run(command(folder.path()).args(line.split_whitespace().skip(1))).await;
+    assert!(output.status.success(), "{line}: {output:?}");
+    stdout(&output)
 }
 
 fn demand(lease_bytes: u64, device_percent: u64) -> Demand {
@@ -42,21 +40,21 @@ fn demand(lease_bytes: u64, device_percent: u64) -> Demand {
     }
 }
 
-/// What the plan takes a verb for, as the requests that cost so much.
-fn planned(demand: &Demand, verb: &str) -> (f64, f64) {
+/// The write and read units that the plan assumes for an operation.
+fn planned(demand: &Demand, operation: &str) -> (f64, f64) {
     let terms =
         Terms { heartbeat_s: 30, lease_s: 90, streams_per_user: 3, starts_per_minute: 0, heartbeats_per_minute: 0 };
-    let plan = Plan::new(demand, terms, &Prices::load(None).expect("prices"));
-    let found = plan.requests.iter().find(|requests| requests.operation == verb).expect("a verb");
+    let plan = Plan::new(demand, terms, &Prices::load(None).unwrap());
+    let found = plan.requests.iter().find(|requests| requests.operation == operation).unwrap();
     (found.write_units_each, found.read_units_each)
 }
 
-/// The same of what was measured, as (write units, read units).
-fn measured(costs: &[String]) -> (f64, f64) {
+/// The write and read units of recorded requests.
+fn recorded(costs: &[String]) -> (f64, f64) {
     let mut units = (0.0, 0.0);
     for cost in costs {
-        let (operation, each) = cost.split_once(' ').expect("units");
-        let each: f64 = each.parse().expect("a number");
+        let (operation, each) = cost.split_once(' ').unwrap();
+        let each: f64 = each.parse().unwrap();
         match operation {
             "Query" | "GetItem" => units.1 += each,
             _ => units.0 += each,
@@ -66,32 +64,32 @@ fn measured(costs: &[String]) -> (f64, f64) {
 }
 
 #[tokio::test]
-async fn the_plan_goes_by_the_units_that_are_measured() {
-    let (tap, store, fixture) = tapped().await;
-    let (ann, now) = (someone(), fixture.now());
+async fn planned_units_equal_recorded_units() {
+    let (recorder, store, fixture) = recorded_store().await;
+    let (ann, now) = (unique_user(), fixture.now());
     let (plain, device) = (demand(400, 0), demand(400, 100));
-    store.start(&ann, &start(1), StartHint::Optimistic, now).await.expect("a start");
-    assert_eq!(measured(&costs(&tap)), planned(&plain, "start"));
-    store.start(&ann, &on_device(2, "tv"), StartHint::Optimistic, now).await.expect("a start");
-    assert_eq!(measured(&costs(&tap)), planned(&device, "start"));
-    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.expect("a heartbeat");
-    assert_eq!(measured(&costs(&tap)), planned(&plain, "heartbeat"));
-    store.start(&ann, &start(3), StartHint::Optimistic, now).await.expect("a start");
-    costs(&tap);
-    store.streams(&ann, now).await.expect("a count");
-    assert_eq!(measured(&costs(&tap)), planned(&plain, "count or list"));
-    store.start(&ann, &on_device(4, "phone"), StartHint::Optimistic, now).await.expect("a denial");
-    assert_eq!(measured(&costs(&tap)), planned(&device, "start, denied"));
-    store.start(&ann, &start(4), StartHint::Optimistic, now).await.expect("a denial");
-    // DynamoDB bills a refused transaction as if it were not, and does not tell.
-    let (_, looks) = measured(&costs(&tap));
-    assert_eq!((4.0, looks), planned(&plain, "start, denied"));
-    store.stop(&ann, stream(1), StoppedBy::Player, TERMS, now).await.expect("a stop");
-    assert_eq!(measured(&costs(&tap)), planned(&plain, "stop"));
+    store.start(&ann, &start(1), StartHint::Optimistic, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "start"));
+    store.start(&ann, &on_device(2, "tv"), StartHint::Optimistic, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&device, "start"));
+    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "heartbeat"));
+    store.start(&ann, &start(3), StartHint::Optimistic, now).await.unwrap();
+    take_costs(&recorder);
+    store.streams(&ann, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "count or list"));
+    store.start(&ann, &on_device(4, "phone"), StartHint::Optimistic, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&device, "start, denied"));
+    store.start(&ann, &start(4), StartHint::Optimistic, now).await.unwrap();
+    // DynamoDB bills a refused transaction like any other, but does not report its units.
+    let (_, read_units) = recorded(&take_costs(&recorder));
+    assert_eq!((4.0, read_units), planned(&plain, "start, denied"));
+    store.stop(&ann, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "stop"));
 }
 
-/// By AWS' rules: a text is its bytes, a number half a byte a digit and one more, a name counts too.
-fn bytes(item: &Item) -> usize {
+/// The size of an item by the rules of DynamoDB: names and texts count their bytes, numbers one byte per two digits plus one.
+fn item_bytes(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),
         AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
@@ -101,8 +99,8 @@ fn bytes(item: &Item) -> usize {
 }
 
 #[tokio::test]
-async fn the_largest_lease_is_larger_than_a_write_unit_and_a_usual_one_is_not() {
-    let (tap, store, fixture) = tapped().await;
+async fn the_largest_lease_costs_a_second_write_unit() {
+    let (recorder, store, fixture) = recorded_store().await;
     let now = fixture.now();
     let largest = StartRequest {
         fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(1))),
@@ -114,24 +112,28 @@ async fn the_largest_lease_is_larger_than_a_write_unit_and_a_usual_one_is_not() 
         ..start(1)
     };
     let ann = user(&"u".repeat(256));
-    let size = bytes(&encode_lease(&ann, &largest.lease(now))) as u64;
-    assert_eq!(size, 1070, "docs/CAPACITY.md says so");
-    store.start(&ann, &largest, StartHint::Optimistic, now).await.expect("a start");
-    assert_eq!(measured(&costs(&tap)), planned(&demand(size, 100), "start"));
-    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.expect("a heartbeat");
-    assert_eq!(measured(&costs(&tap)), planned(&demand(size, 100), "heartbeat"));
+    let size = item_bytes(&encode_lease(&ann, &largest.lease(now))) as u64;
+    assert_eq!(size, 1070, "as in docs/CAPACITY.md");
+    store.start(&ann, &largest, StartHint::Optimistic, now).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&demand(size, 100), "start"));
+    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    assert_eq!(recorded(&take_costs(&recorder)), planned(&demand(size, 100), "heartbeat"));
+}
 
-    let usual = StartRequest {
+#[test]
+fn the_default_lease_size_covers_a_typical_lease() {
+    let now = Timestamp::from_epoch_ms(1_790_000_000_000);
+    let typical = StartRequest {
         device_id: Label::parse("3f2b8c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f").ok(),
         device_name: Label::parse("Living-room TV").ok(),
         content_id: Label::parse("urn:example:movie:6f1d2c3b-season-2-episode-7").ok(),
         ..start(1)
     };
-    let size = bytes(&encode_lease(&user("0b9f6c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f"), &usual.lease(now)));
-    assert!((250..=400).contains(&size), "the default of --lease-bytes is enough: {size}");
+    let size = item_bytes(&encode_lease(&user("0b9f6c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f"), &typical.lease(now)));
+    assert!((250..=400).contains(&size), "{size}");
 }
 
-/// Every block of docs/CAPACITY.md that begins with a command line, and what stands below it.
+/// The command lines in docs/CAPACITY.md, each with the output below it.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let blocks = text.split("```console\n$ ").skip(1).filter_map(|block| block.split("```").next());
     blocks
@@ -141,75 +143,81 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn the_document_on_capacity_shows_what_the_command_prints() {
+async fn the_capacity_docs_show_the_printed_output() {
     let blocks = blocks(&read("docs/CAPACITY.md"));
-    assert!(blocks.len() >= 2, "it shows the command");
+    assert!(blocks.len() >= 2, "it shows two commands");
     for (line, shown) in blocks {
         assert!(line.starts_with("stream-manager plan "), "{line}");
         let printed = output(&line).await;
         assert!(
             printed == shown,
-            "docs/CAPACITY.md, {line}: `just charts` writes it anew; it prints now:\n{printed}"
+            "docs/CAPACITY.md, {line}: run `just update-capacity-docs`; the output is now:\n{printed}"
         );
     }
 }
 
 #[tokio::test]
-async fn the_chart_is_drawn_from_what_the_command_prints() {
+async fn the_capacity_chart_shows_the_printed_points() {
     let (line, _) = blocks(&read("docs/CAPACITY.md")).swap_remove(0);
-    let plan: Value = serde_json::from_str(&output(&format!("{line} --json")).await).expect("JSON");
-    let points: Vec<String> = plan["choices"].as_array().expect("choices").iter().map(point).collect();
+    let plan: Value = serde_json::from_str(&output(&format!("{line} --json")).await).unwrap();
+    let points: Vec<String> = plan["choices"].as_array().unwrap().iter().map(point).collect();
     let chart = read("docs/images/heartbeats.svg");
-    assert!(chart.contains(&points.join(" ")), "`just charts` draws it anew, from: {}", points.join(" "));
+    assert!(
+        chart.contains(&points.join(" ")),
+        "run `just update-capacity-docs`; the points are now: {}",
+        points.join(" ")
+    );
 }
 
-/// As `scripts/charts` writes it into the picture.
+/// A point as `scripts/update-capacity-docs` writes it into the chart.
 fn point(choice: &Value) -> String {
     let ghost = &choice["leases"][1]["longest_ghost_s"];
     format!("{}:{}:{}:{ghost}", choice["heartbeat_s"], choice["table_month"], choice["total_month"])
 }
 
 #[tokio::test]
-async fn heartbeat_and_lease_are_those_in_force_or_those_asked_for_within_the_same_bounds() {
-    let plan: Value = serde_json::from_str(&output("stream-manager plan --streams 1 --json").await).expect("JSON");
-    assert_eq!((&plan["terms"]["heartbeat_s"], &plan["terms"]["lease_s"]), (&30.into(), &90.into()));
-    let line = "stream-manager plan --streams 1 --heartbeat 60 --json";
-    let plan: Value = serde_json::from_str(&output(line).await).expect("JSON");
-    assert_eq!((&plan["terms"]["heartbeat_s"], &plan["terms"]["lease_s"]), (&60.into(), &180.into()));
-
-    let folder = folder();
-    let asked = |arguments: &[&str]| {
+async fn lease_and_heartbeat_come_from_options_before_settings() {
+    let terms = async |options: &[&str], heartbeat_setting: &str| {
+        let folder = temp_dir();
         let mut command = command(folder.path());
-        command.args(["plan", "--streams", "1"]).args(arguments);
+        command.args(["plan", "--streams", "1", "--json"]).args(options);
+        let output = run(command.env("stream_manager__lease__heartbeat_interval_s", heartbeat_setting)).await;
+        let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let term = |name: &str| plan["terms"][name].as_u64().unwrap();
+        (term("heartbeat_s"), term("lease_s"))
+    };
+    assert_eq!(terms(&[], "").await, (30, 90));
+    assert_eq!(terms(&["--heartbeat", "60"], "").await, (60, 180));
+    assert_eq!(terms(&[], "20").await, (20, 90));
+    assert_eq!(terms(&["--heartbeat", "10"], "20").await, (10, 30));
+}
+
+#[tokio::test]
+async fn options_out_of_bounds_are_refused() {
+    let folder = temp_dir();
+    let plan = |options: &[&str]| {
+        let mut command = command(folder.path());
+        command.args(["plan", "--streams", "1"]).args(options);
         command
     };
-    let mut set = asked(&["--json"]);
-    set.env("stream_manager__lease__heartbeat_interval_s", "20");
-    let printed = String::from_utf8(run(&mut set).await.stdout).expect("UTF-8");
-    assert!(printed.contains("\"heartbeat_s\": 20"), "{printed}");
-    let mut over = asked(&["--json", "--heartbeat", "10"]);
-    over.env("stream_manager__lease__heartbeat_interval_s", "20");
-    let printed = String::from_utf8(run(&mut over).await.stdout).expect("UTF-8");
-    assert!(printed.contains("\"lease_s\": 30"), "{printed}");
-
-    let line = refusal(&mut asked(&["--heartbeat", "60", "--lease", "100"])).await;
+    let line = startup_error(&mut plan(&["--heartbeat", "60", "--lease", "100"])).await;
     assert_eq!(line, "error: lease.heartbeat_interval_s = 60: must be at most 50 (half of lease.duration_s)");
-    let line = refusal(&mut asked(&["--heartbeat", "0"])).await;
+    let line = startup_error(&mut plan(&["--heartbeat", "0"])).await;
     assert!(line.contains("lease.duration_s = 0: must be 2 to 86400"), "{line}");
-    let line = refusal(&mut asked(&["--prices", "nowhere.toml"])).await;
+    let line = startup_error(&mut plan(&["--prices", "nowhere.toml"])).await;
     assert!(line.contains("cannot read the prices") && line.contains("nowhere.toml"), "{line}");
-    let output = run(asked(&["--streams", "0"]).arg("--json")).await;
+    let output = run(plan(&["--streams", "0"]).arg("--json")).await;
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]
-async fn prices_of_another_region_are_laid_over_the_built_in_ones() {
-    let folder = folder();
+async fn a_price_file_overrides_the_built_in_prices() {
+    let folder = temp_dir();
     let file = folder.path().join("prices.toml");
-    std::fs::write(&file, "region = \"eu-central-1\"\n[dynamodb]\nmillion_write_units = 0.7\n").expect("a file");
+    std::fs::write(&file, "region = \"eu-central-1\"\n[dynamodb]\nmillion_write_units = 0.7\n").unwrap();
     let mut command = command(folder.path());
     command.args(["plan", "--streams", "1000000", "--prices", "prices.toml"]);
-    let printed = String::from_utf8(run(&mut command).await.stdout).expect("UTF-8");
+    let printed = stdout(&run(&mut command).await);
     assert!(printed.contains("USD in eu-central-1"), "{printed}");
     // 36,296.3 × 2.628 × 0.7 + 243.33
     assert!(

@@ -1,267 +1,184 @@
-//! The real binary as a process: its commands, its first lines, its end, and what it says when it cannot start.
+//! The real binary: its commands, startup, shutdown, and the log of failures.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{ExitStatus, Output, Stdio};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_stream-manager");
-
-/// A running service; killed when the test ends.
-pub struct Service {
-    pub child: Child,
-    pub address: SocketAddr,
-    pub first_lines: Vec<String>,
-    pub log: tokio::io::Lines<BufReader<ChildStderr>>,
-}
-
-pub fn command(folder: &Path) -> Command {
-    command_of(BINARY, folder)
-}
-
-/// Another program in the same surroundings.
-pub fn command_of(program: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).env_clear().kill_on_drop(true).stderr(Stdio::piped()).stdout(Stdio::piped());
-    command.env("STREAM_MANAGER__SERVER__BIND", "127.0.0.1:0");
-    command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", "0");
-    command.env("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", "127.0.0.1:0");
-    command
-}
-
-impl Service {
-    pub async fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().expect("the binary");
-        let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
-        let mut first_lines = Vec::new();
-        let mut address = None;
-        while !first_lines.last().is_some_and(|line: &String| line.contains("metrics_url")) {
-            let line = log.next_line().await.expect("a line").expect("more lines");
-            let found = [" url=http://", "\"url\":\"http://"].iter().find_map(|start| line.split_once(start));
-            if let Some((_, rest)) = found {
-                address = rest.split(['"', ' ']).next().and_then(|address| address.parse().ok());
-            }
-            first_lines.push(line);
-        }
-        Self { child, address: address.expect("an address"), first_lines, log }
-    }
-
-    pub async fn call(&self, method: &str, path: &str) -> (u16, Value) {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-        let request = reqwest::Client::new().request(method, format!("http://{}{path}", self.address));
-        let response = request.send().await.expect("an answer");
-        (response.status().as_u16(), response.json().await.unwrap_or_default())
-    }
-
-    pub async fn terminate(&mut self) -> ExitStatus {
-        send("-TERM", &self.child).await;
-        tokio::time::timeout(Duration::from_secs(10), self.child.wait()).await.expect("an end").expect("an end")
-    }
-
-    /// Waits until the log says it.
-    pub async fn says(&mut self, text: &str) {
-        while !self.log.next_line().await.expect("a line").expect("more lines").contains(text) {}
-    }
-
-    pub async fn rest_of_the_log(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Ok(Some(line)) = self.log.next_line().await {
-            lines.push(line);
-        }
-        lines
-    }
-}
-
-pub async fn send(signal: &str, child: &Child) {
-    let id = child.id().expect("it runs").to_string();
-    Command::new("kill").args([signal, &id]).status().await.expect("kill");
-}
-
-pub fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a folder")
-}
-
-pub async fn run(command: &mut Command) -> Output {
-    tokio::time::timeout(Duration::from_secs(20), command.output()).await.expect("an end").expect("the binary")
-}
-
-/// The one line that a failing start leaves.
-pub async fn refusal(command: &mut Command) -> String {
-    let output = run(command).await;
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{log}");
-    let errors: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
-    assert_eq!(errors.len(), 1, "one line: {log}");
-    errors[0].to_owned()
-}
+use crate::service::{
+    BINARY, Service, command, command_of, dynamodb_command, is_event, log_lines, request_id, run, send_signal,
+    startup_error, stdout, temp_dir, unused_url, wait_for_event,
+};
+use crate::support::eventually;
+use crate::test_app::STREAMS;
 
 #[tokio::test]
-async fn the_first_lines_say_where_swagger_ui_is_and_which_file_holds_the_state() {
-    let folder = folder();
+async fn startup_log_shows_the_urls_and_the_database_file() {
+    let folder = temp_dir();
     let service = Service::start(&mut command(folder.path())).await;
-    let said = service.first_lines.join("\n");
-    assert!(said.contains(&format!(" demo_url=http://{}/demo ", service.address)), "{said}");
-    assert!(said.contains(&format!(" swagger_url=http://{}/swagger ", service.address)), "{said}");
+    let log = service.first_lines.join("\n");
+    for path in ["/demo", "/swagger"] {
+        assert!(log.contains(&service.url(path)), "{path}: {log}");
+    }
     let file = folder.path().join("data/stream-manager.db");
-    assert!(said.contains(&file.canonicalize().expect("a file").display().to_string()), "{said}");
+    assert!(log.contains(&file.canonicalize().unwrap().display().to_string()), "{log}");
     assert_eq!(service.call("GET", "/health").await.0, 200);
 }
 
 #[tokio::test]
-async fn the_state_outlives_the_process() {
-    let folder = folder();
+async fn leases_survive_a_restart() {
+    let folder = temp_dir();
     let mut service = Service::start(&mut command(folder.path())).await;
-    let (_, started) = service.call("POST", "/v1/users/ann/streams").await;
+    let (_, started) = service.call("POST", STREAMS).await;
     assert_eq!(service.terminate().await.code(), Some(0));
     let service = Service::start(&mut command(folder.path())).await;
-    let id = started["streamId"].as_str().expect("an id");
-    let (status, beat) = service.call("POST", &format!("/v1/users/ann/streams/{id}/heartbeat")).await;
-    assert_eq!((status, &beat["startedAt"]), (200, &started["startedAt"]));
+    let id = started["streamId"].as_str().unwrap();
+    let (status, renewed) = service.call("POST", &format!("{STREAMS}/{id}/heartbeat")).await;
+    assert_eq!((status, &renewed["startedAt"]), (200, &started["startedAt"]));
 }
 
 #[tokio::test]
-async fn sigterm_finishes_what_is_in_flight_and_exits_0() {
-    let folder = folder();
+async fn sigterm_finishes_in_flight_requests_and_exits_with_0() {
+    let folder = temp_dir();
     let mut service = Service::start(&mut command(folder.path())).await;
-    let mut slow = tokio::net::TcpStream::connect(service.address).await.expect("a connection");
-    let head = "POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
-    slow.write_all(head.as_bytes()).await.expect("a write");
+    let mut slow = TcpStream::connect(service.address).await.unwrap();
+    let head = format!("POST {STREAMS} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.unwrap();
     let mut reader = BufReader::new(slow);
     let mut line = String::new();
-    reader.read_line(&mut line).await.expect("the server is reading the body");
-    assert!(line.starts_with("HTTP/1.1 100 "), "{line}");
+    reader.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("HTTP/1.1 100 "), "the server reads the body: {line}");
 
-    send("-TERM", &service.child).await;
-    while !service.log.next_line().await.expect("a line").expect("a line").contains("stopping") {}
-    while tokio::net::TcpStream::connect(service.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
-    reader.get_mut().write_all(b"{}").await.expect("a write");
-    let mut answer = String::new();
-    while reader.read_line(&mut answer).await.expect("an answer") > 0 && !answer.contains("201 Created") {}
-    assert!(answer.contains("HTTP/1.1 201 Created"), "{answer}");
-    let status = tokio::time::timeout(Duration::from_secs(10), service.child.wait()).await.expect("an end");
-    assert_eq!(status.expect("an end").code(), Some(0));
-    assert!(service.rest_of_the_log().await.join("\n").contains("stopped"));
+    service.send_signal("-TERM").await;
+    service.wait_for_event("stopping").await;
+    let address = service.address;
+    eventually(async || TcpStream::connect(address).await.is_err()).await;
+    reader.get_mut().write_all(b"{}").await.unwrap();
+    let mut response = String::new();
+    while reader.read_line(&mut response).await.unwrap() > 0 && !response.contains("201 Created") {}
+    assert!(response.contains("HTTP/1.1 201 Created"), "{response}");
+    assert_eq!(service.wait().await.code(), Some(0));
+    assert!(service.remaining_log().await.iter().any(|line| is_event(line, "stopped")));
 }
 
 #[tokio::test]
-async fn after_sigterm_the_file_alone_holds_the_state() {
-    let folder = folder();
+async fn after_sigterm_the_database_file_holds_the_whole_state() {
+    let folder = temp_dir();
     let mut service = Service::start(&mut command(folder.path())).await;
-    let (_, started) = service.call("POST", "/v1/users/ann/streams").await;
+    let (_, started) = service.call("POST", STREAMS).await;
     assert_eq!(service.terminate().await.code(), Some(0));
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(elsewhere.path().join("data")).expect("a folder");
+    let other_folder = temp_dir();
+    std::fs::create_dir(other_folder.path().join("data")).unwrap();
     let file = "data/stream-manager.db";
-    std::fs::copy(folder.path().join(file), elsewhere.path().join(file)).expect("a copy");
-    let service = Service::start(&mut command(elsewhere.path())).await;
-    let (_, listed) = service.call("GET", "/v1/users/ann/streams").await;
+    std::fs::copy(folder.path().join(file), other_folder.path().join(file)).unwrap();
+    let service = Service::start(&mut command(other_folder.path())).await;
+    let (_, listed) = service.call("GET", STREAMS).await;
     assert_eq!(listed["streams"][0]["streamId"], started["streamId"]);
 }
 
 #[tokio::test]
-async fn sigterm_during_the_start_ends_it_in_order() {
-    let folder = folder();
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut command = command(folder.path());
-    command
-        .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
-        .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://{}", silent.local_addr().expect("an address")))
-        .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
-    let mut child = command.spawn().expect("the binary");
-    let mut log = BufReader::new(child.stderr.take().expect("a log")).lines();
-    while !log.next_line().await.expect("a line").expect("a line").contains("store_opened") {}
-    send("-TERM", &child).await;
-    let status = tokio::time::timeout(Duration::from_secs(3), child.wait()).await.expect("an end").expect("an end");
+async fn sigterm_during_startup_exits_with_0() {
+    let folder = temp_dir();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let mut child = dynamodb_command(folder.path(), &endpoint).spawn().unwrap();
+    let mut log = log_lines(&mut child);
+    wait_for_event(&mut log, "store_opened").await;
+    send_signal("-TERM", &child).await;
+    let status = timeout(Duration::from_secs(3), child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_stops_the_start_with_the_setting_to_change() {
-    let folder = folder();
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("an address").to_string();
+async fn a_port_in_use_fails_startup_and_names_the_setting() {
+    let folder = temp_dir();
+    let in_use = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = in_use.local_addr().unwrap().to_string();
     for (variable, key) in [
         ("STREAM_MANAGER__SERVER__BIND", "server.bind"),
         ("STREAM_MANAGER__SERVER__MANAGEMENT_BIND", "server.management_bind"),
     ] {
-        let line = refusal(command(folder.path()).env(variable, &address)).await;
+        let line = startup_error(command(folder.path()).env(variable, &address)).await;
         assert!(line.contains(&address) && line.contains(key), "{line}");
     }
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_same_file_is_refused_in_one_line() {
-    let folder = folder();
+async fn a_second_process_on_one_database_file_fails_startup() {
+    let folder = temp_dir();
     let _first = Service::start(&mut command(folder.path())).await;
-    let line = refusal(&mut command(folder.path())).await;
+    let line = startup_error(&mut command(folder.path())).await;
     assert!(line.contains("data/stream-manager.db is in use by another process"), "{line}");
 }
 
 #[tokio::test]
-async fn settings_that_are_wrong_stop_the_start_in_one_line() {
-    let folder = folder();
-    let line = refusal(command(folder.path()).env("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "99")).await;
+async fn invalid_settings_fail_startup_with_one_line() {
+    let folder = temp_dir();
+    let line = startup_error(command(folder.path()).env("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "99")).await;
     assert_eq!(line, "error: limits.streams_per_user = 99: must be 1 to 50");
-    let line = refusal(command(folder.path()).args(["--config", "nowhere.toml"])).await;
+    let line = startup_error(command(folder.path()).args(["--config", "nowhere.toml"])).await;
     assert!(line.contains("nowhere.toml"), "{line}");
-    std::fs::write(folder.path().join("broken.toml"), "[server\nbind = 7").expect("a file");
-    let line = refusal(command(folder.path()).args(["serve", "--config", "broken.toml"])).await;
+    std::fs::write(folder.path().join("broken.toml"), "[server\nbind = 7").unwrap();
+    let line = startup_error(command(folder.path()).args(["serve", "--config", "broken.toml"])).await;
     assert!(line.contains("TOML parse error at line 1"), "{line}");
     let output = run(command(folder.path()).arg("--bogus")).await;
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]
-async fn dynamodb_without_region_or_credentials_says_what_to_set() {
-    let folder = folder();
+async fn dynamodb_without_region_or_credentials_names_what_to_set() {
+    let folder = temp_dir();
     let dynamodb = || {
         let mut command = command(folder.path());
         command.env("STREAM_MANAGER__STORE__KIND", "dynamodb").env("AWS_EC2_METADATA_DISABLED", "true");
         command
     };
-    let line = refusal(&mut dynamodb()).await;
+    let line = startup_error(&mut dynamodb()).await;
     assert!(line.contains("no AWS region: set dynamodb.region"), "{line}");
-    let line = refusal(dynamodb().env("AWS_REGION", "eu-central-1")).await;
+    let line = startup_error(dynamodb().env("AWS_REGION", "eu-central-1")).await;
     assert!(line.contains("no AWS credentials"), "{line}");
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_at_the_start_leaves_the_service_alive_and_not_ready() {
-    let folder = folder();
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let mut command = command(folder.path());
-    command
-        .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
-        .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://{free}"))
-        .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
-    let service = Service::start(&mut command).await;
+async fn an_unreachable_store_leaves_the_service_live_but_not_ready() {
+    let folder = temp_dir();
+    let service = Service::start(&mut dynamodb_command(folder.path(), &unused_url())).await;
     assert_eq!(service.call("GET", "/health/live").await.0, 200);
     assert_eq!(service.call("GET", "/health/ready").await.0, 503);
-    let (status, problem) = service.call("POST", "/v1/users/ann/streams").await;
+    let (status, problem) = service.call("POST", STREAMS).await;
     assert_eq!((status, &problem["code"]), (503, &json!("store-unavailable")));
 }
 
 #[tokio::test]
-async fn the_commands_print_settings_and_document_and_ask_for_health() {
-    let folder = folder();
+async fn check_config_prints_the_settings() {
+    let folder = temp_dir();
     let output =
         run(command(folder.path()).arg("check-config").env("STREAM_MANAGER__LEASE__DURATION_S", "120")).await;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && printed.contains("[lease]\nduration_s = 120\n"), "{printed}");
+    assert!(output.status.success());
+    assert!(stdout(&output).contains("[lease]\nduration_s = 120\n"), "{}", stdout(&output));
+}
 
+#[tokio::test]
+async fn openapi_prints_the_document() {
+    let folder = temp_dir();
     let output = run(command(folder.path()).arg("openapi")).await;
-    let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["info"]["title"], "stream-manager");
+}
 
-    let line = refusal(command(folder.path()).arg("migrate")).await;
+#[tokio::test]
+async fn migrate_requires_the_dynamodb_store() {
+    let folder = temp_dir();
+    let line = startup_error(command(folder.path()).arg("migrate")).await;
     assert!(line.contains("store.kind"), "{line}");
+}
 
+#[tokio::test]
+async fn healthcheck_succeeds_only_while_the_service_is_live() {
+    let folder = temp_dir();
     let service = Service::start(&mut command(folder.path())).await;
     let bind = service.address.to_string();
     let check = || {
@@ -271,29 +188,27 @@ async fn the_commands_print_settings_and_document_and_ask_for_health() {
     };
     assert!(run(&mut check()).await.status.success());
     drop(service);
-    let line = refusal(&mut check()).await;
+    let line = startup_error(&mut check()).await;
     assert!(line.contains("/health/live"), "{line}");
 }
 
 #[tokio::test]
-async fn a_denial_is_logged_with_its_request_id_and_without_the_user() {
+async fn denials_log_the_request_id_but_not_the_user() {
     for format in ["pretty", "json"] {
-        let folder = folder();
+        let folder = temp_dir();
         let mut command = command(folder.path());
         command.env("STREAM_MANAGER__LOG__FORMAT", format).env("STREAM_MANAGER__STORE__KIND", "memory");
         let mut service = Service::start(&mut command).await;
         let mut problem = Value::Null;
         for _ in 0..4 {
-            problem = service.call("POST", "/v1/users/somebody%22%0/streams".replace("%0", "").as_str()).await.1;
+            problem = service.call("POST", "/v1/users/somebody%22/streams").await.1;
         }
         service.terminate().await;
-        let log = service.rest_of_the_log().await;
-        let request_id =
-            problem["instance"].as_str().and_then(|urn| urn.rsplit(':').next()).expect("an id").to_owned();
-        let denials: Vec<&String> = log.iter().filter(|line| line.contains("denied")).collect();
+        let log = service.remaining_log().await;
+        let denials: Vec<&String> = log.iter().filter(|line| is_event(line, "start_denied")).collect();
         assert_eq!(denials.len(), 1, "{log:?}");
-        assert!(denials[0].contains(&request_id), "{denials:?}");
-        assert!(!log.iter().any(|line| line.contains("somebody")), "no names at this level: {log:?}");
+        assert!(denials[0].contains(request_id(&problem)), "{denials:?}");
+        assert!(!log.iter().any(|line| line.contains("somebody")), "{log:?}");
         if format == "json" {
             assert!(serde_json::from_str::<Value>(denials[0]).is_ok(), "{denials:?}");
         }
@@ -301,57 +216,50 @@ async fn a_denial_is_logged_with_its_request_id_and_without_the_user() {
 }
 
 #[tokio::test]
-async fn a_failure_is_logged_with_its_request_id_though_nothing_else_of_its_request_would_be() {
-    let away = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{away}"));
+async fn failures_always_log_the_request_id() {
+    let unreachable = unused_url();
+    let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT", unreachable.as_str());
     for (format, traces) in [("pretty", None), ("json", None), ("json", Some(collector))] {
-        let folder = folder();
-        let mut command = command(folder.path());
-        command
-            .env("STREAM_MANAGER__LOG__FORMAT", format)
-            .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
-            .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://{away}"))
-            .envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")])
-            .envs(traces.clone());
+        let folder = temp_dir();
+        let mut command = dynamodb_command(folder.path(), &unreachable);
+        command.env("STREAM_MANAGER__LOG__FORMAT", format).envs(traces);
         let mut service = Service::start(&mut command).await;
         let (status, problem) = service.call("GET", "/v1/users/ann/streams/count").await;
         assert_eq!(status, 503, "{problem}");
-        let request_id = problem["instance"].as_str().and_then(|urn| urn.rsplit(':').next()).expect("an id");
         service.terminate().await;
-        let log = service.rest_of_the_log().await;
-        let failures: Vec<&String> = log.iter().filter(|line| line.contains("request failed")).collect();
+        let log = service.remaining_log().await;
+        let failures: Vec<&String> = log.iter().filter(|line| is_event(line, "request_failed")).collect();
         assert_eq!(failures.len(), 1, "{format}, {traces:?}: {log:?}");
-        assert!(failures[0].contains(request_id) && failures[0].contains("count"), "{traces:?}: {failures:?}");
+        let failure = failures[0];
+        assert!(failure.contains(request_id(&problem)) && failure.contains("count"), "{traces:?}: {failure}");
     }
 }
 
 #[tokio::test]
-async fn on_one_core_it_serves_and_ends_as_on_many() {
+async fn the_service_runs_on_one_cpu_core() {
     for kind in ["memory", "embedded"] {
-        let folder = folder();
+        let folder = temp_dir();
         let mut command = command_of("taskset", folder.path());
         command.args(["-c", "0", BINARY]).env("STREAM_MANAGER__STORE__KIND", kind);
         let mut service = Service::start(&mut command).await;
         for status in [201, 201, 201, 409] {
-            assert_eq!(service.call("POST", "/v1/users/ann/streams").await.0, status, "{kind}");
+            assert_eq!(service.call("POST", STREAMS).await.0, status, "{kind}");
         }
         assert_eq!(service.terminate().await.code(), Some(0), "{kind}");
     }
 }
 
 #[tokio::test]
-async fn as_many_threads_answer_as_are_set() {
-    // With one, it is the one that waits for the signal, too.
+async fn worker_threads_sets_the_number_of_threads() {
+    // With one worker thread, the main thread is the worker.
     for (worker_threads, threads) in [("1", 1), ("2", 3), ("5", 6)] {
-        let folder = folder();
+        let folder = temp_dir();
         let mut command = command(folder.path());
-        command.envs([
-            ("STREAM_MANAGER__STORE__KIND", "memory"),
-            ("STREAM_MANAGER__SERVER__WORKER_THREADS", worker_threads),
-        ]);
+        command.env("STREAM_MANAGER__STORE__KIND", "memory");
+        command.env("STREAM_MANAGER__SERVER__WORKER_THREADS", worker_threads);
         let service = Service::start(&mut command).await;
-        assert_eq!(service.call("POST", "/v1/users/ann/streams").await.0, 201, "{worker_threads}");
-        let tasks = format!("/proc/{}/task", service.child.id().expect("a process"));
-        assert_eq!(std::fs::read_dir(tasks).expect("Linux").count(), threads, "{worker_threads}");
+        assert_eq!(service.call("POST", STREAMS).await.0, 201, "{worker_threads}");
+        let tasks = format!("/proc/{}/task", service.child.id().unwrap());
+        assert_eq!(std::fs::read_dir(tasks).unwrap().count(), threads, "{worker_threads}");
     }
 }

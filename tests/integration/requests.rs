@@ -1,121 +1,134 @@
-//! What each verb costs: requests and capacity units, counted on the way to the engine (promise G6).
+//! The requests and capacity units of each operation, recorded on the way to the engine (promise G6).
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
+use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
 
-use crate::support::{Backing, Fixture, TERMS, Tap, on_device, someone, start, stream};
+use crate::fault_injector::FaultInjector;
+use crate::support::{Fixture, TERMS, on_device, start, stream, unique_user};
 
-/// The requests since the last look, as "operation units".
-pub fn costs(tap: &Tap) -> Vec<String> {
-    tap.take()
-        .iter()
-        .map(|passed| {
-            let capacity = &passed.answer["ConsumedCapacity"];
-            let tables = capacity.as_array().cloned().unwrap_or_else(|| vec![capacity.clone()]);
-            let units: f64 = tables.iter().filter_map(|table| table["CapacityUnits"].as_f64()).sum();
-            format!("{} {units}", passed.operation)
-        })
-        .collect()
+/// The requests since the last call, each as "operation units".
+pub fn take_costs(recorder: &FaultInjector) -> Vec<String> {
+    let cost = |capacity: &serde_json::Value| {
+        let tables = capacity.as_array().cloned().unwrap_or_else(|| vec![capacity.clone()]);
+        tables.iter().filter_map(|table| table["CapacityUnits"].as_f64()).sum::<f64>()
+    };
+    let requests = recorder.take_requests().into_iter();
+    requests.map(|request| format!("{} {}", request.operation, cost(&request.response["ConsumedCapacity"]))).collect()
 }
 
-pub async fn tapped() -> (Tap, impl LeaseStore, Fixture) {
-    let fixture = Fixture::embedded().await.expect("an engine");
-    let Backing::Embedded(engine, _) = &fixture.backing else { panic!("embedded") };
-    let tap = Tap::before(engine.http_client());
-    let store = tap.store(1);
-    (tap, store, fixture)
+pub async fn recorded_store() -> (FaultInjector, DynamoStore, Fixture) {
+    let (recorder, fixture) = FaultInjector::on_embedded().await;
+    let store = recorder.store(1);
+    (recorder, store, fixture)
 }
 
 #[tokio::test]
-async fn every_verb_takes_the_promised_requests_and_capacity() {
-    let (tap, store, fixture) = tapped().await;
-    let (user, now) = (someone(), fixture.now());
-    let expect = StartHint::Optimistic;
+async fn every_operation_costs_the_promised_requests_and_capacity() {
+    let (recorder, store, fixture) = recorded_store().await;
+    let (user, now) = (unique_user(), fixture.now());
+    let hint = StartHint::Optimistic;
 
     for n in 1..=3 {
-        store.start(&user, &start(n), expect, now).await.expect("a start");
-        assert_eq!(costs(&tap), ["TransactWriteItems 4"], "a plain start: one transaction of two items");
+        store.start(&user, &start(n), hint, now).await.unwrap();
+        assert_eq!(
+            take_costs(&recorder),
+            ["TransactWriteItems 4"],
+            "an optimistic start: one transaction of two items"
+        );
     }
-    store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.expect("a heartbeat");
-    assert_eq!(costs(&tap), ["UpdateItem 1"], "a heartbeat: one conditional write to one item");
+    store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["UpdateItem 1"], "a heartbeat: one conditional write to one item");
 
-    store.heartbeat(&user, stream(1), TERMS, now).await.expect("a heartbeat");
-    assert_eq!(costs(&tap).len(), 1, "a late one is refused and answered by the same request");
+    store.heartbeat(&user, stream(1), TERMS, now).await.unwrap();
+    assert_eq!(take_costs(&recorder).len(), 1, "a late heartbeat: one refused write that returns the lease");
 
-    store.streams(&user, now).await.expect("a count");
-    assert_eq!(costs(&tap), ["Query 1"], "a count: one consistent read");
+    store.streams(&user, now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["Query 1"], "a count: one consistent read");
 
-    store.stream(&user, stream(1), now).await.expect("a look");
-    assert_eq!(costs(&tap), ["GetItem 1"]);
+    store.stream(&user, stream(1), now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["GetItem 1"]);
 
-    let denied = store.start(&user, &start(4), expect, now).await.expect("a denial");
+    let denied = store.start(&user, &start(4), hint, now).await.unwrap();
     assert!(matches!(denied, StartOutcome::Denied(_)));
-    assert_eq!(costs(&tap)[1..], ["Query 1"], "a denial: the refused transaction, then the read that explains it");
+    assert_eq!(take_costs(&recorder)[1..], ["Query 1"], "a denial: a refused transaction, then a read");
 
-    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.expect("a stop");
-    assert_eq!(costs(&tap), ["TransactWriteItems 4"], "a stop: one transaction of two items");
+    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["TransactWriteItems 4"], "a stop: one transaction of two items");
 
-    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.expect("a stop");
-    assert_eq!(costs(&tap).len(), 1, "a repeated stop: one refused transaction");
+    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    assert_eq!(take_costs(&recorder).len(), 1, "a repeated stop: one refused transaction");
 
-    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
-    assert_eq!(costs(&tap), ["TransactWriteItems 4", "Query 1"], "an eviction looks afterwards what is to be pruned");
+    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.unwrap();
+    assert_eq!(
+        take_costs(&recorder),
+        ["TransactWriteItems 4", "Query 1"],
+        "an eviction reads afterwards what to prune"
+    );
 
-    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
-    assert_eq!(costs(&tap).len(), 1, "a repeated one: one refused transaction");
+    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.unwrap();
+    assert_eq!(take_costs(&recorder).len(), 1, "a repeated eviction: one refused transaction");
 
-    store.start(&user, &on_device(5, "tv"), expect, now).await.expect("a start");
-    assert_eq!(costs(&tap), ["Query 1", "TransactWriteItems 4"], "a start with a device looks first");
+    store.start(&user, &on_device(5, "tv"), hint, now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["Query 1", "TransactWriteItems 4"], "a start with a device reads first");
 
     let restart = StartRequest { at_limit: AtLimit::EvictOldest, ..on_device(6, "tv") };
-    store.start(&user, &restart, expect, now).await.expect("a restart");
+    store.start(&user, &restart, hint, now).await.unwrap();
     assert_eq!(
-        costs(&tap),
+        take_costs(&recorder),
         ["Query 1", "TransactWriteItems 6"],
-        "and marks what it replaces in the same transaction"
+        "a restart marks the replaced stream in the same transaction"
     );
 }
 
 #[tokio::test]
-async fn an_eviction_that_forgets_takes_one_transaction_more_and_the_players_own_stop_does_not() {
-    let (tap, store, fixture) = tapped().await;
-    let (user, now) = (someone(), fixture.now());
-    let most = MAX_ENDED_LEASES as u8;
-    for n in 0..=most {
-        store.start(&user, &start(n), StartHint::Optimistic, now).await.expect("a start");
-        costs(&tap);
-        store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.expect("an eviction");
-        let costs = costs(&tap);
+async fn only_an_eviction_that_prunes_costs_another_transaction() {
+    let (recorder, store, fixture) = recorded_store().await;
+    let (user, now) = (unique_user(), fixture.now());
+    let max = MAX_ENDED_LEASES as u8;
+    for n in 0..=max {
+        store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
+        take_costs(&recorder);
+        store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.unwrap();
+        let costs = take_costs(&recorder);
         let costs: Vec<&str> = costs.iter().map(String::as_str).collect();
         match costs[..] {
-            ["TransactWriteItems 4", "Query 1" | "Query 2"] => assert!(n < most, "{n}: {costs:?}"),
-            ["TransactWriteItems 4", "Query 2", "TransactWriteItems 2"] => assert_eq!(n, most, "{costs:?}"),
+            ["TransactWriteItems 4", "Query 1" | "Query 2"] => assert!(n < max, "{n}: {costs:?}"),
+            ["TransactWriteItems 4", "Query 2", "TransactWriteItems 2"] => assert_eq!(n, max, "{costs:?}"),
             _ => panic!("{n}: {costs:?}"),
         }
     }
-    store.start(&user, &start(100), StartHint::Optimistic, now).await.expect("a start");
-    costs(&tap);
-    store.stop(&user, stream(100), StoppedBy::Player, TERMS, now).await.expect("a stop");
-    assert_eq!(costs(&tap), ["TransactWriteItems 4"]);
+    store.start(&user, &start(100), StartHint::Optimistic, now).await.unwrap();
+    take_costs(&recorder);
+    store.stop(&user, stream(100), StoppedBy::Player, TERMS, now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["TransactWriteItems 4"]);
 }
 
 #[tokio::test]
-async fn limits_take_one_request_each() {
-    let (tap, store, fixture) = tapped().await;
-    let user = someone();
-    store.set_limit(&user, StreamLimit::new(5)).await.expect("a limit");
-    assert_eq!(costs(&tap), ["UpdateItem 1"]);
-    store.limit(&user).await.expect("a limit");
-    assert_eq!(costs(&tap), ["GetItem 1"]);
-    store.set_limit(&user, None).await.expect("no limit");
-    assert_eq!(costs(&tap), ["UpdateItem 1"]);
-    store.set_limit(&user, StreamLimit::new(5)).await.expect("a limit");
-    costs(&tap);
-    store.start(&user, &start(1), StartHint::Optimistic, fixture.now()).await.expect("a start");
-    let own_limit = costs(&tap);
-    assert_eq!(own_limit[1..], ["Query 1", "TransactWriteItems 4"], "a user's own limit is only known from a read");
-    let by_token = StartRequest { token_limit: StreamLimit::new(7), ..start(2) };
-    store.start(&user, &by_token, StartHint::Optimistic, fixture.now()).await.expect("a start");
-    assert_eq!(costs(&tap), ["TransactWriteItems 4"], "one that a token says is known without, whatever is stored");
+async fn limit_operations_cost_one_request_each() {
+    let (recorder, store, fixture) = recorded_store().await;
+    let user = unique_user();
+    store.set_limit(&user, StreamLimit::new(5)).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["UpdateItem 1"]);
+    store.limit(&user).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["GetItem 1"]);
+    store.set_limit(&user, None).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["UpdateItem 1"]);
+    store.set_limit(&user, StreamLimit::new(5)).await.unwrap();
+    take_costs(&recorder);
+    store.start(&user, &start(1), StartHint::Optimistic, fixture.now()).await.unwrap();
+    let costs = take_costs(&recorder);
+    assert_eq!(
+        costs[1..],
+        ["Query 1", "TransactWriteItems 4"],
+        "the refused transaction, a read of the stored limit, and the start"
+    );
+    let with_token_limit = StartRequest { token_limit: StreamLimit::new(7), ..start(2) };
+    store.start(&user, &with_token_limit, StartHint::Optimistic, fixture.now()).await.unwrap();
+    assert_eq!(
+        take_costs(&recorder),
+        ["TransactWriteItems 4"],
+        "a token limit overrides the stored one and needs no read"
+    );
 }

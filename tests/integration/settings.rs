@@ -1,4 +1,4 @@
-//! Settings: three layers, and for whatever is wrong one line with key, value and what is allowed.
+//! Settings: defaults, file and environment, and one line per error with the key, the value and the allowed values.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -7,20 +7,21 @@ use stream_manager::config::{Config, DEFAULTS, StoreKind};
 use stream_manager::http::auth::KeySource;
 use stream_manager::limiter::Policy;
 
+/// Loads settings from environment variables, given without the prefix `STREAM_MANAGER`.
 fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(name, value)| (format!("STREAM_MANAGER{name}"), (*value).to_owned()));
     Config::load(None, environment.collect()).map_err(|error| error.to_string())
 }
 
-fn load_file(text: &str) -> Result<Config, String> {
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
-    file.write_all(text.as_bytes()).expect("a write");
+fn load_text(text: &str) -> Result<Config, String> {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
     Config::load(Some(file.path()), HashMap::new()).map_err(|error| error.to_string())
 }
 
 #[test]
-fn the_defaults_are_those_of_the_contract() {
-    let config = load(&[]).expect("valid defaults");
+fn defaults_are_those_of_the_docs() {
+    let config = load(&[]).unwrap();
     assert_eq!(config.server.bind.to_string(), "127.0.0.1:8080");
     assert_eq!(config.server.management_bind.to_string(), "127.0.0.1:9464");
     assert_eq!(config.store.kind, StoreKind::Embedded);
@@ -33,47 +34,47 @@ fn the_defaults_are_those_of_the_contract() {
 }
 
 #[test]
-fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(b"[limits]\nstreams_per_user = 5\n[lease]\nretention_s = 10\n").expect("a write");
+fn the_environment_overrides_the_file_which_overrides_the_defaults() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"[limits]\nstreams_per_user = 5\n[lease]\nretention_s = 10\n").unwrap();
     let environment = [("STREAM_MANAGER__LIMITS__STREAMS_PER_USER", "7"), ("STREAM_MANAGER__SERVER__BIND", "")];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = Config::load(Some(file.path()), environment.into()).expect("valid");
+    let config = Config::load(Some(file.path()), environment.into()).unwrap();
     assert_eq!((config.limits.streams_per_user.get(), config.lease.retention_s.get()), (7, 10));
-    assert_eq!(config.server.bind.port(), 8080, "an empty variable counts as not set");
+    assert_eq!(config.server.bind.port(), 8080, "an empty variable is not set");
 }
 
 #[test]
-fn what_is_printed_can_be_read_again() {
-    let config = load(&[("__DYNAMODB__REGION", "eu-central-1"), ("__STORE__KIND", "dynamodb")]).expect("valid");
-    let again = load_file(&config.to_toml()).expect("valid");
-    assert_eq!(again.to_toml(), config.to_toml());
-    assert_eq!(again.dynamodb.region.as_deref(), Some("eu-central-1"));
+fn printed_settings_can_be_loaded_again() {
+    let config = load(&[("__DYNAMODB__REGION", "eu-central-1"), ("__STORE__KIND", "dynamodb")]).unwrap();
+    let reloaded = load_text(&config.to_toml()).unwrap();
+    assert_eq!(reloaded.to_toml(), config.to_toml());
+    assert_eq!(reloaded.dynamodb.region.as_deref(), Some("eu-central-1"));
 }
 
 #[test]
-fn every_setting_is_explained_in_the_reference() {
-    for (section, key) in keys(&load(&[]).expect("valid defaults").to_toml()) {
+fn every_setting_is_in_the_reference() {
+    for (section, key) in keys(&load(&[]).unwrap().to_toml()) {
         let reference = DEFAULTS.split_once(section).map_or("", |(_, after)| after);
         assert!(reference.contains(&format!("{key} =")), "{section} {key}");
     }
 }
 
-/// Each setting of what is printed, set or not, as its section's line and its key.
+/// The settings in a printed configuration, set or not, each as the line of its section and its key.
 fn keys(printed: &str) -> Vec<(&str, &str)> {
     let mut section = "";
     let mut keys = Vec::new();
     for line in printed.lines().filter(|line| !line.is_empty()) {
         match line.starts_with('[') {
             true => section = line,
-            false => keys.push((section, line.trim_start_matches("# ").split([' ', '=']).next().expect("a key"))),
+            false => keys.push((section, line.trim_start_matches("# ").split([' ', '=']).next().unwrap())),
         }
     }
     keys
 }
 
 #[test]
-fn out_of_range_names_the_key_the_value_and_what_is_allowed() {
+fn out_of_range_errors_name_key_value_and_bounds() {
     for (name, value, message) in [
         ("__LIMITS__STREAMS_PER_USER", "0", "limits.streams_per_user = 0: must be 1 to 50"),
         ("__LIMITS__STREAMS_PER_USER", "51", "limits.streams_per_user = 51: must be 1 to 50"),
@@ -105,30 +106,31 @@ fn out_of_range_names_the_key_the_value_and_what_is_allowed() {
 }
 
 #[test]
-fn a_list_or_a_section_in_place_of_a_value_is_refused_in_words_of_settings() {
-    for (section, key) in keys(&load(&[]).expect("valid defaults").to_toml()) {
+fn a_list_or_table_as_value_is_refused_without_jargon() {
+    for (section, key) in keys(&load(&[]).unwrap().to_toml()) {
         for value in ["[[1]]", "{ a = 1 }"] {
-            let message = load_file(&format!("{section}\n{key} = {value}\n")).expect_err(key);
-            let rust = ["invalid type", "sequence", "map"].into_iter().find(|word| message.contains(word));
-            assert!(message.contains(key) && rust.is_none(), "{message}");
+            let message = load_text(&format!("{section}\n{key} = {value}\n")).expect_err(key);
+            let jargon = ["invalid type", "sequence", "map"].into_iter().find(|word| message.contains(word));
+            assert!(message.contains(key) && jargon.is_none(), "{message}");
         }
     }
 }
 
 #[test]
-fn spaces_in_the_filter_change_nothing() {
+fn spaces_in_the_log_filter_are_ignored() {
     let filter =
         |text: &str| load(&[("__LOG__FILTER", text)]).map(|config| config.log().filter().map(|f| f.to_string()));
-    let trimmed = filter("info,stream_manager=debug").expect("valid");
+    let trimmed = filter("info,stream_manager=debug").unwrap();
     assert!(trimmed.is_ok());
     assert_eq!(filter(" info , stream_manager=debug"), Ok(trimmed));
+    // These must not panic.
     for text in [" s[auth\u{fffd}]", "info, s[\u{e9}]=debug", " \u{e9}"] {
         _ = filter(text);
     }
 }
 
 #[test]
-fn a_wrong_type_names_the_key_and_the_value() {
+fn type_errors_name_the_key_and_the_value() {
     for (name, value, parts) in [
         ("__LEASE__DURATION_S", "soon", ["lease.duration_s = \"soon\"", "must be a whole number"]),
         ("__LEASE__DURATION_S", "1.5", ["lease.duration_s = \"1.5\"", "must be a whole number"]),
@@ -143,88 +145,88 @@ fn a_wrong_type_names_the_key_and_the_value() {
         ("__LOG__FILTER", "a=b=c", ["log.filter = \"a=b=c\"", "expected one of"]),
     ] {
         let message = load(&[(name, value)]).expect_err(name);
-        let whole = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
-        assert!(whole && !message.contains("secret"), "{message}");
+        let complete = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
+        assert!(complete && !message.contains("secret"), "{message}");
     }
     for text in ["[lease]\nduration_s = 1.5\n", "[lease]\nduration_s = true\n", "[lease]\nduration_s = -90\n"] {
-        let message = load_file(text).expect_err(text);
+        let message = load_text(text).expect_err(text);
         assert!(message.contains("lease.duration_s = ") && message.contains("must be a whole number"), "{message}");
     }
 }
 
 #[test]
-fn unknown_keys_are_refused_in_the_file_and_in_the_environment() {
+fn unknown_keys_are_refused_in_file_and_environment() {
     for name in ["__SERVER__BINDD", "__SERVR__BIND", "__FOO"] {
         let message = load(&[(name, "x")]).expect_err(name);
         assert!(message.contains("unknown field"), "{message}");
     }
-    let message = load(&[("_SERVER__BIND", "127.0.0.1:1")]).expect_err("one underscore");
+    let message = load(&[("_SERVER__BIND", "127.0.0.1:1")]).unwrap_err();
     assert!(message.contains("STREAM_MANAGER_SERVER__BIND is set"), "{message}");
-    let message = load_file("[server]\nbindd = 1\n").expect_err("a typo");
+    let message = load_text("[server]\nbindd = 1\n").unwrap_err();
     assert!(message.contains("bindd") && message.contains("server"), "{message}");
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
-    let message = Config::load(Some("/no/such.toml".as_ref()), HashMap::new()).expect_err("no file").to_string();
+fn an_unreadable_file_is_named() {
+    let message = Config::load(Some("/no/such.toml".as_ref()), HashMap::new()).unwrap_err().to_string();
     assert!(message.contains("/no/such.toml"), "{message}");
 }
 
 const SECRET: &str = "secret secret secret secret secret";
 
-/// What tokens need at least, and these instead or besides.
+/// Loads the smallest valid `auth` section with these settings in addition or instead.
 fn load_auth(more: &[(&str, &str)]) -> Result<Config, String> {
-    let least = [("MODE", "jwt"), ("ISSUER", "https://login.example.com/"), ("AUDIENCE", "streams")];
+    let minimum = [("MODE", "jwt"), ("ISSUER", "https://login.example.com/"), ("AUDIENCE", "streams")];
     let names: Vec<(String, &str)> =
-        least.iter().chain(more).map(|(key, value)| (format!("__AUTH__{key}"), *value)).collect();
+        minimum.iter().chain(more).map(|(key, value)| (format!("__AUTH__{key}"), *value)).collect();
     load(&names.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())
 }
 
 #[test]
-fn tokens_are_asked_for_when_it_is_set_and_not_before() {
-    assert!(load(&[]).expect("valid").tokens().is_none());
+fn tokens_are_required_only_if_auth_mode_is_jwt() {
+    assert!(load(&[]).unwrap().tokens().is_none());
     let config = load_auth(&[("JWKS_URL", "https://login.example.com/keys"), ("ALGORITHMS", "RS256, ES256")]);
-    let tokens = config.expect("valid").tokens().expect("tokens");
+    let tokens = config.unwrap().tokens().unwrap();
     assert!(matches!(&tokens.keys, KeySource::Url(url) if url == "https://login.example.com/keys"));
     assert_eq!((tokens.algorithms, tokens.audience), (vec!["RS256".into(), "ES256".into()], vec!["streams".into()]));
     assert_eq!((tokens.user_claim.as_str(), tokens.limit_claim.as_str()), ("sub", "max_streams"));
     assert_eq!(tokens.admin_scope, "streams:admin");
-    let file = load_auth(&[("JWKS_FILE", "keys.json")]).expect("valid").tokens().expect("tokens");
+    let file = load_auth(&[("JWKS_FILE", "keys.json")]).unwrap().tokens().unwrap();
     assert!(matches!(&file.keys, KeySource::File(path) if path.as_os_str() == "keys.json"));
-    let secret = load_auth(&[("HS256_SECRET", SECRET), ("ALGORITHMS", "")]).expect("valid");
-    assert!(matches!(secret.tokens().expect("tokens").keys, KeySource::Secret(_)));
+    let secret = load_auth(&[("HS256_SECRET", SECRET), ("ALGORITHMS", "")]).unwrap();
+    assert!(matches!(secret.tokens().unwrap().keys, KeySource::Secret(_)));
 }
 
 #[test]
-fn a_secret_is_shown_nowhere() {
-    let config = load_auth(&[("HS256_SECRET", SECRET)]).expect("valid");
-    let tokens = config.tokens().expect("tokens");
+fn secrets_are_never_printed() {
+    let config = load_auth(&[("HS256_SECRET", SECRET)]).unwrap();
+    let tokens = config.tokens().unwrap();
     let printed = config.to_toml();
     assert!(printed.contains("# hs256_secret is set, and not shown"), "{printed}");
     for text in [printed, format!("{config:?}"), format!("{tokens:?}")] {
         assert!(!text.contains("secret secret"), "{text}");
     }
-    let file = load_file("[auth]\nhs256_secret = [\"secret secret\"]\n").expect_err("a list");
-    assert!(file.contains("auth.hs256_secret = …") && !file.contains("secret secret"), "{file}");
-    let number = load_file("[auth]\nhs256_secret = 12345678\n").expect_err("a number");
+    let list = load_text("[auth]\nhs256_secret = [\"secret secret\"]\n").unwrap_err();
+    assert!(list.contains("auth.hs256_secret = …") && !list.contains("secret secret"), "{list}");
+    let number = load_text("[auth]\nhs256_secret = 12345678\n").unwrap_err();
     assert!(number.contains("must be a string") && !number.contains("12345678"), "{number}");
     let misplaced = [
         ("__HS256_SECRET", "secret secret", "hs256_secret = …"),
         ("__AUTH__HS256_SECRETS", "secret secret", "auth.hs256_secrets = …"),
         ("__AUTH", "{hs256_secret = 'secret secret'}", "auth = …"),
     ];
-    for (name, value, said) in misplaced {
+    for (name, value, shown) in misplaced {
         let message = load(&[(name, value)]).expect_err(name);
-        assert!(message.contains(said) && !message.contains("secret secret"), "{message}");
+        assert!(message.contains(shown) && !message.contains("secret secret"), "{message}");
     }
-    let other = load_file("[auth]\nsecret = \"secret secret\"\n").expect_err("an unknown key");
-    assert!(other.contains("auth.secret = …") && !other.contains("secret secret"), "{other}");
-    let unended = load_file("[auth]\nhs256_secret = \"secret secret\nmode = \"jwt\"\n").expect_err("no end");
-    assert!(!unended.contains("secret secret"), "{unended}");
+    let unknown = load_text("[auth]\nsecret = \"secret secret\"\n").unwrap_err();
+    assert!(unknown.contains("auth.secret = …") && !unknown.contains("secret secret"), "{unknown}");
+    let unterminated = load_text("[auth]\nhs256_secret = \"secret secret\nmode = \"jwt\"\n").unwrap_err();
+    assert!(!unterminated.contains("secret secret"), "{unterminated}");
 }
 
 #[test]
-fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret() {
+fn auth_errors_name_the_key_and_hide_secrets() {
     let url = ("JWKS_URL", "https://x.example/keys");
     for (settings, parts) in [
         (&[][..], ["auth.mode = \"jwt\"", "needs one of auth.jwks_url, auth.jwks_file and auth.hs256_secret"]),
@@ -250,9 +252,9 @@ fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret
         (&[url, ("LIMIT_CLAIM", " x")], ["auth.limit_claim = \" x\"", "without white space"]),
         (&[url, ("ADMIN_SCOPE", "a b")], ["auth.admin_scope = \"a b\"", "without white space"]),
     ] {
-        let message = load_auth(settings).expect_err("not valid");
-        let whole = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
-        assert!(whole && !message.contains("secret secret"), "{settings:?}: {message}");
+        let message = load_auth(settings).unwrap_err();
+        let complete = parts.iter().all(|part| message.contains(part)) && !message.contains('\n');
+        assert!(complete && !message.contains("secret secret"), "{settings:?}: {message}");
     }
     for loopback in ["http://127.0.0.1:8081/keys", "http://localhost/keys", "http://[::1]:8081/keys"] {
         assert!(load_auth(&[("JWKS_URL", loopback)]).is_ok(), "{loopback}");
@@ -260,7 +262,7 @@ fn what_is_wrong_with_tokens_is_said_with_its_key_and_without_what_may_be_secret
 }
 
 #[test]
-fn an_origin_is_written_as_browsers_send_it() {
+fn allowed_origins_must_be_written_as_browsers_send_them() {
     let load = |origins: &str| load(&[("__CORS__ALLOWED_ORIGINS", origins)]);
     for good in ["https://tv.example.com", "http://localhost:5173", "http://[::1]:8080", "https://a, https://b"] {
         assert!(load(good).is_ok(), "{good}");

@@ -1,14 +1,12 @@
-//! Starts through HTTP that are more than plain, limits, and what is there for operators and developers.
+//! Keyed starts, evictions and limits over HTTP, health, and the routes of the documentation.
 
 use insta::assert_json_snapshot;
 use serde_json::json;
 
-use crate::server::TestServer;
-
-const STREAMS: &str = "/v1/users/ann/streams";
+use crate::test_app::{STREAMS, TestServer};
 
 #[tokio::test]
-async fn an_idempotency_key_makes_a_start_repeatable() {
+async fn a_keyed_start_can_be_repeated_but_not_reused() {
     let server = TestServer::start().await;
     let key = [("idempotency-key", "play-1")];
     let first = server.send("POST", STREAMS, &key, Vec::new()).await;
@@ -56,49 +54,50 @@ async fn an_idempotency_key_makes_a_start_repeatable() {
     }
     "#);
 
-    let id = first.body["streamId"].as_str().expect("an id");
+    let id = first.body["streamId"].as_str().unwrap();
     server.call("DELETE", &format!("{STREAMS}/{id}?evict=true")).await;
     let ended = server.send("POST", STREAMS, &key, Vec::new()).await;
     assert_eq!((ended.status, &ended.body["code"]), (410, &json!("stream-ended")));
 }
 
 #[tokio::test]
-async fn a_lease_that_a_later_clock_granted_is_never_said_to_last_longer_than_a_lease() {
+async fn expires_in_never_exceeds_the_lease_duration() {
     let server = TestServer::start().await;
     let key = [("idempotency-key", "play-3")];
     server.send("POST", STREAMS, &key, Vec::new()).await;
+    // The clock of the instance that granted the lease was ahead.
     server.clock.advance_ms(-700);
     let again = server.send("POST", STREAMS, &key, Vec::new()).await;
     assert_eq!((again.status, &again.body["expiresInSeconds"]), (200, &json!(90)));
 }
 
 #[tokio::test]
-async fn a_keyed_start_that_ended_others_says_so_again_when_it_is_repeated() {
+async fn a_repeated_keyed_start_lists_the_streams_it_ended() {
     let server = TestServer::start().await;
-    let before = server.started("ann", json!({"deviceId": "tv"})).await;
+    let before = server.start_stream("ann", json!({"deviceId": "tv"})).await;
     let headers = [("idempotency-key", "play-2"), ("content-type", "application/json")];
     for status in [201, 200] {
-        let answer = server.send("POST", STREAMS, &headers, br#"{"deviceId":"tv"}"#.to_vec()).await;
-        assert_eq!((answer.status, &answer.body["ended"]), (status, &json!([before])));
+        let response = server.send("POST", STREAMS, &headers, br#"{"deviceId":"tv"}"#.to_vec()).await;
+        assert_eq!((response.status, &response.body["ended"]), (status, &json!([before])));
     }
 }
 
 #[tokio::test]
-async fn evict_oldest_makes_room_and_says_whom_it_ended() {
+async fn evict_oldest_ends_the_oldest_stream_and_lists_it() {
     let server = TestServer::start().await;
-    let oldest = server.started("ann", json!({})).await;
+    let oldest = server.start_stream("ann", json!({})).await;
     for _ in 0..2 {
         server.clock.advance_ms(1);
-        server.started("ann", json!({})).await;
+        server.start_stream("ann", json!({})).await;
     }
-    let answer = server.json("POST", STREAMS, json!({"atLimit": "evictOldest"})).await;
-    assert_eq!((answer.status, &answer.body["ended"]), (201, &json!([oldest])));
+    let response = server.json("POST", STREAMS, json!({"atLimit": "evictOldest"})).await;
+    assert_eq!((response.status, &response.body["ended"]), (201, &json!([oldest])));
     let count = server.call("GET", "/v1/users/ann/streams/count").await;
     assert_eq!(count.body, json!({"userName": "ann", "count": 3, "limit": 3, "remaining": 0}));
 }
 
 #[tokio::test]
-async fn a_users_limit_can_be_seen_set_and_reset() {
+async fn a_users_limit_can_be_read_set_and_reset() {
     let server = TestServer::start().await;
     let limit = "/v1/users/ann/limit";
     assert_json_snapshot!(server.call("GET", limit).await, @r#"
@@ -128,20 +127,20 @@ async fn a_users_limit_can_be_seen_set_and_reset() {
     }
     "#);
     assert_eq!(server.call("GET", limit).await.body["source"], "user");
-    server.started("ann", json!({})).await;
+    server.start_stream("ann", json!({})).await;
     let denied = server.call("POST", STREAMS).await;
     assert_eq!((denied.status, &denied.body["limit"]), (409, &json!(1)));
     for _ in 0..2 {
         assert_eq!(server.call("DELETE", limit).await.status, 204);
     }
-    server.started("ann", json!({})).await;
+    server.start_stream("ann", json!({})).await;
 }
 
 #[tokio::test]
-async fn a_lowered_limit_shows_no_room_and_never_less_than_none() {
+async fn remaining_is_never_negative() {
     let server = TestServer::start().await;
     for _ in 0..3 {
-        server.started("ann", json!({})).await;
+        server.start_stream("ann", json!({})).await;
     }
     server.json("PUT", "/v1/users/ann/limit", json!({"limit": 2})).await;
     let count = server.call("GET", "/v1/users/ann/streams/count").await;
@@ -149,7 +148,7 @@ async fn a_lowered_limit_shows_no_room_and_never_less_than_none() {
 }
 
 #[tokio::test]
-async fn ready_once_the_store_was_seen_and_until_it_drains() {
+async fn readiness_requires_the_store_and_ends_with_draining() {
     let server = TestServer::start().await;
     assert_json_snapshot!(server.call("GET", "/health/live").await, @r#"
     {
@@ -190,7 +189,7 @@ async fn ready_once_the_store_was_seen_and_until_it_drains() {
 }
 
 #[tokio::test]
-async fn the_root_leads_to_swagger_ui_and_the_document_is_served() {
+async fn the_root_redirects_to_swagger_and_the_document_is_served() {
     let server = TestServer::start().await;
     let root = server.call("GET", "/").await;
     assert_eq!((root.status, root.headers["location"].as_str()), (302, "/swagger"));
@@ -198,6 +197,6 @@ async fn the_root_leads_to_swagger_ui_and_the_document_is_served() {
     assert_eq!(swagger.headers["content-type"], "text/html; charset=utf-8");
     assert_eq!(server.call("GET", "/openapi.json").await.body["openapi"], "3.0.0");
     let yaml = server.call("GET", "/openapi.yaml").await;
-    assert!(yaml.body.as_str().expect("text").starts_with("openapi: 3.0.0"));
+    assert!(yaml.text().starts_with("openapi: 3.0.0"));
     assert_eq!(server.call("HEAD", "/v1/users/ann/streams/count").await.status, 200);
 }

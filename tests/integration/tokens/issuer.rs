@@ -1,4 +1,6 @@
-//! An issuer of tokens, good and bad: keys made anew in each run, and signatures over whatever is asked.
+//! A token issuer: generated keys, and tokens with any header, claims and signature.
+
+#![allow(clippy::unwrap_used, reason = "also part of a benchmark")]
 
 use std::sync::LazyLock;
 
@@ -28,17 +30,17 @@ enum Pair {
     Ed25519(&'static Ed25519KeyPair),
 }
 
-// Made once: primes take their time.
+// Generated once, because it takes long.
 static RSA: LazyLock<RsaKeyPair> = LazyLock::new(rsa_pair);
 static OTHER_RSA: LazyLock<RsaKeyPair> = LazyLock::new(rsa_pair);
 static P256: LazyLock<EcdsaKeyPair> =
-    LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"));
+    LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
 static P384: LazyLock<EcdsaKeyPair> =
-    LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).expect("a key"));
-static ED25519: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::generate().expect("a key"));
+    LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap());
+static ED25519: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::generate().unwrap());
 
 fn rsa_pair() -> RsaKeyPair {
-    RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")
+    RsaKeyPair::generate(KeySize::Rsa2048).unwrap()
 }
 
 impl Key {
@@ -62,7 +64,7 @@ impl Key {
         Self { kid, pair: Pair::Ed25519(&ED25519) }
     }
 
-    /// What it can sign, its usual one first.
+    /// The algorithms of this key, its default first.
     pub fn algorithms(&self) -> &'static [&'static str] {
         match self.pair {
             Pair::Rsa(_) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
@@ -72,7 +74,7 @@ impl Key {
         }
     }
 
-    /// The public half, without `alg`.
+    /// The public key as a JWK without `alg`.
     pub fn jwk(&self) -> Value {
         let mut key = match self.pair {
             Pair::Rsa(_) => json!({ "kty": "RSA", "e": "AQAB", "n": base64(&self.modulus()) }),
@@ -92,12 +94,12 @@ impl Key {
         pair.public_key().modulus().big_endian_without_leading_zero().to_vec()
     }
 
-    /// The public half as a file for OpenSSL.
+    /// The public key in PEM.
     pub fn pem(&self) -> String {
-        let Pair::Rsa(pair) = self.pair else { panic!("for RSA alone") };
-        let der: PublicKeyX509Der = pair.public_key().as_der().expect("a key");
+        let Pair::Rsa(pair) = self.pair else { panic!("only for RSA") };
+        let der: PublicKeyX509Der = pair.public_key().as_der().unwrap();
         let text = BASE64_STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).expect("ASCII")).collect();
+        let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
@@ -109,7 +111,7 @@ impl Key {
         self.token_with(&json!({ "alg": algorithm, "kid": self.kid, "typ": "JWT" }), claims)
     }
 
-    /// Signed by what the header says, if the key can, else as it usually does.
+    /// A token signed with the algorithm in the header if the key supports it, else with the default.
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let algorithm = header["alg"].as_str().filter(|name| self.algorithms().contains(name));
         token(header, claims, |message| self.sign(algorithm.unwrap_or(self.algorithms()[0]), message))
@@ -128,19 +130,17 @@ impl Key {
                     _ => &RSA_PSS_SHA512,
                 };
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(padding, &random, message, &mut signature).expect("a signature");
+                pair.sign(padding, &random, message, &mut signature).unwrap();
                 signature
             }
-            Pair::P256(pair) | Pair::P384(pair) => {
-                pair.sign(&random, message).expect("a signature").as_ref().to_vec()
-            }
+            Pair::P256(pair) | Pair::P384(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
             Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
         }
     }
 }
 
 fn ec_jwk(curve: &str, pair: &EcdsaKeyPair) -> Value {
-    // 4, then both coordinates.
+    // The byte 4, then both coordinates.
     let point = &pair.public_key().as_ref()[1..];
     let (x, y) = point.split_at(point.len() / 2);
     json!({ "kty": "EC", "crv": curve, "x": base64(x), "y": base64(y) })
@@ -155,11 +155,11 @@ pub fn hs256(secret: &[u8], message: &[u8]) -> Vec<u8> {
 }
 
 pub fn token(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
-    written(&header.to_string(), &claims.to_string(), sign)
+    token_from_text(&header.to_string(), &claims.to_string(), sign)
 }
 
-/// From texts as they stand, for what no JSON library would write.
-pub fn written(header: &str, claims: &str, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+/// A token with texts that no JSON library would write.
+pub fn token_from_text(header: &str, claims: &str, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let message = format!("{}.{}", base64(header.as_bytes()), base64(claims.as_bytes()));
     let signature = base64(&sign(message.as_bytes()));
     format!("{message}.{signature}")

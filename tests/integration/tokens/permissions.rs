@@ -1,32 +1,34 @@
-//! What a good token allows: its own user, or with the administrator's scope every user, and the limit that it says.
+//! What a valid token allows: its own user, every user with the administrator scope, and the limit in its claim.
 
 use serde_json::{Value, json};
 
-use super::{anns, anns_but, assert_refused, by_secret, call, count, secretly, send, served};
-use crate::server::{Answer, TestServer};
+use super::{assert_token_refused, call, claims_with, count, hs256_settings, send, serve, sign_hs256, valid_claims};
+use crate::test_app::{STREAMS, TestResponse, TestServer};
 
-async fn of(server: &TestServer, method: &str, path: &str, claims: Value, body: Option<Value>) -> Answer {
-    send(server, method, path, &format!("Bearer {}", secretly(&claims)), body).await
+const LIMIT: &str = "/v1/users/ann/limit";
+
+/// A request with a token that has these claims.
+async fn call_as(claims: Value, server: &TestServer, method: &str, path: &str, body: Option<Value>) -> TestResponse {
+    send(server, method, path, &format!("Bearer {}", sign_hs256(&claims)), body).await
 }
 
-fn admin() -> Value {
-    anns_but(json!({ "sub": "support", "scope": "openid streams:admin" }))
+fn admin_claims() -> Value {
+    claims_with(json!({ "sub": "support", "scope": "openid streams:admin" }))
 }
 
 #[tokio::test]
-async fn a_token_speaks_for_its_own_user_however_the_path_spells_the_name() {
-    let server = served(by_secret()).await;
-    let ann = secretly(&anns());
+async fn a_token_allows_its_own_user_in_any_path_encoding() {
+    let server = serve(hs256_settings()).await;
+    let ann = sign_hs256(&valid_claims());
     for own in ["ann", "%61nn", "%61%6E%6e"] {
         assert_eq!(count(&server, own, &ann).await.status, 200, "{own}");
     }
     for other in
         ["bob", "Ann", "ANN", "ann%20", "ann%00", "ann%2F", "ann%2F..%2Fbob", "%2561nn", "a%CC%81nn", "%FF", "ann%FF"]
     {
-        let answer = count(&server, other, &ann).await;
-        assert_eq!((answer.status, &answer.body["code"]), (403, &json!("forbidden")), "{other}");
+        count(&server, other, &ann).await.assert_problem(403, "forbidden", other);
     }
-    // Dots that a client or a proxy would fold are not folded here.
+    // Path segments of dots are not resolved.
     for path in
         ["/v1/users/bob/../ann/streams/count", "/v1/users/ann/../bob/streams/count", "/v1//users/ann/streams/count"]
     {
@@ -34,37 +36,42 @@ async fn a_token_speaks_for_its_own_user_however_the_path_spells_the_name() {
             format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {ann}\r\n\r\n");
         assert!(server.raw(&head).await.starts_with("HTTP/1.1 404 "), "{path}");
     }
-    let odd = secretly(&anns_but(json!({ "sub": "ann/../bob" })));
-    let answer = count(&server, "ann%2F..%2Fbob", &odd).await;
-    assert_eq!((answer.status, &answer.body["userName"]), (200, &json!("ann/../bob")), "a name like any other");
+    let odd = sign_hs256(&claims_with(json!({ "sub": "ann/../bob" })));
+    let response = count(&server, "ann%2F..%2Fbob", &odd).await;
+    assert_eq!((response.status, &response.body["userName"]), (200, &json!("ann/../bob")), "a valid name");
     for other in ["ann", "bob"] {
         assert_eq!(count(&server, other, &odd).await.status, 403);
     }
-    let unfit = secretly(&anns_but(json!({ "sub": " ann" })));
-    assert_eq!(count(&server, "%20ann", &unfit).await.status, 400, "a name that this service does not take");
+    let invalid = sign_hs256(&claims_with(json!({ "sub": " ann" })));
+    assert_eq!(count(&server, "%20ann", &invalid).await.status, 400, "an invalid name");
 }
 
 #[tokio::test]
-async fn an_administrator_speaks_for_every_user_and_alone_sets_limits() {
-    let server = served(by_secret()).await;
-    let path = "/v1/users/ann/limit";
+async fn only_administrators_set_limits_and_act_for_every_user() {
+    let server = serve(hs256_settings()).await;
     let body = Some(json!({ "limit": 5 }));
-    for claims in [anns(), anns_but(json!({ "sub": "bob" }))] {
+    for claims in [valid_claims(), claims_with(json!({ "sub": "bob" }))] {
         for (method, body) in [("PUT", body.clone()), ("PUT", Some(json!("nonsense"))), ("DELETE", None)] {
-            assert_eq!(of(&server, method, path, claims.clone(), body).await.status, 403, "{method} by {claims}");
+            assert_eq!(
+                call_as(claims.clone(), &server, method, LIMIT, body).await.status,
+                403,
+                "{method} by {claims}"
+            );
         }
     }
-    assert_eq!(of(&server, "PUT", path, admin(), body).await.status, 200);
-    let limit = of(&server, "GET", path, anns(), None).await;
+    assert_eq!(call_as(admin_claims(), &server, "PUT", LIMIT, body).await.status, 200);
+    let limit = call_as(valid_claims(), &server, "GET", LIMIT, None).await;
     assert_eq!((&limit.body["limit"], &limit.body["source"]), (&json!(5), &json!("user")));
-    assert_eq!(of(&server, "DELETE", path, admin(), None).await.status, 204);
-    assert_eq!(of(&server, "POST", "/v1/users/ann/streams", admin(), None).await.status, 201);
-    assert_eq!(of(&server, "GET", "/v1/users/ann/streams", admin(), None).await.body["count"], 1);
+    assert_eq!(call_as(admin_claims(), &server, "DELETE", LIMIT, None).await.status, 204);
+    assert_eq!(call_as(admin_claims(), &server, "POST", STREAMS, None).await.status, 201);
+    assert_eq!(call_as(admin_claims(), &server, "GET", STREAMS, None).await.body["count"], 1);
 }
 
 #[tokio::test]
-async fn a_scope_counts_whole_in_each_of_its_spellings() {
-    let server = served(by_secret()).await;
+async fn the_admin_scope_must_match_a_whole_scope() {
+    let server = serve(hs256_settings()).await;
+    let limit_of_bob =
+        async |changes: Value| call_as(claims_with(changes), &server, "GET", "/v1/users/bob/limit", None).await;
     for scopes in [
         json!({ "scope": "streams:admin" }),
         json!({ "scope": ["openid", "streams:admin"] }),
@@ -72,11 +79,7 @@ async fn a_scope_counts_whole_in_each_of_its_spellings() {
         json!({ "scp": "a streams:admin b" }),
         json!({ "scope": "openid", "scp": ["streams:admin"] }),
     ] {
-        assert_eq!(
-            of(&server, "GET", "/v1/users/bob/limit", anns_but(scopes.clone()), None).await.status,
-            200,
-            "{scopes}"
-        );
+        assert_eq!(limit_of_bob(scopes.clone()).await.status, 200, "{scopes}");
     }
     for scopes in [
         json!({ "scope": "" }),
@@ -94,72 +97,67 @@ async fn a_scope_counts_whole_in_each_of_its_spellings() {
         json!({ "permissions": ["streams:admin"] }),
         json!({ "roles": ["streams:admin"] }),
     ] {
-        assert_eq!(
-            of(&server, "GET", "/v1/users/bob/limit", anns_but(scopes.clone()), None).await.status,
-            403,
-            "{scopes}"
-        );
+        assert_eq!(limit_of_bob(scopes.clone()).await.status, 403, "{scopes}");
     }
 }
 
 #[tokio::test]
-async fn the_limit_that_a_token_says_holds_wherever_a_limit_shows() {
-    let server = served(by_secret()).await;
-    let limited = |limit: Value| anns_but(json!({ "max_streams": limit }));
-    of(&server, "PUT", "/v1/users/ann/limit", admin(), Some(json!({ "limit": 5 }))).await;
-    let streams = "/v1/users/ann/streams";
-    let started = of(&server, "POST", streams, limited(json!(1)), None).await;
+async fn a_token_limit_applies_wherever_a_limit_is_shown() {
+    let server = serve(hs256_settings()).await;
+    let with_limit = |limit: Value| claims_with(json!({ "max_streams": limit }));
+    call_as(admin_claims(), &server, "PUT", LIMIT, Some(json!({ "limit": 5 }))).await;
+    let started = call_as(with_limit(json!(1)), &server, "POST", STREAMS, None).await;
     assert_eq!((started.status, &started.body["limit"]), (201, &json!(1)));
-    let denied = of(&server, "POST", streams, limited(json!(1)), None).await;
+    let denied = call_as(with_limit(json!(1)), &server, "POST", STREAMS, None).await;
     assert_eq!((denied.status, &denied.body["limit"], &denied.body["count"]), (409, &json!(1), &json!(1)));
-    for path in [streams, "/v1/users/ann/streams/count"] {
-        let seen = of(&server, "GET", path, limited(json!("2")), None).await;
+    for path in [STREAMS, "/v1/users/ann/streams/count"] {
+        let seen = call_as(with_limit(json!("2")), &server, "GET", path, None).await;
         assert_eq!((&seen.body["limit"], &seen.body["remaining"]), (&json!(2), &json!(1)), "{path}");
     }
-    let limit = of(&server, "GET", "/v1/users/ann/limit", limited(json!(2)), None).await;
+    let limit = call_as(with_limit(json!(2)), &server, "GET", LIMIT, None).await;
     assert_eq!((&limit.body["limit"], &limit.body["source"]), (&json!(2), &json!("token")));
-    let device = of(&server, "POST", streams, limited(json!(2)), Some(json!({ "deviceId": "tv" }))).await;
+    let device = call_as(with_limit(json!(2)), &server, "POST", STREAMS, Some(json!({ "deviceId": "tv" }))).await;
     assert_eq!((device.status, &device.body["limit"]), (201, &json!(2)));
 
-    let without = of(&server, "GET", "/v1/users/ann/limit", anns(), None).await;
+    let without = call_as(valid_claims(), &server, "GET", LIMIT, None).await;
     assert_eq!(
         (&without.body["limit"], &without.body["source"]),
         (&json!(5), &json!("user")),
-        "what is stored stays"
+        "the stored limit stays"
     );
 }
 
 #[tokio::test]
-async fn a_repeated_start_is_the_same_with_another_limit_in_its_token() {
-    let server = served(by_secret()).await;
+async fn a_repeated_start_with_another_token_limit_keeps_its_stream() {
+    let server = serve(hs256_settings()).await;
     let mut ids = Vec::new();
     for limit in [1, 7] {
-        let token = secretly(&anns_but(json!({ "max_streams": limit })));
+        let token = sign_hs256(&claims_with(json!({ "max_streams": limit })));
         let authorization = format!("Bearer {token}");
         let headers = [("authorization", authorization.as_str()), ("idempotency-key", "play-1")];
-        let answer = server.send("POST", "/v1/users/ann/streams", &headers, Vec::new()).await;
-        ids.push(answer.body["streamId"].clone());
-        assert_eq!(answer.body["limit"], limit);
+        let response = server.send("POST", STREAMS, &headers, Vec::new()).await;
+        ids.push(response.body["streamId"].clone());
+        assert_eq!(response.body["limit"], limit);
     }
     assert_eq!(ids[0], ids[1]);
 }
 
 #[tokio::test]
-async fn an_administrators_own_limit_is_nobody_elses() {
-    let server = served(by_secret()).await;
-    let claims = anns_but(json!({ "scope": "streams:admin", "max_streams": 9 }));
-    let token = secretly(&claims);
+async fn an_administrators_token_limit_applies_only_to_itself() {
+    let server = serve(hs256_settings()).await;
+    let claims = claims_with(json!({ "scope": "streams:admin", "max_streams": 9 }));
+    let token = sign_hs256(&claims);
     let source = async |user: &str| {
-        let answer = call(&server, "GET", &format!("/v1/users/{user}/limit"), &token).await;
-        (answer.body["limit"].clone(), answer.body["source"].clone())
+        let response = call(&server, "GET", &format!("/v1/users/{user}/limit"), &token).await;
+        (response.body["limit"].clone(), response.body["source"].clone())
     };
     assert_eq!(source("ann").await, (json!(9), json!("token")));
     assert_eq!(source("bob").await, (json!(3), json!("default")));
 }
 
 #[tokio::test]
-async fn a_limit_that_is_none_spoils_the_token_and_names_its_claim() {
-    let server = served(by_secret()).await;
+async fn an_invalid_limit_claim_is_refused_by_name() {
+    let server = serve(hs256_settings()).await;
     for limit in [
         json!(0),
         json!(51),
@@ -179,13 +177,11 @@ async fn a_limit_that_is_none_spoils_the_token_and_names_its_claim() {
         json!({ "max": 3 }),
         json!(1e300),
     ] {
-        let detail = assert_refused(
-            &count(&server, "ann", &secretly(&anns_but(json!({ "max_streams": limit })))).await,
-            "a limit",
-        );
+        let token = sign_hs256(&claims_with(json!({ "max_streams": limit })));
+        let detail = assert_token_refused(&server, &token, &limit.to_string()).await;
         assert!(detail.contains("max_streams"), "{limit}: {detail}");
     }
-    let mut null = anns();
+    let mut null = valid_claims();
     null["max_streams"] = Value::Null;
-    assert_refused(&count(&server, "ann", &secretly(&null)).await, "null");
+    assert_token_refused(&server, &sign_hs256(&null), "null").await;
 }

@@ -1,14 +1,16 @@
-//! The real binary with tokens: it tells no secret and no token, and says what is wrong with its keys.
+//! The real binary with tokens: no secret in the log or in printed settings, and unusable keys at startup.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::issuer::Key;
-use super::keys::{Published, Says, keys};
-use super::{AUDIENCE, ISSUER, SECRET, anns, anns_but, secretly};
-use crate::process::{Service, command, folder, refusal, run};
+use super::keys::{JwksReply, JwksServer, key_set};
+use super::{AUDIENCE, ISSUER, SECRET, claims_with, sign_hs256, valid_claims};
+use crate::service::{Service, command, is_event, run, startup_error, stdout, temp_dir};
 
-fn with_tokens(folder: &std::path::Path, keys: (&str, &str)) -> Command {
+fn command_with_tokens(folder: &Path, keys: (&str, &str)) -> Command {
     let mut command = command(folder);
     for (key, value) in [("MODE", "jwt"), ("ISSUER", ISSUER), ("AUDIENCE", AUDIENCE), keys] {
         command.env(format!("STREAM_MANAGER__AUTH__{key}"), value);
@@ -18,78 +20,78 @@ fn with_tokens(folder: &std::path::Path, keys: (&str, &str)) -> Command {
 }
 
 async fn count(service: &Service, token: &str) -> (u16, Value) {
-    let url = format!("http://{}/v1/users/ann/streams/count", service.address);
-    let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.expect("an answer");
+    let url = service.url("/v1/users/ann/streams/count");
+    let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap_or_default())
 }
 
 #[tokio::test]
-async fn no_log_holds_a_token_or_the_secret_whatever_its_level_and_format() {
+async fn tokens_and_secrets_are_never_logged() {
     for format in ["pretty", "json"] {
-        let folder = folder();
-        let mut command = with_tokens(folder.path(), ("HS256_SECRET", SECRET));
+        let folder = temp_dir();
+        let mut command = command_with_tokens(folder.path(), ("HS256_SECRET", SECRET));
         command.env("STREAM_MANAGER__LOG__FORMAT", format).env("STREAM_MANAGER__LOG__FILTER", "trace");
         let mut service = Service::start(&mut command).await;
-        let good = secretly(&anns());
-        let expired = secretly(&anns_but(json!({ "exp": 1 })));
+        let good = sign_hs256(&valid_claims());
+        let expired = sign_hs256(&claims_with(json!({ "exp": 1 })));
         assert_eq!(count(&service, &good).await.0, 200);
         assert_eq!(count(&service, &expired).await.0, 401);
         assert_eq!(count(&service, "nonsense-token").await.0, 401);
         service.terminate().await;
-        let log = [service.first_lines.clone(), service.rest_of_the_log().await].concat();
+        let log = [service.first_lines.clone(), service.remaining_log().await].concat();
         assert!(log.iter().any(|line| line.contains("token refused")), "{log:?}");
-        let parts = good.split('.').chain(expired.split('.')).chain([SECRET, "nonsense-token"]);
-        for part in parts {
-            let told = log.iter().find(|line| line.contains(part));
-            assert_eq!(told, None, "{format}");
+        for part in good.split('.').chain(expired.split('.')).chain([SECRET, "nonsense-token"]) {
+            assert_eq!(log.iter().find(|line| line.contains(part)), None, "{format}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_settings_are_printed_without_the_secret() {
-    let folder = folder();
-    let output = run(with_tokens(folder.path(), ("HS256_SECRET", SECRET)).arg("check-config")).await;
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+async fn check_config_hides_the_secret() {
+    let folder = temp_dir();
+    let output = run(command_with_tokens(folder.path(), ("HS256_SECRET", SECRET)).arg("check-config")).await;
+    let printed = stdout(&output);
     assert!(output.status.success() && printed.contains("# hs256_secret is set, and not shown"), "{printed}");
     assert!(!printed.contains(SECRET), "{printed}");
-    let line = refusal(&mut with_tokens(folder.path(), ("HS256_SECRET", "short and secret"))).await;
+    let line = startup_error(&mut command_with_tokens(folder.path(), ("HS256_SECRET", "short and secret"))).await;
     assert!(line.contains("auth.hs256_secret = …") && !line.contains("short and secret"), "{line}");
 }
 
 #[tokio::test]
-async fn a_file_without_keys_stops_the_start_in_one_line() {
-    let folder = folder();
-    let line = refusal(&mut with_tokens(folder.path(), ("JWKS_FILE", "nowhere.json"))).await;
+async fn an_unusable_key_file_fails_startup() {
+    let folder = temp_dir();
+    let line = startup_error(&mut command_with_tokens(folder.path(), ("JWKS_FILE", "nowhere.json"))).await;
     assert!(line.starts_with("error: auth.jwks_file \"nowhere.json\" cannot be read: "), "{line}");
-    std::fs::write(folder.path().join("keys.json"), "[]").expect("a file");
-    let line = refusal(&mut with_tokens(folder.path(), ("JWKS_FILE", "keys.json"))).await;
+    std::fs::write(folder.path().join("keys.json"), "[]").unwrap();
+    let line = startup_error(&mut command_with_tokens(folder.path(), ("JWKS_FILE", "keys.json"))).await;
     assert!(line.starts_with("error: auth.jwks_file \"keys.json\" is not a key set"), "{line}");
 }
 
 #[tokio::test]
-async fn a_service_that_starts_before_its_issuer_is_ready_once_the_keys_are_there() {
+async fn the_service_is_ready_once_the_issuer_responds() {
     let key = Key::rsa("a");
-    let published = Published::saying(Says::Status(503)).await;
-    let folder = folder();
-    let mut service = Service::start(&mut with_tokens(folder.path(), ("JWKS_URL", &published.url))).await;
-    assert!(service.first_lines.iter().any(|line| line.contains("WARN") && line.contains("it answers 503")));
+    let jwks = JwksServer::start(JwksReply::Status(503)).await;
+    let folder = temp_dir();
+    let mut service = Service::start(&mut command_with_tokens(folder.path(), ("JWKS_URL", &jwks.url))).await;
+    let warning = service.first_lines.iter().find(|line| is_event(line, "jwks_unavailable")).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("503"), "{warning}");
     assert_eq!(service.call("GET", "/health/ready").await.0, 503);
-    assert_eq!(count(&service, &key.token(&anns())).await.1["code"], "keys-unavailable");
-    published.say(keys(&[key]));
-    service.says("the keys are there").await;
+    let token = key.token(&valid_claims());
+    assert_eq!(count(&service, &token).await.1["code"], "keys-unavailable");
+    jwks.set_reply(key_set(&[key]));
+    service.wait_for_event("jwks_loaded").await;
     assert_eq!(service.call("GET", "/health/ready").await.0, 200);
-    assert_eq!(count(&service, &key.token(&anns())).await.0, 200);
+    assert_eq!(count(&service, &token).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_service_for_everybody_that_is_reachable_from_elsewhere_warns() {
-    let folder = folder();
+async fn disabled_authentication_on_a_public_address_is_a_warning() {
+    let folder = temp_dir();
     let warns = async |bind: &str| {
         let mut command = command(folder.path());
         command.env("STREAM_MANAGER__SERVER__BIND", bind).env("STREAM_MANAGER__STORE__KIND", "memory");
         let service = Service::start(&mut command).await;
-        service.first_lines.iter().any(|line| line.contains("WARN") && line.contains("auth.mode"))
+        service.first_lines.iter().any(|line| line.contains("WARN") && is_event(line, "auth_disabled"))
     };
     assert!(warns("0.0.0.0:0").await);
     assert!(!warns("127.0.0.1:0").await);

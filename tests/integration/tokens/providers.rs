@@ -1,41 +1,43 @@
-//! The shapes of real issuers' tokens, by their documentation, with names and keys of our own.
+//! Tokens of Auth0, Cognito and Keycloak, as their documentation shows them, with our own names and keys.
 
 use serde_json::{Value, json};
 use stream_manager::http::auth::{KeySource, TokenSettings};
 
 use super::issuer::Key;
-use super::{call, count, now_s, served, settings};
-use crate::server::TestServer;
+use super::{assert_refused, call, count, jwks_file, now_s, serve, settings};
+use crate::test_app::TestServer;
 
-/// A service for this issuer, and with its key set.
-async fn trusting(issuer: &str, audience: &str, key: &Key, others: &[Value], but: TokenSettings) -> TestServer {
-    let file = tempfile::NamedTempFile::new().expect("a file");
+/// A server for tokens of this issuer, whose key set has the signing key and the other keys.
+async fn serve_issuer(
+    (issuer, audience): (&str, &str),
+    key: &Key,
+    other_keys: &[Value],
+    settings: TokenSettings,
+) -> TestServer {
     let mut signing = key.jwk();
     signing["alg"] = key.algorithms()[0].into();
-    let keys = [others, &[signing]].concat();
-    let keys = json!({ "keys": keys });
-    std::fs::write(file.path(), keys.to_string()).expect("a write");
-    let audience = vec![audience.to_owned()];
+    let file = jwks_file(&[other_keys, &[signing]].concat());
     let keys = KeySource::File(file.path().to_owned());
-    served(TokenSettings { keys, issuer: issuer.to_owned(), audience, ..but }).await
+    serve(TokenSettings { keys, issuer: issuer.to_owned(), audience: vec![audience.to_owned()], ..settings }).await
 }
 
+/// Default settings. `serve_issuer` sets the keys.
 fn defaults() -> TokenSettings {
     settings(KeySource::File("".into()), &["RS256"])
 }
 
 #[tokio::test]
-async fn auth0_access_tokens_of_users_and_of_machines_are_accepted() {
+async fn auth0_tokens_of_users_and_machines_are_accepted() {
     let (issuer, api) = ("https://example.eu.auth0.com/", "https://streams.example.com");
     let key = Key::rsa("NjVBRjY5MDlCMUIwNzU4RTA2QzZFMDQ4");
-    let server = trusting(issuer, api, &key, &[], defaults()).await;
+    let server = serve_issuer((issuer, api), &key, &[], defaults()).await;
     let user = json!({
         "iss": issuer, "sub": "auth0|5f7c8ec7c33c6c004bbafe82",
         "aud": [api, "https://example.eu.auth0.com/userinfo"], "iat": now_s(), "exp": now_s() + 86400,
         "azp": "my_client_id", "scope": "openid profile email", "permissions": []
     });
-    let answer = count(&server, "auth0%7C5f7c8ec7c33c6c004bbafe82", &key.token(&user)).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = count(&server, "auth0%7C5f7c8ec7c33c6c004bbafe82", &key.token(&user)).await;
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(count(&server, "ann", &key.token(&user)).await.status, 403);
 
     let machine = json!({
@@ -56,8 +58,8 @@ async fn cognito_access_and_id_tokens_are_accepted() {
         limit_claim: "custom:max_streams".to_owned(),
         ..defaults()
     };
-    let server = trusting(issuer, client, &key, &[], settings).await;
-    // Cognito's headers have no `typ`.
+    let server = serve_issuer((issuer, client), &key, &[], settings).await;
+    // The headers of Cognito have no `typ`.
     let header = json!({ "kid": key.kid, "alg": "RS256" });
     let access = json!({
         "sub": sub, "device_key": "aaaaaaaa-bbbb", "cognito:groups": ["viewers"], "iss": issuer, "version": 2,
@@ -73,8 +75,8 @@ async fn cognito_access_and_id_tokens_are_accepted() {
         "cognito:username": "my-test-user", "origin_jti": "o", "aud": client, "event_id": "e", "token_use": "id",
         "auth_time": now_s(), "exp": now_s() + 3600, "iat": now_s(), "jti": "j", "custom:max_streams": "7"
     });
-    let answer = count(&server, sub, &key.token_with(&header, &id)).await;
-    assert_eq!((answer.status, &answer.body["limit"]), (200, &json!(7)), "attributes are texts");
+    let response = count(&server, sub, &key.token_with(&header, &id)).await;
+    assert_eq!((response.status, &response.body["limit"]), (200, &json!(7)), "custom attributes are texts");
 
     let mut machine = access.clone();
     machine["scope"] = "streams/admin streams/other".into();
@@ -85,17 +87,17 @@ async fn cognito_access_and_id_tokens_are_accepted() {
     for (claim, value) in [("client_id", "another-client"), ("token_use", "id"), ("token_use", "refresh")] {
         let mut wrong = access.clone();
         wrong[claim] = value.into();
-        super::assert_refused(&count(&server, sub, &key.token_with(&header, &wrong)).await, claim);
+        assert_refused(&count(&server, sub, &key.token_with(&header, &wrong)).await, claim);
     }
 }
 
 #[tokio::test]
-async fn keycloak_access_tokens_are_accepted_signed_by_rsa_and_by_elliptic_curves() {
+async fn keycloak_tokens_with_rsa_and_ecdsa_signatures_are_accepted() {
     let (issuer, client) = ("https://sso.example.com/realms/tv", "account");
     for (key, algorithm) in
         [(Key::rsa("FJ86GcF3jTbNLOco4NvZkUCIUmfYCqoqtOQeMfbhNlE"), "RS256"), (Key::p256("ec"), "ES256")]
     {
-        // Keycloak publishes a key for encryption next to the one for signatures.
+        // Keycloak publishes an encryption key next to the signing key.
         let mut encryption = Key::other_rsa("enc").jwk();
         (encryption["use"], encryption["alg"]) = ("enc".into(), "RSA-OAEP".into());
         let settings = TokenSettings {
@@ -103,7 +105,7 @@ async fn keycloak_access_tokens_are_accepted_signed_by_rsa_and_by_elliptic_curve
             user_claim: "preferred_username".to_owned(),
             ..defaults()
         };
-        let server = trusting(issuer, client, &key, &[encryption], settings).await;
+        let server = serve_issuer((issuer, client), &key, &[encryption], settings).await;
         let claims = json!({
             "exp": now_s() + 300, "iat": now_s(), "jti": "onrtac:9f0b", "iss": issuer, "aud": client,
             "sub": "d4ae6f2a-3b9f-4a5e-9d3c-0c2f4b3e1a10", "typ": "Bearer", "azp": "player", "sid": "s", "acr": "1",
@@ -112,9 +114,9 @@ async fn keycloak_access_tokens_are_accepted_signed_by_rsa_and_by_elliptic_curve
             "resource_access": { "account": { "roles": ["manage-account"] } },
             "scope": "email profile", "email_verified": false, "preferred_username": "ann", "max_streams": 2
         });
-        let answer = count(&server, "ann", &key.token(&claims)).await;
-        assert_eq!((answer.status, &answer.body["limit"]), (200, &json!(2)), "{answer:?}");
-        // Its roles are no scopes.
+        let response = count(&server, "ann", &key.token(&claims)).await;
+        assert_eq!((response.status, &response.body["limit"]), (200, &json!(2)), "{response:?}");
+        // Roles are not scopes.
         let mut roles = claims.clone();
         roles["realm_access"]["roles"] = json!(["streams:admin"]);
         assert_eq!(count(&server, "bob", &key.token(&roles)).await.status, 403);

@@ -1,15 +1,12 @@
-//! Bad input: refused with what to change, and nothing is done.
+//! Invalid input: refused with the field and the reason, without any effect.
 
 use insta::assert_json_snapshot;
 use serde_json::json;
 
-use crate::server::TestServer;
-
-const STREAMS: &str = "/v1/users/ann/streams";
-const SOME_ID: &str = "6fa459ea-ee8a-4ca4-894e-db77e160355e";
+use crate::test_app::{STREAMS, TestServer, UNKNOWN_ID};
 
 #[tokio::test]
-async fn the_body_of_a_start_may_be_missing_empty_null_or_an_object() {
+async fn a_start_body_is_absent_null_or_an_object() {
     let server = TestServer::start().await;
     let json = [("content-type", "application/json; charset=utf-8")];
     let odd = [("content-type", "text/plain")];
@@ -45,11 +42,11 @@ async fn the_body_of_a_start_may_be_missing_empty_null_or_an_object() {
         (&json, "\u{feff}{}", 400),
     ] {
         let path = format!("/v1/users/{}/streams", uuid::Uuid::new_v4());
-        let answer = server.send("POST", &path, headers, body.as_bytes().to_vec()).await;
-        assert_eq!(answer.status, status, "{headers:?} {body}: {answer:?}");
-        let text = answer.body.to_string();
+        let response = server.send("POST", &path, headers, body.as_bytes().to_vec()).await;
+        assert_eq!(response.status, status, "{headers:?} {body}: {response:?}");
+        let text = response.body.to_string();
         let jargon = ["Body", "struct", "sequence", "variant"];
-        assert!(!jargon.iter().any(|word| text.contains(word)), "no Rust name and no jargon: {text}");
+        assert!(!jargon.iter().any(|word| text.contains(word)), "no words of Rust: {text}");
     }
     let invalid_utf8 = server.send("POST", STREAMS, &json, b"{\"deviceId\":\"\xff\"}".to_vec()).await;
     assert_eq!(invalid_utf8.status, 400);
@@ -71,22 +68,26 @@ async fn a_limit_is_a_whole_number_from_1_to_50() {
         json!(null),
         json!([3]),
     ] {
-        let answer = server.json("PUT", limit, bad.clone()).await;
-        assert_eq!((answer.status, &answer.body["code"]), (400, &json!("invalid-request")), "{bad}");
-        assert!(!answer.body.to_string().contains("u64"), "no Rust type: {}", answer.body);
+        let response = server.json("PUT", limit, bad.clone()).await;
+        response.assert_problem(400, "invalid-request", &bad.to_string());
+        assert!(!response.body.to_string().contains("u64"), "no words of Rust: {}", response.body);
     }
     assert_eq!(server.send("PUT", limit, &[], Vec::new()).await.body["errors"][0]["field"], "limit");
     assert_eq!(server.send("PUT", limit, &[("content-type", "text/plain")], b"{}".to_vec()).await.status, 415);
-    assert_eq!(server.call("GET", limit).await.body["source"], "default", "nothing was set");
+    assert_eq!(server.call("GET", limit).await.body["source"], "default", "nothing is stored");
 }
 
 #[tokio::test]
-async fn an_idempotency_key_that_could_not_be_repeated_is_refused() {
+async fn invalid_idempotency_keys_are_refused() {
     let server = TestServer::start().await;
     let too_long = "k".repeat(256);
     for bad in ["", "a b", "é", &too_long] {
-        let answer = server.send("POST", STREAMS, &[("idempotency-key", bad)], Vec::new()).await;
-        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (400, &json!("Idempotency-Key")), "{bad:?}");
+        let response = server.send("POST", STREAMS, &[("idempotency-key", bad)], Vec::new()).await;
+        assert_eq!(
+            (response.status, &response.body["errors"][0]["field"]),
+            (400, &json!("Idempotency-Key")),
+            "{bad:?}"
+        );
     }
     let twice = [("idempotency-key", "a"), ("idempotency-key", "b")];
     assert_eq!(server.send("POST", STREAMS, &twice, Vec::new()).await.status, 400);
@@ -94,9 +95,9 @@ async fn an_idempotency_key_that_could_not_be_repeated_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_every_field_that_is_wrong() {
+async fn a_refusal_names_every_invalid_field() {
     let server = TestServer::start().await;
-    let body = json!({"deviceId": "x".repeat(129), "contentId": "", "replaces": [SOME_ID, "nope"]});
+    let body = json!({"deviceId": "x".repeat(129), "contentId": "", "replaces": [UNKNOWN_ID, "nope"]});
     assert_json_snapshot!(server.json("POST", STREAMS, body).await, @r#"
     {
       "status": 400,
@@ -127,8 +128,8 @@ async fn a_refusal_names_every_field_that_is_wrong() {
       }
     }
     "#);
-    let many = json!({"replaces": vec![SOME_ID; 11]});
-    assert_json_snapshot!(server.json("POST", STREAMS, many).await, @r#"
+    let too_many = json!({"replaces": vec![UNKNOWN_ID; 11]});
+    assert_json_snapshot!(server.json("POST", STREAMS, too_many).await, @r#"
     {
       "status": 400,
       "headers": {
@@ -194,7 +195,7 @@ async fn a_refusal_names_every_field_that_is_wrong() {
       }
     }
     "#);
-    let perhaps = format!("{STREAMS}/{SOME_ID}?evict=perhaps");
+    let perhaps = format!("{STREAMS}/{UNKNOWN_ID}?evict=perhaps");
     assert_json_snapshot!(server.call("DELETE", &perhaps).await, @r#"
     {
       "status": 400,
@@ -217,12 +218,12 @@ async fn a_refusal_names_every_field_that_is_wrong() {
       }
     }
     "#);
-    let twice = format!("{STREAMS}/{SOME_ID}?evict=true&evict=false");
+    let twice = format!("{STREAMS}/{UNKNOWN_ID}?evict=true&evict=false");
     assert_eq!(server.call("DELETE", &twice).await.status, 400);
 }
 
 #[tokio::test]
-async fn user_names_are_decoded_once_and_otherwise_taken_as_they_are() {
+async fn user_names_are_decoded_once_and_kept_unchanged() {
     let server = TestServer::start().await;
     for (path, name) in [
         ("ann", "ann"),
@@ -250,7 +251,7 @@ async fn user_names_are_decoded_once_and_otherwise_taken_as_they_are() {
 }
 
 #[tokio::test]
-async fn unknown_routes_and_wrong_methods_are_problems_too() {
+async fn unknown_routes_and_methods_are_problems() {
     let server = TestServer::start().await;
     assert_json_snapshot!(server.call("GET", "/nope").await, @r#"
     {
@@ -295,9 +296,9 @@ async fn unknown_routes_and_wrong_methods_are_problems_too() {
         ("DELETE", "/swagger", "GET, HEAD"),
         ("POST", "/", "GET, HEAD"),
     ] {
-        let answer = server.call(method, path).await;
-        let allowed = answer.headers.get("allow").map(String::as_str);
-        assert_eq!((answer.status, allowed), (405, Some(allow)), "{method} {path}");
+        let response = server.call(method, path).await;
+        let allowed = response.headers.get("allow").map(String::as_str);
+        assert_eq!((response.status, allowed), (405, Some(allow)), "{method} {path}");
     }
     for path in ["/metrics", "/v1", "/v1/users/ann", "/v1/users/ann/streams/count/", "//v1/users/ann/streams"] {
         assert_eq!(server.raw_get(path).await.0, 404, "{path}");

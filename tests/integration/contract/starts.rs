@@ -1,25 +1,25 @@
-//! Clauses on starts: who is admitted, who makes room, and what a repetition finds.
+//! Clauses about starts: admission, replacement, eviction, repetition and limits.
 
 use std::collections::BTreeSet;
 
-use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest};
+use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::{EndReason, StreamLimit};
 use stream_manager::domain::names::{Label, StreamId};
 use stream_manager::store::{StartHint, Stop, StoppedBy, StreamState};
 
-use super::{User, evicting, keyed, live, over};
-use crate::support::{on_device, someone, start, stream, user};
+use super::{User, evicting, inactive, keyed, live};
+use crate::support::{on_device, start, stream, unique_user, user};
 
-pub async fn a_start_is_granted_for_the_duration_and_keeps_what_it_was_told(user: User) {
-    let told = StartRequest { content_id: Label::parse("movie \"7\" é").ok(), ..on_device(1, "tv") };
-    let started = user.started(told.clone()).await;
-    assert_eq!(started.lease, told.lease(user.fixture.now()));
+pub async fn a_start_stores_its_details_and_expires_after_the_duration(user: User) {
+    let request = StartRequest { content_id: Label::parse("movie \"7\" é").ok(), ..on_device(1, "tv") };
+    let started = user.started(request.clone()).await;
+    assert_eq!(started.lease, request.lease(user.fixture.now()));
     assert_eq!(started.lease.expires_at, user.fixture.now().plus_s(90));
     assert_eq!((started.limit, started.ended), (StreamLimit::DEFAULT, vec![]));
     assert_eq!(live(user.state(1).await), started.lease);
 }
 
-pub async fn a_start_at_the_limit_is_denied_with_the_live_streams_oldest_first(user: User) {
+pub async fn a_denial_lists_live_streams_oldest_first(user: User) {
     for n in [3, 1, 2] {
         user.started(start(n)).await;
         user.fixture.advance_s(1);
@@ -32,7 +32,7 @@ pub async fn a_start_at_the_limit_is_denied_with_the_live_streams_oldest_first(u
 
 pub async fn racing_starts_grant_exactly_the_limit(user: User) {
     let starts = (0..24)
-        .map(|n| user.start_at(start(n), if n % 2 == 0 { StartHint::Optimistic } else { StartHint::ReadFirst }));
+        .map(|n| user.start_with(start(n), if n % 2 == 0 { StartHint::Optimistic } else { StartHint::ReadFirst }));
     let outcomes = futures_util::future::join_all(starts).await;
     let granted = outcomes.iter().filter(|start| matches!(start, StartOutcome::Started(_))).count();
     let denied = outcomes.iter().filter(|start| matches!(start, StartOutcome::Denied(_))).count();
@@ -40,7 +40,7 @@ pub async fn racing_starts_grant_exactly_the_limit(user: User) {
     assert_eq!(user.live().await.len(), 3);
 }
 
-pub async fn racing_evictions_never_hold_more_than_the_limit(user: User) {
+pub async fn racing_evictions_never_exceed_the_limit(user: User) {
     let user = &user;
     let starts = (0..12).map(|n| async move {
         let started = user.start(evicting(n)).await;
@@ -54,22 +54,22 @@ pub async fn racing_evictions_never_hold_more_than_the_limit(user: User) {
         .flat_map(|start| if let StartOutcome::Started(started) = start { started.ended.clone() } else { vec![] })
         .collect();
     let distinct: BTreeSet<StreamId> = ended.iter().copied().collect();
-    assert_eq!((ended.len(), distinct.len()), (9, 9), "everyone but the last three was ended, once");
+    assert_eq!((ended.len(), distinct.len()), (9, 9), "each stream but the last three was ended once");
     assert_eq!(user.live().await.len(), 3);
 }
 
-pub async fn a_repeated_start_answers_the_first_lease_and_takes_no_second_slot(user: User) {
+pub async fn a_repeated_start_returns_the_first_lease(user: User) {
     let first = user.started(keyed(1, 1)).await;
     for device in [2, 3] {
         user.started(start(device)).await;
     }
     user.fixture.advance_s(5);
-    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
-        match user.start_at(keyed(1, 1), room).await {
-            StartOutcome::Existing(again) => {
-                assert_eq!((again.lease, again.limit), (first.lease.clone(), first.limit))
+    for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_with(keyed(1, 1), hint).await {
+            StartOutcome::Existing(existing) => {
+                assert_eq!((existing.lease, existing.limit), (first.lease.clone(), first.limit))
             }
-            other => panic!("not found again: {other:?}"),
+            other => panic!("not existing: {other:?}"),
         }
     }
     assert_eq!(user.live().await.len(), 3);
@@ -77,18 +77,18 @@ pub async fn a_repeated_start_answers_the_first_lease_and_takes_no_second_slot(u
 
 pub async fn a_repeated_start_with_another_body_is_refused(user: User) {
     user.started(keyed(1, 1)).await;
-    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
-        assert_eq!(user.start_at(keyed(1, 2), room).await, StartOutcome::KeyReused);
-        assert_eq!(user.start_at(start(1), room).await, StartOutcome::KeyReused);
+    for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
+        assert_eq!(user.start_with(keyed(1, 2), hint).await, StartOutcome::KeyReused);
+        assert_eq!(user.start_with(start(1), hint).await, StartOutcome::KeyReused);
     }
     assert_eq!(user.live().await, [stream(1)]);
 }
 
-pub async fn a_repeated_start_of_an_ended_stream_says_so(user: User) {
+pub async fn a_repeated_start_of_an_evicted_stream_returns_ended(user: User) {
     user.started(keyed(1, 1)).await;
     user.stop(1, StoppedBy::Evictor).await;
-    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
-        match user.start_at(keyed(1, 1), room).await {
+    for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_with(keyed(1, 1), hint).await {
             StartOutcome::Ended(lease) => {
                 assert_eq!(lease.termination.map(|termination| termination.reason), Some(EndReason::Evicted))
             }
@@ -98,12 +98,12 @@ pub async fn a_repeated_start_of_an_ended_stream_says_so(user: User) {
     assert_eq!(user.live().await, []);
 }
 
-pub async fn a_repeated_start_whose_lease_ran_out_is_admitted_anew(user: User) {
-    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
-        user.start_at(keyed(1, 1), room).await;
+pub async fn a_repeated_start_after_expiry_starts_again(user: User) {
+    for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
+        user.start_with(keyed(1, 1), hint).await;
         user.fixture.advance_s(90);
-        match user.start_at(keyed(1, 1), room).await {
-            StartOutcome::Started(again) => assert_eq!(again.lease.started_at, user.fixture.now()),
+        match user.start_with(keyed(1, 1), hint).await {
+            StartOutcome::Started(started) => assert_eq!(started.lease.started_at, user.fixture.now()),
             other => panic!("not started: {other:?}"),
         }
         assert_eq!(user.live().await, [stream(1)]);
@@ -111,7 +111,7 @@ pub async fn a_repeated_start_whose_lease_ran_out_is_admitted_anew(user: User) {
     }
 }
 
-pub async fn a_slot_is_free_at_the_expiry_and_not_a_millisecond_before(user: User) {
+pub async fn a_slot_is_free_exactly_at_expiry(user: User) {
     for n in 1..=3 {
         user.started(start(n)).await;
     }
@@ -123,10 +123,10 @@ pub async fn a_slot_is_free_at_the_expiry_and_not_a_millisecond_before(user: Use
     let started = user.started(start(4)).await;
     assert_eq!((started.reaped, started.ended), (3, vec![]));
     assert_eq!(user.live().await, [stream(4)]);
-    assert_eq!(user.state(1).await, StreamState::NotFound, "a reaped lease is gone");
+    assert_eq!(user.state(1).await, StreamState::NotFound, "the start deleted it");
 }
 
-pub async fn a_restarted_device_takes_its_own_slot_again(user: User) {
+pub async fn a_restarted_device_reuses_its_slot(user: User) {
     for (n, device) in [(1, "tv"), (2, "phone"), (3, "tablet")] {
         user.started(on_device(n, device)).await;
         user.fixture.advance_s(1);
@@ -137,18 +137,18 @@ pub async fn a_restarted_device_takes_its_own_slot_again(user: User) {
     assert_eq!(user.denied(on_device(5, "console")).await.len(), 3);
 }
 
-pub async fn a_stream_that_was_replaced_learns_by_whom(user: User) {
+pub async fn a_replaced_stream_names_its_replacement(user: User) {
     user.started(on_device(1, "tv")).await;
     user.started(on_device(2, "tv")).await;
-    let termination = over(user.beat(1).await).termination.expect("a mark");
-    let by = termination.ended_by.expect("a start");
+    let termination = inactive(user.heartbeat(1).await).termination.unwrap();
+    let by = termination.ended_by.unwrap();
     assert_eq!(
         (termination.reason, by.stream_id, by.device_name),
         (EndReason::Replaced, stream(2), Label::parse("tv").ok())
     );
 }
 
-pub async fn a_start_replaces_in_one_step_and_if_denied_replaces_nothing(user: User) {
+pub async fn a_denied_start_replaces_nothing(user: User) {
     for n in 1..=3 {
         user.started(start(n)).await;
         user.fixture.advance_s(1);
@@ -157,79 +157,79 @@ pub async fn a_start_replaces_in_one_step_and_if_denied_replaces_nothing(user: U
         |n, replaced: &[u8]| StartRequest { replaces: replaced.iter().copied().map(stream).collect(), ..start(n) };
     assert_eq!(user.started(replacing(4, &[1, 2, 99])).await.ended, [stream(1), stream(2)]);
     assert_eq!(user.live().await, [stream(3), stream(4)]);
-    user.limit(Some(1)).await;
+    user.set_limit(Some(1)).await;
     assert_eq!(user.denied(replacing(5, &[4])).await, [stream(3), stream(4)]);
     assert_eq!(user.live().await, [stream(3), stream(4)]);
 }
 
-pub async fn evicting_the_oldest_makes_room_for_one(user: User) {
+pub async fn evict_oldest_ends_only_the_oldest_stream(user: User) {
     for n in 1..=3 {
-        assert_eq!(user.started(evicting(n)).await.ended, [], "there was room");
+        assert_eq!(user.started(evicting(n)).await.ended, [], "below the limit");
         user.fixture.advance_s(1);
     }
     assert_eq!(user.started(evicting(4)).await.ended, [stream(1)]);
     assert_eq!(user.live().await, [stream(2), stream(3), stream(4)]);
-    let termination = over(user.beat(1).await).termination.expect("a mark");
+    let termination = inactive(user.heartbeat(1).await).termination.unwrap();
     assert_eq!(
         (termination.reason, termination.ended_by.map(|by| by.stream_id)),
         (EndReason::Evicted, Some(stream(4)))
     );
 }
 
-pub async fn a_repeated_start_says_again_whom_it_ended(user: User) {
+pub async fn a_repeated_start_lists_the_streams_it_ended(user: User) {
     for n in 1..=3 {
         user.started(start(n)).await;
         user.fixture.advance_s(1);
     }
     let request = StartRequest { at_limit: AtLimit::EvictOldest, ..keyed(4, 1) };
     user.started(request.clone()).await;
-    for room in [StartHint::Optimistic, StartHint::ReadFirst] {
-        match user.start_at(request.clone(), room).await {
-            StartOutcome::Existing(again) => assert_eq!(again.ended, [stream(1)]),
-            other => panic!("not found again: {other:?}"),
+    for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
+        match user.start_with(request.clone(), hint).await {
+            StartOutcome::Existing(existing) => assert_eq!(existing.ended, [stream(1)]),
+            other => panic!("not existing: {other:?}"),
         }
     }
 }
 
-pub async fn restarts_without_end_leave_no_more_than_the_latest_to_remember(user: User) {
+pub async fn device_restarts_keep_a_bounded_number_of_ended_leases(user: User) {
     for n in 0..60 {
         user.started(on_device(n, "tv")).await;
     }
     assert_eq!(user.live().await, [stream(59)]);
     assert!(matches!(user.state(58).await, StreamState::Inactive(_)));
     assert_eq!(user.state(1).await, StreamState::NotFound);
-    let remembered = futures_util::future::join_all((0..59).map(|n| user.state(n))).await;
-    let remembered = remembered.iter().filter(|state| matches!(state, StreamState::Inactive(_))).count();
-    assert_eq!(remembered, stream_manager::domain::admission::MAX_ENDED_LEASES);
+    let states = futures_util::future::join_all((0..59).map(|n| user.state(n))).await;
+    let kept = states.iter().filter(|state| matches!(state, StreamState::Inactive(_))).count();
+    assert_eq!(kept, MAX_ENDED_LEASES);
 }
 
-pub async fn a_users_own_limit_is_in_force_until_it_is_removed(user: User) {
+pub async fn a_stored_limit_applies_until_it_is_removed(user: User) {
     let store = &user.fixture.store;
-    assert_eq!(store.limit(&user.name).await.expect("a limit"), None);
-    user.limit(Some(1)).await;
-    user.limit(Some(1)).await;
-    assert_eq!(store.limit(&user.name).await.expect("a limit"), StreamLimit::new(1));
+    assert_eq!(store.limit(&user.name).await.unwrap(), None);
+    user.set_limit(Some(1)).await;
+    user.set_limit(Some(1)).await;
+    assert_eq!(store.limit(&user.name).await.unwrap(), StreamLimit::new(1));
     assert_eq!(user.started(start(1)).await.limit.get(), 1);
     assert_eq!(user.denied(start(2)).await, [stream(1)]);
-    user.limit(Some(4)).await;
+    user.set_limit(Some(4)).await;
     for n in 2..=4 {
         assert_eq!(user.started(start(n)).await.limit.get(), 4);
     }
     assert_eq!(user.denied(start(5)).await.len(), 4);
-    user.limit(None).await;
-    user.limit(None).await;
-    assert_eq!(store.limit(&user.name).await.expect("a limit"), None);
+    user.set_limit(None).await;
+    user.set_limit(None).await;
+    assert_eq!(store.limit(&user.name).await.unwrap(), None);
     user.stop(4, StoppedBy::Player).await;
-    assert_eq!(user.denied(start(6)).await.len(), 3, "the default again");
+    assert_eq!(user.denied(start(6)).await.len(), 3, "the default applies again");
 }
 
-pub async fn a_lowered_limit_ends_nobody_and_refuses_until_there_is_room(user: User) {
+pub async fn a_lowered_limit_ends_no_streams(user: User) {
     for n in 1..=3 {
         user.started(start(n)).await;
     }
-    user.limit(Some(2)).await;
+    user.set_limit(Some(2)).await;
     assert_eq!(user.live().await.len(), 3);
-    live(user.beat(1).await);
+    live(user.heartbeat(1).await);
     assert_eq!(user.denied(start(4)).await.len(), 3);
     user.stop(1, StoppedBy::Player).await;
     assert_eq!(user.denied(start(4)).await.len(), 2);
@@ -237,36 +237,36 @@ pub async fn a_lowered_limit_ends_nobody_and_refuses_until_there_is_room(user: U
     user.started(start(4)).await;
 }
 
-pub async fn a_limit_that_a_token_says_goes_before_the_stored_one_and_the_default(user: User) {
-    let by_token = |n, limit| StartRequest { token_limit: StreamLimit::new(limit), ..start(n) };
+pub async fn a_token_limit_overrides_the_stored_and_the_default_limit(user: User) {
+    let with_token_limit = |n, limit| StartRequest { token_limit: StreamLimit::new(limit), ..start(n) };
     let mut n = 0;
     for stored in [None, Some(1), Some(5)] {
-        user.limit(stored).await;
-        for room in [StartHint::Optimistic, StartHint::ReadFirst] {
+        user.set_limit(stored).await;
+        for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
             for _ in 0..2 {
                 n += 1;
-                match user.start_at(by_token(n, 2), room).await {
+                match user.start_with(with_token_limit(n, 2), hint).await {
                     StartOutcome::Started(started) => assert_eq!(started.limit.get(), 2),
                     other => panic!("not started: {other:?}"),
                 }
             }
-            match user.start_at(by_token(99, 2), room).await {
+            match user.start_with(with_token_limit(99, 2), hint).await {
                 StartOutcome::Denied(denial) => assert_eq!((denial.limit.get(), denial.streams.len()), (2, 2)),
                 other => panic!("not denied: {other:?}"),
             }
             n += 1;
-            let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..by_token(n, 1) };
+            let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..with_token_limit(n, 1) };
             assert_eq!(user.started(evicting).await.ended, [stream(n - 2), stream(n - 1)]);
             assert_eq!(user.live().await, [stream(n)]);
             user.stop(n, StoppedBy::Player).await;
         }
     }
-    let stored = user.fixture.store.limit(&user.name).await.expect("a limit");
-    assert_eq!(stored, StreamLimit::new(5), "and changes nothing that is stored");
+    let stored = user.fixture.store.limit(&user.name).await.unwrap();
+    assert_eq!(stored, StreamLimit::new(5), "the stored limit stays");
 }
 
-pub async fn users_are_apart_however_alike_their_names(first: User) {
-    let base = someone().to_string();
+pub async fn users_with_similar_names_are_independent(first: User) {
+    let base = unique_user().to_string();
     let names = [base.clone(), base.to_uppercase(), format!("{base}/"), format!("{base}#"), format!("{base}é")];
     let users = names.map(|name| User { fixture: first.fixture.clone(), name: user(&name) });
     for user in &users {

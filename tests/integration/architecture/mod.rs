@@ -1,0 +1,195 @@
+//! The architecture: module order, no import cycles, outside crates in their places, and short files.
+
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::imports::Sources;
+
+/// Modules from the bottom up. A module may use those of its own line and of the lines before it. The longest prefix counts.
+const ORDER: [&[&str]; 12] = [
+    &["domain"],
+    &["clock"],
+    &["telemetry"],
+    &["store"],
+    &["limiter", "migrate"],
+    &["http/auth"],
+    &["http/api"],
+    &["http/pipeline"],
+    &["http"],
+    &["config"],
+    &["planning"],
+    &["commands", "main", "lib"],
+];
+
+/// Crates and functions, and the only places that may use them.
+const ONLY_IN: [(&str, &[&str]); 15] = [
+    ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
+    ("aws_config", &["store/dynamodb/client.rs"]),
+    ("aws_runtime", &["store/dynamodb/user_agent.rs"]),
+    ("dynoxide", &["store/embedded/engine.rs"]),
+    ("poem", &["http"]),
+    ("jsonwebtoken", &["http/auth"]),
+    ("reqwest", &["http/auth/jwks_cache.rs"]),
+    ("SystemTime::now", &["clock.rs"]),
+    ("Instant::now", &["clock.rs", "http/server.rs"]),
+    ("anyhow", &["main.rs", "commands"]),
+    ("opentelemetry", TRACING),
+    ("opentelemetry_sdk", TRACING),
+    ("opentelemetry_otlp", &["telemetry/traces.rs", "telemetry/tracing.rs"]),
+    ("tracing_opentelemetry", TRACING),
+    (
+        "prometheus_client",
+        &["telemetry/metrics.rs", "telemetry/store_metrics.rs", "store/dynamodb/metrics_interceptor.rs"],
+    ),
+];
+
+const TRACING: &[&str] = &["telemetry/traces.rs", "telemetry/tracing.rs", "http/pipeline/trace_attributes.rs"];
+
+const MAX_LINES: usize = 400;
+const MAX_MEDIAN_LINES: usize = 150;
+
+/// Imports that break the order today: the file, and the file that it uses. Remove each entry with its import.
+const KNOWN_ORDER_VIOLATIONS: &[(&str, &str)] = &[
+    ("telemetry/metrics.rs", "store/dynamodb/metrics_interceptor.rs"),
+    ("telemetry/metrics.rs", "store/mod.rs"),
+    ("telemetry/mod.rs", "config/mod.rs"),
+    ("telemetry/traces.rs", "store/dynamodb/client.rs"),
+];
+
+/// Imports that close a cycle today. Remove each entry with its import.
+const KNOWN_CYCLES: &[(&str, &str)] =
+    &[("config/checks.rs", "config/mod.rs"), ("planning/estimate.rs", "planning/mod.rs")];
+
+/// The median today. Remove it once it is below `MAX_MEDIAN_LINES`.
+const KNOWN_MEDIAN_LINES: usize = 170;
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The Rust files below `folder`, each by its path in the folder, with its text.
+pub fn files(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut paths = Vec::new();
+    if root.exists() {
+        collect(&root, &mut paths);
+    }
+    let name = |path: &Path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+    paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The files of `src` without those that hold only tests.
+fn sources() -> Sources {
+    let files: Vec<_> = files("src").into_iter().filter(|(file, _)| !file.ends_with("tests.rs")).collect();
+    assert!(!files.is_empty());
+    Sources::new(files)
+}
+
+fn rank(file: &str) -> Option<usize> {
+    let prefixes =
+        ORDER.iter().enumerate().flat_map(|(rank, modules)| modules.iter().map(move |module| (rank, module)));
+    let matching = prefixes.filter(|(_, module)| file.starts_with(**module));
+    matching.max_by_key(|(_, module)| module.len()).map(|(rank, _)| rank)
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    let sources = sources();
+    let mut violations = Vec::new();
+    for (file, _) in sources.iter() {
+        let own = rank(file).unwrap_or_else(|| panic!("{file} is not in ORDER"));
+        for (used, path) in sources.used_by(file) {
+            if rank(used) > Some(own) && !KNOWN_ORDER_VIOLATIONS.contains(&(file, used)) {
+                violations.push(format!("{file} uses {path} of {used}"));
+            }
+        }
+    }
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[test]
+fn migrate_uses_only_the_dynamodb_store() {
+    let sources = sources();
+    let others: Vec<_> =
+        sources.used_by("migrate.rs").into_keys().filter(|used| !used.starts_with("store/dynamodb/")).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
+fn no_files_import_each_other_in_a_cycle() {
+    let sources = sources();
+    let uses: BTreeMap<&str, Vec<&str>> = sources
+        .iter()
+        .map(|(file, _)| {
+            let used = sources.used_by(file).into_keys();
+            (file, used.filter(|used| !KNOWN_CYCLES.contains(&(file, *used))).collect())
+        })
+        .collect();
+    let cycles: BTreeSet<String> = uses.keys().filter_map(|file| shortest_cycle(file, &uses)).collect();
+    assert!(cycles.is_empty(), "{cycles:#?}");
+}
+
+/// The shortest way from a file back to itself, printed from its first file in alphabetical order.
+fn shortest_cycle(file: &str, uses: &BTreeMap<&str, Vec<&str>>) -> Option<String> {
+    let mut reached_from: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut queue = std::collections::VecDeque::from([file]);
+    while let Some(at) = queue.pop_front() {
+        for &next in &uses[at] {
+            if reached_from.contains_key(next) {
+                continue;
+            }
+            reached_from.insert(next, at);
+            queue.push_back(next);
+        }
+    }
+    let mut cycle = vec![*reached_from.get(file)?];
+    while cycle[cycle.len() - 1] != file {
+        cycle.push(reached_from[cycle[cycle.len() - 1]]);
+    }
+    cycle.reverse();
+    let first = (0..cycle.len()).min_by_key(|at| cycle[*at])?;
+    cycle.rotate_left(first);
+    cycle.push(cycle[0]);
+    Some(cycle.join(" → "))
+}
+
+#[test]
+fn outside_crates_and_clocks_are_used_only_in_their_places() {
+    let sources = sources();
+    for (file, _) in sources.iter() {
+        let tokens = sources.tokens(file);
+        for (name, places) in ONLY_IN {
+            let parts: Vec<&str> = name.split("::").flat_map(|part| ["::", part]).skip(1).collect();
+            let found = tokens.windows(parts.len()).any(|window| window.iter().eq(parts.iter()));
+            assert!(!found || places.iter().any(|place| file.starts_with(place)), "{file} must not use {name}");
+        }
+    }
+}
+
+#[test]
+fn files_begin_with_a_summary_and_are_short() {
+    for folder in ["src", "tests", "benches", "tools"] {
+        for (file, text) in files(folder) {
+            assert!(text.starts_with("//! "), "{folder}/{file} does not begin with `//! `");
+            let lines = text.lines().count();
+            assert!(lines <= MAX_LINES, "{folder}/{file} has {lines} lines");
+        }
+    }
+    let mut lengths: Vec<usize> = sources().iter().map(|(_, text)| text.lines().count()).collect();
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    assert!(
+        median <= MAX_MEDIAN_LINES.max(KNOWN_MEDIAN_LINES),
+        "the median length of files in src is {median} lines"
+    );
+}
