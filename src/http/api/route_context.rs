@@ -1,6 +1,7 @@
 //! Data that the pipeline attaches to each request for the extractors: the authentication mode and the path parameters.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
@@ -25,28 +26,28 @@ pub(crate) struct RouteContext {
 impl RouteContext {
     /// A decoded path parameter. None if the route has no such parameter or its value is not UTF-8.
     pub(crate) fn path_param<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
-        request.data::<Self>()?.path_params.get(name)
+        request.data::<Self>()?.path_params.get(request.uri().path(), name)
     }
 }
 
-/// The path parameters of a request.
+/// Where a request's path has its parameters.
 #[derive(Clone, Default)]
 pub(crate) struct PathParams {
     names: Arc<[String]>,
-    /// Still percent-encoded: an encoded `/` must not split a value.
-    values: Vec<String>,
+    /// Ranges, because copies of the values would cost two allocations per request.
+    ranges: Vec<Range<usize>>,
 }
 
 impl PathParams {
-    /// `values` are in the order of `names`.
-    pub(crate) fn new(names: Arc<[String]>, values: Vec<String>) -> Self {
-        Self { names, values }
+    /// `ranges` are in the order of `names`.
+    pub(crate) fn new(names: Arc<[String]>, ranges: Vec<Range<usize>>) -> Self {
+        Self { names, ranges }
     }
 
-    /// A decoded parameter. None if there is no such parameter or its value is not UTF-8.
-    pub(crate) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+    /// A decoded parameter of `path`. None if there is no such parameter or its value is not UTF-8.
+    pub(crate) fn get<'a>(&self, path: &'a str, name: &str) -> Option<Cow<'a, str>> {
         let index = self.names.iter().position(|known| known == name)?;
-        let value = self.values.get(index)?;
+        let value = path.get(self.ranges.get(index)?.clone())?;
         // Most values need no decoding, and the decoder takes longer to find that out.
         if value.contains('%') { percent_decode_str(value).decode_utf8().ok() } else { Some(Cow::Borrowed(value)) }
     }

@@ -2,6 +2,7 @@
 //! methods and operation ids come from poem-openapi's metadata, endpoints from its operations.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use matchit::{InsertError, Router};
@@ -116,8 +117,8 @@ impl Routes {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         match routes.methods.iter().find(|(known, _)| known == method) {
             Some((_, route)) => {
-                let value = |name: &String| found.params.get(name).unwrap_or_default().to_owned();
-                (route, PathParams::new(Arc::clone(&routes.params), routes.params.iter().map(value).collect()))
+                let range = |name: &String| found.params.get(name).map_or(0..0, |value| range_of(value, path));
+                (route, PathParams::new(Arc::clone(&routes.params), routes.params.iter().map(range).collect()))
             }
             None => (&routes.method_not_allowed, PathParams::default()),
         }
@@ -174,6 +175,12 @@ fn with_empty_params(path: &str) -> Vec<String> {
         let append = |segment: &str| paths.iter().map(|path| format!("{path}/{segment}")).collect::<Vec<_>>();
         if segment.starts_with('{') { [append(segment), append("")].concat() } else { append(segment) }
     })
+}
+
+/// `value` is a slice of `path`.
+fn range_of(value: &str, path: &str) -> Range<usize> {
+    let start = value.as_ptr().addr().saturating_sub(path.as_ptr().addr());
+    start..start + value.len()
 }
 
 fn method_not_allowed(mut methods: Vec<&str>) -> Problem {
@@ -236,12 +243,14 @@ mod tests {
     #[test]
     fn literals_precede_params_and_each_param_is_decoded() {
         let routes = routes();
-        let (route, params) = routes.find(&Method::HEAD, "/v1/users/a%2Fstreams/streams/count");
-        assert_eq!((route.name, params.get("streamId")), ("count", None));
-        assert_eq!(params.get("userName").unwrap(), "a/streams");
-        let (route, params) = routes.find(&Method::GET, "/v1/users/ann/streams/%ff");
-        assert_eq!((route.name, params.get("streamId")), ("get", None));
-        assert_eq!(params.get("userName").unwrap(), "ann");
+        let path = "/v1/users/a%2Fstreams/streams/count";
+        let (route, params) = routes.find(&Method::HEAD, path);
+        assert_eq!((route.name, params.get(path, "streamId")), ("count", None));
+        assert_eq!(params.get(path, "userName").unwrap(), "a/streams");
+        let path = "/v1/users/ann/streams/%ff";
+        let (route, params) = routes.find(&Method::GET, path);
+        assert_eq!((route.name, params.get(path, "streamId")), ("get", None));
+        assert_eq!(params.get(path, "userName").unwrap(), "ann");
     }
 
     #[test]
@@ -255,8 +264,9 @@ mod tests {
             ("/v1/users//streams/", "get", "", Some("")),
         ] {
             let (route, params) = routes.find(&Method::GET, path);
-            assert_eq!(route.name, name, "{path}");
-            assert_eq!((params.get("userName").as_deref(), params.get("streamId").as_deref()), (Some(user), stream));
+            let param = |name| params.get(path, name);
+            assert_eq!((route.name, param("userName").unwrap()), (name, user.into()), "{path}");
+            assert_eq!(param("streamId").as_deref(), stream, "{path}");
         }
     }
 
