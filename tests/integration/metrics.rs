@@ -192,8 +192,8 @@ async fn readiness_reports_clock_skew_and_warns_if_it_is_large() {
     assert_eq!((&ready["clockDifferenceSeconds"], ready.get("warnings")), (&json!(0.2), None));
 
     for (ahead_ms, minutes, warning) in [
-        (4700, 5, "this host's clock is 4.2 s ahead of the store's: set the time (NTP)"),
-        (-4700, 10, "this host's clock is 5.2 s behind the store's: set the time (NTP)"),
+        (4700, 5, "this host's clock is 4.2 s ahead of the store's clock; check NTP"),
+        (-4700, 10, "this host's clock is 5.2 s behind the store's clock; check NTP"),
     ] {
         observe(ahead_ms, minutes);
         let response = server.call("GET", "/health/ready").await;

@@ -86,10 +86,10 @@ async fn rate_limited_requests_get_retry_after_and_skip_the_store() {
       },
       "body": {
         "code": "too-many-requests",
-        "detail": "at most 2 starts a minute for one user",
+        "detail": "at most 2 starts per minute per user",
         "instance": "urn:stream-manager:request:…",
         "status": 429,
-        "title": "The user asks too often",
+        "title": "Rate limit exceeded",
         "type": "urn:stream-manager:problem:too-many-requests"
       }
     }

@@ -45,10 +45,10 @@ async fn a_keyed_start_can_be_repeated_but_not_reused() {
       },
       "body": {
         "code": "idempotency-key-reused",
-        "detail": "this Idempotency-Key was used with another body: use a new key for a new playback",
+        "detail": "this Idempotency-Key was used with a different body; use a new key for a new playback",
         "instance": "urn:stream-manager:request:…",
         "status": 422,
-        "title": "The idempotency key came with another request",
+        "title": "The idempotency key was used with a different request",
         "type": "urn:stream-manager:problem:idempotency-key-reused"
       }
     }
@@ -171,10 +171,10 @@ async fn readiness_requires_the_store_and_ends_with_draining() {
       },
       "body": {
         "code": "store-unavailable",
-        "detail": "the store has not answered yet since the start",
+        "detail": "the store has not responded since startup",
         "instance": "urn:stream-manager:request:…",
         "status": 503,
-        "title": "The store did not answer in time",
+        "title": "The store is unavailable",
         "type": "urn:stream-manager:problem:store-unavailable"
       }
     }
@@ -184,7 +184,11 @@ async fn readiness_requires_the_store_and_ends_with_draining() {
         assert_eq!(server.call("GET", path).await.status, 200);
     }
     server.readiness.drain();
-    assert_eq!(server.call("GET", "/health").await.status, 503);
+    for path in ["/health", "/health/ready"] {
+        let draining = server.call("GET", path).await;
+        assert_eq!((draining.status, &draining.body["code"]), (503, &json!("draining")), "{path}");
+        assert_eq!(draining.headers["retry-after"], "1");
+    }
     assert_eq!(server.call("GET", "/health/live").await.status, 200);
 }
 

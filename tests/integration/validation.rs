@@ -137,11 +137,11 @@ async fn a_refusal_names_every_invalid_field() {
       },
       "body": {
         "code": "invalid-request",
-        "detail": "replaces: must name at most 10 streams, names 11",
+        "detail": "replaces: must have at most 10 stream ids, has 11",
         "errors": [
           {
             "field": "replaces",
-            "reason": "must name at most 10 streams, names 11"
+            "reason": "must have at most 10 stream ids, has 11"
           }
         ],
         "instance": "urn:stream-manager:request:…",

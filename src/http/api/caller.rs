@@ -1,5 +1,5 @@
-//! Who calls: the first argument of every operation below `/v1`, so that no such operation can be reached without it,
-//! and so that the OpenAPI document says the same.
+//! Authentication and authorization of the caller. Every operation below `/v1` takes a [`Caller`] or an [`Administrator`] as
+//! its first argument, so that it cannot run without the check, and the OpenAPI document lists its security scheme.
 
 use std::sync::Arc;
 
@@ -11,22 +11,23 @@ use tracing::debug;
 
 use crate::domain::lease::StreamLimit;
 use crate::domain::names::UserName;
-use crate::http::api::extract::PathParam;
+use crate::http::api::extract::path::PathParam;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, RouteContext};
 use crate::http::auth::verifier::TokenVerifier;
 use crate::http::auth::{Identity, TokenError};
 
-/// Somebody who may act for the user in the path.
-pub struct Caller {
-    /// What the token says that user's limit is.
-    pub token_limit: Option<StreamLimit>,
+/// A caller who may act for the user in the path.
+pub(crate) struct Caller {
+    /// The limit in the user's own token.
+    pub(crate) token_limit: Option<StreamLimit>,
 }
 
-/// Somebody who may set limits.
-pub struct Administrator;
+/// A caller who may set limits.
+pub(crate) struct Administrator;
 
 const SCHEME: &str = "token";
+const NO_TOKEN: &str = "a bearer token is required: Authorization: Bearer …";
 
 impl<'a> ApiExtractor<'a> for Caller {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
@@ -34,7 +35,7 @@ impl<'a> ApiExtractor<'a> for Caller {
     type ParamRawType = ();
 
     fn register(registry: &mut Registry) {
-        describe(registry);
+        register_scheme(registry);
     }
 
     fn security_schemes() -> Vec<&'static str> {
@@ -42,20 +43,20 @@ impl<'a> ApiExtractor<'a> for Caller {
     }
 
     fn has_security_fallback() -> bool {
-        // One document for both modes: whether a token is needed, the operator decides.
+        // The document is the same with and without authentication.
         true
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let Some((tokens, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
-        // The same text that the operation takes for the user.
+        let Some((verifier, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
+        // The same decoded text that the operation uses as the user name.
         if RouteContext::path_param(request, UserName::NAME).as_deref() == Some(&*identity.user) {
             return Ok(Self { token_limit: identity.limit });
         }
         if identity.admin {
             return Ok(Self { token_limit: None });
         }
-        Err(forbidden(&tokens, "the token is another user's").into())
+        Err(forbidden(&verifier, "the token belongs to another user").into())
     }
 }
 
@@ -65,7 +66,7 @@ impl<'a> ApiExtractor<'a> for Administrator {
     type ParamRawType = ();
 
     fn register(registry: &mut Registry) {
-        describe(registry);
+        register_scheme(registry);
     }
 
     fn security_schemes() -> Vec<&'static str> {
@@ -78,67 +79,67 @@ impl<'a> ApiExtractor<'a> for Administrator {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         match identify(request).await? {
-            Some((tokens, identity)) if !identity.admin => {
-                Err(forbidden(&tokens, "only an administrator's token may set limits").into())
+            Some((verifier, identity)) if !identity.admin => {
+                Err(forbidden(&verifier, "setting limits needs an administrator's token").into())
             }
             _ => Ok(Self),
         }
     }
 }
 
-/// None where no tokens are asked for.
+/// None if authentication is disabled.
 async fn identify(request: &Request) -> Result<Option<(Arc<TokenVerifier>, Identity)>, Problem> {
-    let tokens = match request.data::<RouteContext>().map(|context| &context.auth) {
+    let verifier = match request.data::<RouteContext>().map(|context| &context.auth) {
         Some(AuthMode::Disabled) => return Ok(None),
-        Some(AuthMode::Jwt(tokens)) => Arc::clone(tokens),
+        Some(AuthMode::Jwt(verifier)) => Arc::clone(verifier),
         None => return Err(Problem::new(ProblemCode::Internal, "the service failed")),
     };
-    // Before anything is said of the token: a player must not take it for a bad one.
-    if !tokens.has_keys() {
-        return Err(refused(TokenError::NoKeys));
+    // Without keys, even a request without a token gets 503, because a 401 would tell the player that its token is bad.
+    if !verifier.has_keys() {
+        return Err(token_problem(TokenError::NoKeys));
     }
     let token = bearer(request.headers())?;
-    let identity = tokens.check(token).await.map_err(refused)?;
-    Ok(Some((tokens, identity)))
+    let identity = verifier.verify(token).await.map_err(token_problem)?;
+    Ok(Some((verifier, identity)))
 }
 
-/// The token of the only `Authorization` header (RFC 6750, section 2.1). One in the query would end up in logs, and is
-/// not looked at.
+/// The token in the `Authorization` header (RFC 6750, section 2.1). Tokens in the query are not accepted, because URLs end
+/// up in logs.
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) => return Err(unauthorized("send a token: Authorization: Bearer …", false)),
+        (None, _) => return Err(unauthorized(NO_TOKEN, false)),
         (Some(_), Some(_)) => return Err(unauthorized("Authorization must be sent once", true)),
         (Some(value), None) => value.to_str().unwrap_or_default(),
     };
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim_start_matches(' ')),
-        _ => Err(unauthorized("send a token: Authorization: Bearer …", false)),
+        _ => Err(unauthorized(NO_TOKEN, false)),
     }
 }
 
-fn refused(error: TokenError) -> Problem {
-    debug!(%error, "token refused");
+fn token_problem(error: TokenError) -> Problem {
+    debug!(%error, "token rejected");
     match error {
         TokenError::NoKeys => Problem::new(ProblemCode::KeysUnavailable, error.to_string()),
         error => unauthorized(&error.to_string(), true),
     }
 }
 
-fn unauthorized(detail: &str, was_sent: bool) -> Problem {
+fn unauthorized(detail: &str, token_sent: bool) -> Problem {
     let mut problem = Problem::new(ProblemCode::Unauthorized, detail);
     let challenge = "Bearer realm=\"stream-manager\"";
-    // Without a token there is no error to speak of (RFC 6750, section 3.1).
-    let error = if was_sent { ", error=\"invalid_token\"" } else { "" };
+    // A request without a token gets no error code (RFC 6750, section 3.1).
+    let error = if token_sent { ", error=\"invalid_token\"" } else { "" };
     problem.extensions.www_authenticate = Some(format!("{challenge}{error}"));
     problem
 }
 
-fn forbidden(tokens: &TokenVerifier, detail: &str) -> Problem {
+fn forbidden(verifier: &TokenVerifier, detail: &str) -> Problem {
     let mut problem = Problem::new(ProblemCode::Forbidden, detail);
     let mut challenge = "Bearer realm=\"stream-manager\", error=\"insufficient_scope\"".to_owned();
-    let scope = tokens.admin_scope();
-    // What else the setting may hold has no place in this header.
+    let scope = verifier.admin_scope();
+    // The header allows no other characters, but the setting does.
     if scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
         challenge.push_str(&format!(", scope=\"{scope}\""));
     }
@@ -146,7 +147,7 @@ fn forbidden(tokens: &TokenVerifier, detail: &str) -> Problem {
     problem
 }
 
-fn describe(registry: &mut Registry) {
+fn register_scheme(registry: &mut Registry) {
     let scheme = MetaSecurityScheme {
         ty: "http",
         description: Some(DESCRIPTION),
@@ -160,16 +161,16 @@ fn describe(registry: &mut Registry) {
     registry.create_security_scheme(SCHEME, scheme);
 }
 
-const DESCRIPTION: &str = "A token (JWT) of the issuer that the service trusts. Needed for everything below `/v1` where \
-the service is set so (`auth.mode = \"jwt\"`), else not looked at. It speaks for the user that it names, or with the \
-administrator's scope for every user; only the latter may set limits.";
+const DESCRIPTION: &str = "A JWT of the issuer that the service trusts. Required for every operation below `/v1` if \
+authentication is enabled (`auth.mode = \"jwt\"`), otherwise ignored. It allows operations on its own user's streams; with \
+the administrator scope, it allows operations on every user's streams and limits.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_operation_that_is_not_told_whether_tokens_are_asked_for_refuses() {
+    async fn requests_without_a_route_context_are_rejected() {
         let request = || Request::builder().uri_str("/v1/users/ann/limit").finish().split();
         let problem = |error: poem::Error| error.downcast::<Problem>().unwrap().code;
         let ((request, mut body), (other, mut none)) = (request(), request());

@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it is ready for requests.
+//! Liveness and readiness.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use poem_openapi::OpenApi;
 
 use crate::http::api::json::Json;
-use crate::http::api::model::Health;
+use crate::http::api::model::responses::Health;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::responses::{Failure, HealthResponse, LiveProblems, ReadyProblems};
 use crate::http::api::route_context::AuthMode;
-use crate::http::api::streams::Tag;
+use crate::http::api::tags::Tag;
 use crate::http::auth::TokenError;
 use crate::telemetry::clock_skew::ClockSkew;
 
-/// Ready once the store was seen, until the process drains. A store that is slow or away later does not change it:
-/// a load balancer would take every instance out at once, and they could not even say 503.
+/// Ready from the first response of the store until shutdown begins. A store that fails later does not change readiness: the
+/// load balancer would remove all instances at once, and players would not even get the 503.
 #[derive(Debug, Default)]
 pub struct Readiness {
     store_seen: AtomicBool,
@@ -24,8 +24,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Reports how far the host's clock is off, by what `clock` has seen. It changes no answer to be or not to be ready: the
-    /// limit holds under any clock, and an instance less would help nobody.
+    /// Reports the clock skew in readiness responses. Skew does not make the service unready: the limit holds under any
+    /// clock, and removing the instance would not help.
     pub fn watching(clock: Arc<ClockSkew>) -> Self {
         Self { clock, ..Self::default() }
     }
@@ -39,29 +39,31 @@ impl Readiness {
     }
 }
 
-pub struct HealthApi {
-    pub readiness: Arc<Readiness>,
-    pub access: AuthMode,
+pub(crate) struct HealthApi {
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) auth: AuthMode,
 }
 
 #[OpenApi]
 impl HealthApi {
-    /// Does the process live?
+    /// Liveness
+    ///
+    /// 200 while the process serves requests.
     #[oai(path = "/health/live", method = "get", operation_id = "live", tag = "Tag::Health")]
     async fn live(&self) -> Result<HealthResponse, Failure<LiveProblems>> {
-        Ok(HealthResponse::Ok(Json(ok())))
+        Ok(HealthResponse::Ok(Json(health())))
     }
 
-    /// Is it ready for requests?
+    /// Readiness
     ///
-    /// Settings, credentials and table were seen, so were the keys that tokens are checked with, and it is not shutting
-    /// down. A clock that is off is told, and does not make the service unready.
+    /// 200 once the store has responded and the token verification keys are loaded, until shutdown begins. Clock skew is
+    /// reported in `warnings` and does not make the service unready.
     #[oai(path = "/health/ready", method = "get", operation_id = "ready", tag = "Tag::Health")]
     async fn ready(&self) -> Result<HealthResponse, Failure<ReadyProblems>> {
         self.readiness()
     }
 
-    /// Is it ready for requests?
+    /// Readiness
     ///
     /// The same as `/health/ready`.
     #[oai(path = "/health", method = "get", operation_id = "health", tag = "Tag::Health")]
@@ -72,23 +74,23 @@ impl HealthApi {
 
 impl HealthApi {
     fn readiness(&self) -> Result<HealthResponse, Failure<ReadyProblems>> {
-        let detail = if self.readiness.draining.load(Ordering::Relaxed) {
-            "the service is shutting down"
-        } else if !self.readiness.store_seen.load(Ordering::Relaxed) {
-            "the store has not answered yet since the start"
-        } else {
-            return match &self.access {
-                AuthMode::Jwt(tokens) if !tokens.has_keys() => {
-                    Err(Problem::new(ProblemCode::KeysUnavailable, TokenError::NoKeys.to_string()).into())
-                }
-                _ => Ok(HealthResponse::Ok(Json(ready(&self.readiness.clock)))),
-            };
-        };
-        Err(Problem::new(ProblemCode::StoreUnavailable, detail).into())
+        if self.readiness.draining.load(Ordering::Relaxed) {
+            return Err(Problem::new(ProblemCode::Draining, "the service is shutting down").into());
+        }
+        if !self.readiness.store_seen.load(Ordering::Relaxed) {
+            let detail = "the store has not responded since startup";
+            return Err(Problem::new(ProblemCode::StoreUnavailable, detail).into());
+        }
+        match &self.auth {
+            AuthMode::Jwt(verifier) if !verifier.has_keys() => {
+                Err(Problem::new(ProblemCode::KeysUnavailable, TokenError::NoKeys.to_string()).into())
+            }
+            _ => Ok(HealthResponse::Ok(Json(health_with_clock(&self.readiness.clock)))),
+        }
     }
 }
 
-fn ok() -> Health {
+fn health() -> Health {
     Health {
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,18 +99,16 @@ fn ok() -> Health {
     }
 }
 
-/// With what an operator should know, though the service can serve.
-fn ready(clock: &ClockSkew) -> Health {
-    // More digits than one would pretend to know more than the answers' whole seconds tell.
-    // Adding 0 makes 0 of -0.
-    let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0 + 0.0;
-    let warning = clock.seconds_off().map(tenths).map(|seconds| {
-        let side = if seconds > 0.0 { "ahead of" } else { "behind" };
-        format!("this host's clock is {} s {side} the store's: set the time (NTP)", seconds.abs())
+fn health_with_clock(clock: &ClockSkew) -> Health {
+    // The store's clock is only known to whole seconds, so more digits would be noise. Adding 0 turns -0 into 0.
+    let round = |seconds: f64| (seconds * 10.0).round() / 10.0 + 0.0;
+    let warning = clock.seconds_off().map(round).map(|seconds| {
+        let direction = if seconds > 0.0 { "ahead of" } else { "behind" };
+        format!("this host's clock is {} s {direction} the store's clock; check NTP", seconds.abs())
     });
     Health {
-        clock_difference_seconds: clock.seconds().map(tenths),
+        clock_difference_seconds: clock.seconds().map(round),
         warnings: warning.map(|warning| vec![warning]),
-        ..ok()
+        ..health()
     }
 }

@@ -1,14 +1,15 @@
 //! The operations of the API: request extractors, handlers, response models, problems.
 
-pub mod caller;
-pub mod extract;
+pub(crate) mod caller;
+pub(crate) mod extract;
 pub mod health;
-pub mod json;
-pub mod limits;
-pub mod model;
+pub(crate) mod json;
+pub(crate) mod limits;
+pub(crate) mod model;
 pub mod openapi;
 pub mod problems;
 pub mod rate_limits;
-pub mod responses;
-pub mod route_context;
-pub mod streams;
+pub(crate) mod responses;
+pub(crate) mod route_context;
+pub(crate) mod streams;
+pub(crate) mod tags;

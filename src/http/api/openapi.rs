@@ -48,7 +48,7 @@ pub(crate) type Apis = (StreamsApi, LimitsApi, HealthApi);
 
 pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, auth: AuthMode) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    (streams, LimitsApi { limiter }, HealthApi { readiness, access: auth })
+    (streams, LimitsApi { limiter }, HealthApi { readiness, auth })
 }
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\

@@ -1,12 +1,16 @@
-//! Every problem that a client can be told, in one table, and the only code that turns one into an answer (RFC 9457).
-//! `docs/errors.md` has a section for each. No text of the store, of a library or of Rust goes through here.
+//! The table of all problems (RFC 9457) and the code that turns a problem into a response. `docs/errors.md` describes each.
+//! A response never contains error messages of the store or of libraries.
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
+use poem_openapi::types::{Example, ToJSON};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::http::api::json::Json;
-use crate::http::api::model::{EndedBy, FieldError, ProblemBody, Restart, Stream};
+use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart};
+use crate::http::api::model::responses::Stream;
+use crate::store::StoreError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemCode {
@@ -26,39 +30,40 @@ pub enum ProblemCode {
     StoreUnavailable,
     KeysUnavailable,
     Overloaded,
+    Draining,
 }
 
-/// One problem on its way to a client.
+/// Why one request failed.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub code: ProblemCode,
     pub detail: String,
-    pub extensions: Box<ProblemExtensions>,
-    /// What the log is told and the client is not.
-    pub cause: Option<String>,
+    pub(crate) extensions: Box<ProblemExtensions>,
+    /// For the log only.
+    pub(crate) cause: Option<String>,
 }
 
-/// The fields that only some problems have.
+/// The fields and headers that only some problems have.
 #[derive(Clone, Debug, Default)]
-pub struct ProblemExtensions {
-    pub errors: Option<Vec<FieldError>>,
-    pub restart: Option<Restart>,
-    pub limit: Option<u8>,
-    pub count: Option<u32>,
-    pub streams: Option<Vec<Stream>>,
-    pub slot_frees_in_seconds: Option<u32>,
-    pub reason: Option<&'static str>,
-    pub ended_by: Option<EndedBy>,
+pub(crate) struct ProblemExtensions {
+    pub(crate) errors: Option<Vec<FieldError>>,
+    pub(crate) restart: Option<Restart>,
+    pub(crate) limit: Option<u8>,
+    pub(crate) count: Option<u32>,
+    pub(crate) streams: Option<Vec<Stream>>,
+    pub(crate) slot_frees_in_seconds: Option<u32>,
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) ended_by: Option<EndedBy>,
     /// The `Allow` header.
-    pub allow: Option<String>,
-    /// The `Retry-After` header, where it is known better than by the code.
-    pub retry_after_s: Option<u32>,
+    pub(crate) allow: Option<String>,
+    /// The `Retry-After` header, if it differs from the default of the code.
+    pub(crate) retry_after_s: Option<u32>,
     /// The `WWW-Authenticate` header (RFC 6750, section 3).
-    pub www_authenticate: Option<String>,
+    pub(crate) www_authenticate: Option<String>,
 }
 
 impl ProblemCode {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -75,6 +80,7 @@ impl ProblemCode {
         Self::StoreUnavailable,
         Self::KeysUnavailable,
         Self::Overloaded,
+        Self::Draining,
     ];
 
     /// Code, status and title.
@@ -91,15 +97,14 @@ impl ProblemCode {
             Self::PayloadTooLarge => ("payload-too-large", 413, "The request body is too large"),
             Self::UnsupportedMediaType => ("unsupported-media-type", 415, "The request body is not JSON"),
             Self::IdempotencyKeyReused => {
-                ("idempotency-key-reused", 422, "The idempotency key came with another request")
+                ("idempotency-key-reused", 422, "The idempotency key was used with a different request")
             }
-            Self::TooManyRequests => ("too-many-requests", 429, "The user asks too often"),
+            Self::TooManyRequests => ("too-many-requests", 429, "Rate limit exceeded"),
             Self::Internal => ("internal", 500, "The service failed"),
-            Self::StoreUnavailable => ("store-unavailable", 503, "The store did not answer in time"),
-            Self::KeysUnavailable => {
-                ("keys-unavailable", 503, "The keys that tokens are checked with are not there yet")
-            }
-            Self::Overloaded => ("overloaded", 503, "The service has too much to do"),
+            Self::StoreUnavailable => ("store-unavailable", 503, "The store is unavailable"),
+            Self::KeysUnavailable => ("keys-unavailable", 503, "Token verification keys are unavailable"),
+            Self::Overloaded => ("overloaded", 503, "The service is overloaded"),
+            Self::Draining => ("draining", 503, "The service is shutting down"),
         }
     }
 
@@ -115,21 +120,25 @@ impl ProblemCode {
         self.entry().2
     }
 
-    /// Seconds after which to try again, for problems that pass.
+    /// The default of `Retry-After`, for temporary problems.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
-            Self::TooManyRequests | Self::StoreUnavailable | Self::KeysUnavailable | Self::Overloaded => Some(1),
+            Self::TooManyRequests
+            | Self::StoreUnavailable
+            | Self::KeysUnavailable
+            | Self::Overloaded
+            | Self::Draining => Some(1),
             _ => None,
         }
     }
 
-    /// Whether answers with this code carry `Retry-After`.
-    pub const fn has_retry_after(self) -> bool {
+    /// Whether responses with this code have `Retry-After`.
+    pub(crate) const fn has_retry_after(self) -> bool {
         self.retry_after_s().is_some() || matches!(self, Self::StreamLimitReached)
     }
 
-    /// An example for the OpenAPI document, made as a real one is.
-    pub fn example(self) -> Value {
+    /// An example for the OpenAPI document, built like a real problem.
+    pub(crate) fn example(self) -> Value {
         let mut problem = Problem::new(self, self.title());
         match self {
             Self::InvalidRequest => {
@@ -143,44 +152,43 @@ impl ProblemCode {
                 problem.extensions.limit = Some(1);
                 problem.extensions.count = Some(1);
                 problem.extensions.slot_frees_in_seconds = Some(42);
-                problem.extensions.streams = Some(vec![Stream::example_value()]);
+                problem.extensions.streams = Some(vec![Stream::example()]);
             }
             Self::StreamEnded => {
                 problem.detail = "the stream was evicted by another start".to_owned();
                 problem.extensions.reason = Some("evicted");
                 problem.extensions.restart = Some(Restart::User);
                 let ended_by = EndedBy {
-                    stream_id: uuid::Uuid::from_u128(0x3f0e_7c52_6b1d_4c7e_8a55_0d2f_9b1c_44aa),
+                    stream_id: Uuid::from_u128(0x3f0e_7c52_6b1d_4c7e_8a55_0d2f_9b1c_44aa),
                     device_name: Some("Kitchen tablet".to_owned()),
                 };
                 problem.extensions.ended_by = Some(ended_by);
             }
             _ => {}
         }
-        let object = problem.object("5b4f5d1e-1c1e-4d0a-9a55-2f6c8e90d417");
-        poem_openapi::types::ToJSON::to_json(&object).unwrap_or(json!({}))
+        problem.into_body("5b4f5d1e-1c1e-4d0a-9a55-2f6c8e90d417").to_json().unwrap_or(json!({}))
     }
 }
 
 impl Problem {
-    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), extensions: Box::default(), cause: None }
     }
 
-    /// A 400 that names one field.
-    pub fn field(field: &str, reason: &str) -> Self {
+    /// A 400 for one invalid field.
+    pub(crate) fn field(field: &str, reason: &str) -> Self {
         Self::fields(vec![FieldError { field: field.to_owned(), reason: reason.to_owned() }])
     }
 
-    /// A 400 that names what is wrong with each field.
-    pub fn fields(errors: Vec<FieldError>) -> Self {
+    /// A 400 for several invalid fields.
+    pub(crate) fn fields(errors: Vec<FieldError>) -> Self {
         let detail: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.reason)).collect();
         let mut problem = Self::new(ProblemCode::InvalidRequest, detail.join("; "));
         problem.extensions.errors = Some(errors);
         problem
     }
 
-    fn object(self, request_id: &str) -> ProblemBody {
+    fn into_body(self, request_id: &str) -> ProblemBody {
         let ProblemExtensions {
             errors, restart, limit, count, streams, slot_frees_in_seconds, reason, ended_by, ..
         } = *self.extensions;
@@ -202,43 +210,75 @@ impl Problem {
         }
     }
 
-    /// Whether the log tells of it. As many as somebody likes to send are refused for want of room or of keys: a line each
-    /// would be more to do, not less. The metrics count them, and why there are no keys is in the log.
-    pub fn should_log(&self) -> bool {
-        self.code.status() >= 500 && !matches!(self.code, ProblemCode::Overloaded | ProblemCode::KeysUnavailable)
+    /// Whether the problem is logged at `warn` or `error`. Overload and missing keys can affect any number of requests, and
+    /// a line for each would add load. Metrics count them, and other events report missing keys and draining.
+    pub(crate) fn should_log(&self) -> bool {
+        let counted_only =
+            matches!(self.code, ProblemCode::Overloaded | ProblemCode::KeysUnavailable | ProblemCode::Draining);
+        self.code.status() >= 500 && !counted_only
     }
 
-    /// The answer, and for a server's fault the one line in the log.
-    pub fn answer(self, request_id: &str) -> Response {
-        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (code, cause) = (self.code.code(), self.cause.as_deref().unwrap_or(&self.detail));
-        match self.code {
-            ProblemCode::Internal => tracing::error!(code, cause, "request failed"),
-            _ if self.should_log() => tracing::warn!(code, cause, "request failed"),
-            _ if status.is_server_error() => tracing::debug!(code, cause, "request refused"),
-            _ => {}
-        }
-        let extra = &self.extensions;
-        let retry_after_s = extra.retry_after_s.or(extra.slot_frees_in_seconds).or(self.code.retry_after_s());
-        let texts =
-            [(header::ALLOW, extra.allow.clone()), (header::WWW_AUTHENTICATE, extra.www_authenticate.clone())];
-        let mut response = Json(self.object(request_id)).into_response();
+    /// The response. Logs the problem if it is a 5xx.
+    pub(crate) fn into_response(self, request_id: &str) -> Response {
+        self.log();
+        let status = self.http_status();
+        let extensions = &self.extensions;
+        let retry_after_s =
+            extensions.retry_after_s.or(extensions.slot_frees_in_seconds).or(self.code.retry_after_s());
+        let optional_headers = [
+            (header::ALLOW, extensions.allow.clone()),
+            (header::WWW_AUTHENTICATE, extensions.www_authenticate.clone()),
+        ];
+        let mut response = Json(self.into_body(request_id)).into_response();
         response.set_status(status);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        for (name, text) in texts {
+        for (name, text) in optional_headers {
             if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
                 headers.insert(name, value);
             }
         }
         response
     }
+
+    fn log(&self) {
+        let (code, status) = (self.code.code(), self.code.status());
+        let cause = self.cause.as_deref().unwrap_or(&self.detail);
+        match self.code {
+            ProblemCode::Internal => {
+                tracing::error!(event = "request_failed", code, status, cause, "request failed");
+            }
+            _ if self.should_log() => {
+                tracing::warn!(event = "request_failed", code, status, cause, "request failed");
+            }
+            _ if status >= 500 => tracing::debug!(code, status, cause, "request refused"),
+            _ => {}
+        }
+    }
+
+    fn http_status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
 }
 
-/// Lets a problem travel as poem's error until [`Problem::answer`] renders it.
+/// A store failure is never reported as a limit or as an ended stream.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let mut problem = match error {
+            StoreError::NotApplied { .. } => {
+                Self::new(ProblemCode::StoreUnavailable, "the store temporarily rejected the request; retry")
+            }
+            StoreError::Unknown(_) => Self::new(ProblemCode::StoreUnavailable, "the outcome is unknown; retry"),
+            StoreError::Corrupt { .. } => Self::new(ProblemCode::Internal, "stored data of this user is not valid"),
+        };
+        problem.cause = Some(error.to_string());
+        problem
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.code.code(), self.detail)
@@ -247,8 +287,21 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// Lets handlers return a problem as a `poem::Error`, which the request pipeline converts back.
 impl poem::error::ResponseError for Problem {
     fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        self.http_status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unexpected_server_errors_are_logged() {
+        let logged = |code: &ProblemCode| Problem::new(*code, code.title()).should_log();
+        let logged: Vec<ProblemCode> = ProblemCode::ALL.into_iter().filter(logged).collect();
+        assert_eq!(logged, [ProblemCode::Internal, ProblemCode::StoreUnavailable]);
     }
 }

@@ -1,5 +1,5 @@
-//! How often a user may start and send heartbeats: a token bucket a user, in front of the store, since a start that is
-//! denied costs the store as much as one that is not. Each instance has its own.
+//! Rate limits for starts and heartbeats: one token bucket per user and instance. They are checked before the store is used,
+//! because a denied start costs the store as much as an admitted one.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::http::api::problems::{Problem, ProblemCode};
 
 #[derive(Clone, Copy, Debug)]
 pub struct RateSettings {
-    /// None: no bound.
+    /// None: unlimited.
     pub starts_per_minute: Option<NonZeroU32>,
     pub heartbeats_per_minute: Option<NonZeroU32>,
-    /// How many users are remembered. Whoever is forgotten begins with a full bucket.
+    /// Maximum number of users with a bucket. A user whose bucket was dropped gets a full one.
     pub max_users: usize,
 }
 
@@ -35,49 +35,48 @@ impl Rates {
         let buckets = |per_minute: Option<NonZeroU32>| {
             per_minute.map(|per_minute| Buckets {
                 quota: Quota::per_minute(per_minute),
-                clock: Monotonic(Arc::clone(clock)),
-                of: Cache::new(settings.max_users),
+                clock: MonotonicClock(Arc::clone(clock)),
+                by_user: Cache::new(settings.max_users),
             })
         };
         Self { starts: buckets(settings.starts_per_minute), heartbeats: buckets(settings.heartbeats_per_minute) }
     }
 
-    /// No bounds at all.
     pub fn unbounded() -> Self {
         Self { starts: None, heartbeats: None }
     }
 
     /// # Errors
-    /// 429 when the user has started too often; nothing is asked of the store then.
-    pub fn start(&self, user: &UserName) -> Result<(), Problem> {
+    /// 429 if the user sent too many starts.
+    pub(crate) fn start(&self, user: &UserName) -> Result<(), Problem> {
         self.starts.as_ref().map_or(Ok(()), |buckets| buckets.take(user, "starts"))
     }
 
     /// # Errors
-    /// 429 when the user has sent too many heartbeats; nothing is asked of the store then.
-    pub fn heartbeat(&self, user: &UserName) -> Result<(), Problem> {
+    /// 429 if the user sent too many heartbeats.
+    pub(crate) fn heartbeat(&self, user: &UserName) -> Result<(), Problem> {
         self.heartbeats.as_ref().map_or(Ok(()), |buckets| buckets.take(user, "heartbeats"))
     }
 }
 
 struct Buckets {
     quota: Quota,
-    clock: Monotonic,
-    of: Cache<UserName, Arc<Bucket>>,
+    clock: MonotonicClock,
+    by_user: Cache<UserName, Arc<Bucket>>,
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
+type Bucket = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Nanos>>;
 
 impl Buckets {
-    fn take(&self, user: &UserName, what: &str) -> Result<(), Problem> {
-        // Not governor's keyed limiter, whose map grows with the users that are seen.
+    fn take(&self, user: &UserName, requests: &str) -> Result<(), Problem> {
+        // governor's own keyed limiter is not used, because its map grows with every user.
         let new = || Ok::<_, Problem>(Arc::new(RateLimiter::direct_with_clock(self.quota, self.clock.clone())));
-        let bucket = self.of.get_or_insert_with(user, new)?;
+        let bucket = self.by_user.get_or_insert_with(user, new)?;
         bucket.check().map_err(|not_until| {
             let wait = not_until.wait_time_from(self.clock.now());
-            let detail = format!("at most {} {what} a minute for one user", self.quota.burst_size());
+            let detail = format!("at most {} {requests} per minute per user", self.quota.burst_size());
             let mut problem = Problem::new(ProblemCode::TooManyRequests, detail);
-            // The clock has gone on since the check; 0 would read as "at once".
+            // The clock has advanced since the check, so the wait can be 0.
             problem.extensions.retry_after_s = Some(seconds_rounded_up(wait).max(1));
             problem
         })
@@ -89,11 +88,11 @@ fn seconds_rounded_up(wait: Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-/// The service's clock as governor reads one.
+/// Adapts the service's clock to governor.
 #[derive(Clone)]
-struct Monotonic(Arc<dyn Clock>);
+struct MonotonicClock(Arc<dyn Clock>);
 
-impl governor::clock::Clock for Monotonic {
+impl governor::clock::Clock for MonotonicClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_start_as_often_as_is_set_and_again_when_time_has_passed() {
+    fn starts_are_limited_per_user_and_refill_over_time() {
         let clock = Arc::new(ManualClock::default());
         let settings =
             RateSettings { starts_per_minute: NonZeroU32::new(6), heartbeats_per_minute: None, max_users: 10 };
@@ -120,8 +119,8 @@ mod tests {
         assert!((0..6).all(|_| rates.start(&ann).is_ok()));
         let refused = rates.start(&ann).unwrap_err();
         assert_eq!((refused.code, refused.extensions.retry_after_s), (ProblemCode::TooManyRequests, Some(10)));
-        assert!(rates.start(&bob).is_ok(), "each user has a bucket");
-        assert!((0..100).all(|_| rates.heartbeat(&ann).is_ok()), "no bound on heartbeats is set");
+        assert!(rates.start(&bob).is_ok(), "each user has its own bucket");
+        assert!((0..100).all(|_| rates.heartbeat(&ann).is_ok()), "heartbeats are unlimited");
         clock.advance_ms(9_999);
         assert!(rates.start(&ann).is_err());
         clock.advance_ms(1);
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_users_are_remembered_than_is_set() {
+    fn the_number_of_buckets_is_limited() {
         let settings =
             RateSettings { starts_per_minute: NonZeroU32::new(1), heartbeats_per_minute: None, max_users: 100 };
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
@@ -137,6 +136,6 @@ mod tests {
         for n in 0..10_000 {
             assert!(rates.start(&user(&format!("user-{n}"))).is_ok());
         }
-        assert!(rates.starts.as_ref().unwrap().of.len() <= 100);
+        assert!(rates.starts.as_ref().unwrap().by_user.len() <= 100);
     }
 }

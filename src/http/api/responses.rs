@@ -1,5 +1,4 @@
-//! The answers of each operation as OpenAPI sees them: the success types, and from the table of problems exactly those
-//! that the operation can give.
+//! The responses of each operation in the OpenAPI document: its successes, and exactly the problems that it can return.
 
 use std::marker::PhantomData;
 
@@ -10,12 +9,13 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 
 use crate::http::api::json::Json;
-use crate::http::api::model::{Health, Limit, ProblemBody, StartedStream, Stream, StreamCount, Streams};
+use crate::http::api::model::problem::ProblemBody;
+use crate::http::api::model::responses::{Health, Limit, StartedStream, Stream, StreamCount, Streams};
 use crate::http::api::problems::{Problem, ProblemCode};
 
 #[derive(ApiResponse)]
-pub enum StartResponse {
-    /// The stream has a slot. Send heartbeats, and stop it when it ends.
+pub(crate) enum StartResponse {
+    /// The stream has a slot. Send heartbeats, and stop the stream when playback ends.
     #[oai(status = 201)]
     Started(
         Json<StartedStream>,
@@ -23,7 +23,7 @@ pub enum StartResponse {
         #[oai(header = "Location")]
         String,
     ),
-    /// The same start was answered before: this is its stream.
+    /// The stream of an earlier start with the same `Idempotency-Key`.
     #[oai(status = 200)]
     Replayed(
         Json<StartedStream>,
@@ -34,58 +34,58 @@ pub enum StartResponse {
 }
 
 #[derive(ApiResponse)]
-pub enum StreamResponse {
+pub(crate) enum StreamResponse {
     /// The stream is live.
     #[oai(status = 200)]
     Live(Json<Stream>),
 }
 
 #[derive(ApiResponse)]
-pub enum StreamsResponse {
+pub(crate) enum StreamsResponse {
     /// The live streams of the user.
     #[oai(status = 200)]
     Streams(Json<Streams>),
 }
 
 #[derive(ApiResponse)]
-pub enum CountResponse {
+pub(crate) enum CountResponse {
     /// The number of live streams of the user.
     #[oai(status = 200)]
     Count(Json<StreamCount>),
 }
 
 #[derive(ApiResponse)]
-pub enum LimitResponse {
+pub(crate) enum LimitResponse {
     /// The limit in force.
     #[oai(status = 200)]
     Limit(Json<Limit>),
 }
 
 #[derive(ApiResponse)]
-pub enum DoneResponse {
-    /// Done, or done before.
+pub(crate) enum NoContentResponse {
+    /// Done, now or by an earlier request.
     #[oai(status = 204)]
     Done,
 }
 
 #[derive(ApiResponse)]
-pub enum HealthResponse {
-    /// The service is well.
+pub(crate) enum HealthResponse {
+    /// The service is healthy.
     #[oai(status = 200)]
     Ok(Json<Health>),
 }
 
-/// Which problems an operation can answer.
-pub trait Problems: Send + Sync + 'static {
+/// The problems that an operation can return.
+pub(crate) trait Problems: Send + Sync + 'static {
     const CODES: &'static [ProblemCode];
 }
 
-/// A problem of an operation whose problems are `P`.
-pub struct Failure<P>(Problem, PhantomData<P>);
+/// A problem of an operation that can return the problems `P`.
+pub(crate) struct Failure<P>(Problem, PhantomData<P>);
 
 macro_rules! problems {
     ($($name:ident: $($code:ident),+;)*) => {$(
-        pub struct $name;
+        pub(crate) struct $name;
 
         impl Problems for $name {
             const CODES: &'static [ProblemCode] = &[$(ProblemCode::$code),+];
@@ -93,24 +93,26 @@ macro_rules! problems {
     )*};
 }
 
+// Ordered by status. The document shows the example of the first code of each status.
 problems! {
     StartProblems: InvalidRequest, Unauthorized, Forbidden, StreamLimitReached, StreamEnded, PayloadTooLarge,
-        UnsupportedMediaType, IdempotencyKeyReused, TooManyRequests, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
+        UnsupportedMediaType, IdempotencyKeyReused, TooManyRequests, Internal, StoreUnavailable, KeysUnavailable,
+        Overloaded;
     HeartbeatProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge,
         TooManyRequests, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
     StreamProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge, Internal,
         StoreUnavailable, KeysUnavailable, Overloaded;
-    UserProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, Internal, StoreUnavailable, KeysUnavailable,
-        Overloaded;
+    UserProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, Internal, StoreUnavailable,
+        KeysUnavailable, Overloaded;
     SetLimitProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, UnsupportedMediaType, Internal,
         StoreUnavailable, KeysUnavailable, Overloaded;
     LiveProblems: InvalidRequest, PayloadTooLarge, Internal;
-    ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, StoreUnavailable, KeysUnavailable;
+    ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, Draining, StoreUnavailable, KeysUnavailable;
 }
 
 impl<P: Problems> From<Problem> for Failure<P> {
     fn from(problem: Problem) -> Self {
-        debug_assert!(P::CODES.contains(&problem.code), "{problem} is not among the operation's problems");
+        debug_assert!(P::CODES.contains(&problem.code), "the operation does not document {problem}");
         Self(problem, PhantomData)
     }
 }
@@ -137,7 +139,7 @@ impl<P: Problems> ApiResponse for Failure<P> {
     }
 }
 
-/// One status with the problems behind it, each with its example.
+/// The description of one status and its problems.
 fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.code(), code.title())).collect();
     let schema = MetaSchema {
@@ -154,13 +156,13 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     };
     let mut headers = Vec::new();
     if codes.iter().all(|code| code.has_retry_after()) {
-        headers.push(header("Retry-After", "Seconds after which trying again can help.", u32::schema_ref()));
+        headers.push(header("Retry-After", "Seconds to wait before a retry.", u32::schema_ref()));
     }
     if matches!(status, 401 | 403) {
-        headers.push(header("WWW-Authenticate", "What is asked of a token (RFC 6750).", String::schema_ref()));
+        headers.push(header("WWW-Authenticate", "Bearer challenge (RFC 6750).", String::schema_ref()));
     }
     MetaResponse {
-        // poem-openapi wants a static text; the document is made once in the life of the process.
+        // poem-openapi requires a static text. The document is built once per process.
         description: String::leak(lines.join(" ")),
         status: Some(status),
         status_range: None,

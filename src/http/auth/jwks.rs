@@ -1,4 +1,4 @@
-//! A key set (JWKS, RFC 7517): which keys of it are used, and for which signatures each. Pure.
+//! Reads a JWKS (RFC 7517) and selects the key that a token names.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use thiserror::Error;
 
 use super::TokenError;
 
-/// Issuers have two or three.
+/// Issuers publish two or three.
 const MAX_KEYS: usize = 100;
-/// What RSA needs at least (RFC 7518, section 3.3), and what the verifier takes at most.
+/// RFC 7518, section 3.3, sets the minimum, and the crypto library the maximum.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
-pub struct KeySet {
+pub(crate) struct KeySet {
     keys: Vec<Arc<Key>>,
-    /// A shared secret: the only key, whatever a token calls it.
-    shared: bool,
+    /// Whether the only key is a shared secret. It is used for every token, whatever `kid` the token has.
+    is_secret: bool,
 }
 
-pub struct Key {
+pub(crate) struct Key {
     kid: Option<String>,
-    /// The signatures that it may make; never empty, and all of its own type.
-    pub algorithms: Vec<Algorithm>,
-    pub public: DecodingKey,
+    /// The signature algorithms that this key may verify. Never empty, and all of the key's own type.
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) decoding_key: DecodingKey,
 }
 
-/// Why a text is no key set; stands after the name of its place.
+/// The reason why a JWKS is unusable. The error of the caller starts with the name of the source.
 #[derive(Debug, Error)]
 pub enum KeySetError {
-    #[error("is not a key set: must be JSON, {{\"keys\":[…]}}")]
-    NotASet,
-    #[error("has {0} keys, more than {MAX_KEYS}")]
+    #[error("is not a JWKS: must be JSON, {{\"keys\":[…]}}")]
+    Malformed,
+    #[error("has {0} keys (at most {MAX_KEYS} are allowed)")]
     TooMany(usize),
-    #[error("has no key for one of auth.algorithms")]
+    #[error("has no key for any of auth.algorithms")]
     NoneUsable,
 }
 
 impl KeySet {
-    /// Takes the keys that can check one of `allowed`, and passes over the others: issuers publish keys for
-    /// encryption, and for algorithms to come.
-    pub fn parse(json: &[u8], allowed: &[Algorithm]) -> Result<Self, KeySetError> {
-        let set: Value = serde_json::from_slice(json).map_err(|_| KeySetError::NotASet)?;
-        let keys = set["keys"].as_array().ok_or(KeySetError::NotASet)?;
+    /// Takes the keys that can verify one of the `allowed` algorithms and skips the others. Issuers also publish keys for
+    /// encryption and for newer algorithms.
+    pub(crate) fn parse(json: &[u8], allowed: &[Algorithm]) -> Result<Self, KeySetError> {
+        let set: Value = serde_json::from_slice(json).map_err(|_| KeySetError::Malformed)?;
+        let keys = set["keys"].as_array().ok_or(KeySetError::Malformed)?;
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany(keys.len()));
         }
@@ -54,23 +54,23 @@ impl KeySet {
         if keys.is_empty() {
             return Err(KeySetError::NoneUsable);
         }
-        Ok(Self { keys, shared: false })
+        Ok(Self { keys, is_secret: false })
     }
 
-    pub fn secret(secret: &[u8]) -> Self {
-        let public = DecodingKey::from_secret(secret);
-        let key = Key { kid: None, algorithms: vec![Algorithm::HS256], public };
-        Self { keys: vec![Arc::new(key)], shared: true }
+    pub(crate) fn from_secret(secret: &[u8]) -> Self {
+        let decoding_key = DecodingKey::from_secret(secret);
+        let key = Key { kid: None, algorithms: vec![Algorithm::HS256], decoding_key };
+        Self { keys: vec![Arc::new(key)], is_secret: true }
     }
 
-    /// The key that a token names, if it may sign so.
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
-        let mut named = self.keys.iter().filter(|key| self.shared || kid.is_none() || key.kid.as_deref() == kid);
+    /// The key that a token names, if the key may verify `algorithm`.
+    pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
+        let mut named = self.keys.iter().filter(|key| self.is_secret || kid.is_none() || key.kid.as_deref() == kid);
         let Some(first) = named.next() else { return Err(TokenError::UnknownKey) };
         if kid.is_none() && self.keys.len() > 1 {
-            return Err(TokenError::NoKeyNamed);
+            return Err(TokenError::NoKeyId);
         }
-        // Keys of several types may have one name (RFC 7517, section 4.5).
+        // Keys of different types may have the same `kid` (RFC 7517, section 4.5).
         let mut named = [first].into_iter().chain(named);
         named.find(|key| key.algorithms.contains(&algorithm)).map(Arc::clone).ok_or(TokenError::Algorithm)
     }
@@ -84,22 +84,22 @@ impl Key {
         if !signs || !verifies {
             return None;
         }
-        let fitting = signatures(&jwk.algorithm);
-        let algorithms = allowed.iter().filter(|algorithm| fitting.contains(algorithm));
-        // What the issuer says its key is for, it is for that alone.
+        let possible = possible_algorithms(&jwk.algorithm);
+        let algorithms = allowed.iter().filter(|algorithm| possible.contains(algorithm));
+        // If the issuer limits the key to one algorithm, the key verifies no other.
         let own = jwk.common.key_algorithm;
         let algorithms = algorithms.filter(|algorithm| own.is_none_or(|own| own == KeyAlgorithm::from(**algorithm)));
         let algorithms: Vec<Algorithm> = algorithms.copied().collect();
         if algorithms.is_empty() {
             return None;
         }
-        let public = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { kid: jwk.common.key_id, algorithms, public })
+        let decoding_key = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { kid: jwk.common.key_id, algorithms, decoding_key })
     }
 }
 
-/// What a key of this type can sign. Nothing for a symmetric key: a secret that is published is none.
-fn signatures(key: &AlgorithmParameters) -> &'static [Algorithm] {
+/// The algorithms that a key of this type can verify. None for a symmetric key, because a published secret is not secret.
+fn possible_algorithms(key: &AlgorithmParameters) -> &'static [Algorithm] {
     match key {
         AlgorithmParameters::RSA(key) if RSA_BITS.contains(&rsa_bits(&key.n)) => &[
             Algorithm::RS256,
@@ -121,9 +121,9 @@ fn signatures(key: &AlgorithmParameters) -> &'static [Algorithm] {
     }
 }
 
-/// The library finds out at the first token only that a number has not the length of its curve.
-fn bytes(number: &str) -> usize {
-    BASE64_URL_SAFE_NO_PAD.decode(number).map_or(0, |bytes| bytes.len())
+/// The length of a coordinate, 0 if malformed. `jsonwebtoken` would report a wrong length only for the first token.
+fn bytes(coordinate: &str) -> usize {
+    BASE64_URL_SAFE_NO_PAD.decode(coordinate).map_or(0, |bytes| bytes.len())
 }
 
 fn rsa_bits(modulus: &str) -> usize {

@@ -1,5 +1,5 @@
-//! Where keys come from: reads or fetches them, keeps the last good set, and fetches again when a token names a key that
-//! is not in it. Judges no token.
+//! The JWKS cache: reads or fetches the JWKS, keeps the last valid one, and fetches it again when a token names an unknown
+//! key.
 
 use std::error::Error as _;
 use std::io::Read;
@@ -18,192 +18,210 @@ use super::jwks::{Key, KeySet, KeySetError};
 use super::{KeySource, TokenError};
 use crate::clock::Clock;
 
-const REFRESH_EVERY: Duration = Duration::from_secs(600);
-/// While there are none at all.
-const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// A token costs its sender nothing, and a fetch the issuer something.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+/// Replaces `REFRESH_INTERVAL` while there are no keys.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Limits refreshes for unknown keys. Sending a token is free, but each refresh is a request to the issuer.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-const FETCH_WITHIN: Duration = Duration::from_secs(2);
-const MAX_SET_BYTES: usize = 256 * 1024;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_JWKS_BYTES: usize = 256 * 1024;
 
-/// A set that could not be fetched for so long is not trusted any more: the issuer may have withdrawn its keys.
+/// Older keys are not used, because the issuer may have withdrawn them.
 const MAX_STALENESS: Duration = Duration::from_secs(24 * 3600);
-/// Whoever waits for a fetch holds the place of a request, and an unknown key costs nothing to make up.
+/// Limits the requests that wait for a refresh. Each of them holds an in-flight permit, and anybody can invent a `kid`.
 const MAX_WAITING: usize = 16;
 
-pub struct JwksCache {
+pub(crate) struct JwksCache {
     source: Source,
     allowed: Vec<Algorithm>,
-    held: RwLock<Option<Held>>,
-    /// One fetch at a time: the answer of an older one must not replace that of a newer one.
-    fetching: Mutex<()>,
-    /// When an unknown key last had the set fetched. Locked meanwhile, so that all who wait, wait for the same fetch.
-    refetched: Mutex<Option<Duration>>,
+    cached: RwLock<Option<CachedKeys>>,
+    /// Serializes refreshes, so that an older response never replaces a newer one.
+    refreshing: Mutex<()>,
+    /// Time of the last refresh for an unknown key. The lock is held during the refresh, so that all waiting requests
+    /// share it.
+    refreshed_for_unknown_key: Mutex<Option<Duration>>,
     waiting: Semaphore,
     clock: Arc<dyn Clock>,
 }
 
-struct Held {
-    set: Arc<KeySet>,
-    /// By the monotonic clock, from when it was asked for.
+struct CachedKeys {
+    keys: Arc<KeySet>,
+    /// Time of the request for them, by the monotonic clock.
     fetched_at: Duration,
 }
 
 enum Source {
     Url(Client, String),
     File(PathBuf),
-    /// A secret: nothing to fetch.
-    Fixed,
+    /// A shared secret is never refreshed.
+    Secret,
 }
 
-/// Why there are no new keys.
+/// The reason why a JWKS could not be loaded.
 #[derive(Debug, Error)]
-pub enum KeysError {
+pub enum JwksError {
     #[error("auth.jwks_file {0:?} cannot be read: {1}")]
-    Unreadable(PathBuf, std::io::Error),
+    FileUnreadable(PathBuf, std::io::Error),
     #[error("auth.jwks_file {0:?} {1}")]
-    BadFile(PathBuf, KeySetError),
+    FileInvalid(PathBuf, KeySetError),
     #[error("auth.jwks_url cannot be fetched: {0}")]
-    Unreachable(String),
-    #[error("what auth.jwks_url answers {0}")]
-    BadAnswer(KeySetError),
+    UrlUnavailable(String),
+    #[error("the JWKS at auth.jwks_url {0}")]
+    UrlInvalid(KeySetError),
 }
 
 impl JwksCache {
-    pub async fn open(source: KeySource, allowed: Vec<Algorithm>, clock: Arc<dyn Clock>) -> Result<Self, KeysError> {
-        let (source, held) = match source {
+    pub(crate) async fn open(
+        source: KeySource,
+        allowed: Vec<Algorithm>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, JwksError> {
+        let (source, cached) = match source {
             KeySource::Secret(secret) => {
-                let set = Arc::new(KeySet::secret(secret.expose_secret().as_bytes()));
-                (Source::Fixed, Some(Held { set, fetched_at: clock.monotonic() }))
+                let keys = Arc::new(KeySet::from_secret(secret.expose_secret().as_bytes()));
+                (Source::Secret, Some(CachedKeys { keys, fetched_at: clock.monotonic() }))
             }
             KeySource::File(path) => (Source::File(path), None),
-            KeySource::Url(url) => (Source::Url(client(&url)?, url), None),
+            KeySource::Url(url) => (Source::Url(http_client(&url)?, url), None),
         };
-        let keyring = Self {
+        let cache = Self {
             source,
             allowed,
-            held: RwLock::new(held),
-            fetching: Mutex::default(),
-            refetched: Mutex::default(),
+            cached: RwLock::new(cached),
+            refreshing: Mutex::default(),
+            refreshed_for_unknown_key: Mutex::default(),
             waiting: Semaphore::new(MAX_WAITING),
             clock,
         };
-        match (keyring.refresh().await, &keyring.source) {
-            // The issuer may be away for a moment, a file that is not there is a mistake.
-            (Err(error), Source::Url(..)) => warn!(%error, "no keys yet: not ready until there are"),
+        match (cache.refresh().await, &cache.source) {
+            // An issuer can be temporarily unavailable. A missing file is a configuration error.
+            (Err(error), Source::Url(..)) => log_unavailable(&error),
             (Err(error), _) => return Err(error),
             (Ok(()), _) => {}
         }
-        Ok(keyring)
+        Ok(cache)
     }
 
-    pub fn has_keys(&self) -> bool {
-        self.held().is_some()
+    pub(crate) fn has_keys(&self) -> bool {
+        self.keys().is_some()
     }
 
-    pub async fn keep_fresh(&self) {
+    /// Refreshes the JWKS periodically. Never returns.
+    pub(crate) async fn keep_fresh(&self) {
         loop {
             let had_keys = self.has_keys();
-            tokio::time::sleep(if had_keys { REFRESH_EVERY } else { RETRY_EVERY }).await;
+            tokio::time::sleep(if had_keys { REFRESH_INTERVAL } else { RETRY_INTERVAL }).await;
             match self.refresh().await {
-                Ok(()) if !had_keys => info!("the keys are there: tokens can be checked"),
+                Ok(()) if !had_keys => info!(event = "jwks_loaded", "JWKS loaded"),
                 Ok(()) => {}
-                Err(error) => warn!(%error, had_keys, "no new keys"),
+                Err(error) if !had_keys => log_unavailable(&error),
+                Err(error) => {
+                    warn!(event = "jwks_refresh_failed", %error, "JWKS refresh failed; the cached keys stay in use");
+                }
             }
         }
     }
 
-    pub async fn refresh(&self) -> Result<(), KeysError> {
-        let _alone = self.fetching.lock().await;
+    pub(crate) async fn refresh(&self) -> Result<(), JwksError> {
+        let _guard = self.refreshing.lock().await;
         let fetched_at = self.clock.monotonic();
-        let set = match &self.source {
-            Source::Fixed => return Ok(()),
+        let keys = match &self.source {
+            Source::Secret => return Ok(()),
             Source::File(path) => {
-                let set = read(path.clone()).await.map_err(|error| KeysError::Unreadable(path.clone(), error))?;
-                KeySet::parse(&set, &self.allowed).map_err(|error| KeysError::BadFile(path.clone(), error))?
+                let json = read(path.clone()).await;
+                let json = json.map_err(|error| JwksError::FileUnreadable(path.clone(), error))?;
+                KeySet::parse(&json, &self.allowed).map_err(|error| JwksError::FileInvalid(path.clone(), error))?
             }
             Source::Url(client, url) => {
-                let set = fetch(client, url).await.map_err(KeysError::Unreachable)?;
-                KeySet::parse(&set, &self.allowed).map_err(KeysError::BadAnswer)?
+                let json = fetch(client, url).await.map_err(JwksError::UrlUnavailable)?;
+                KeySet::parse(&json, &self.allowed).map_err(JwksError::UrlInvalid)?
             }
         };
-        let held = Held { set: Arc::new(set), fetched_at };
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        let cached = CachedKeys { keys: Arc::new(keys), fetched_at };
+        *self.cached.write().unwrap_or_else(PoisonError::into_inner) = Some(cached);
         Ok(())
     }
 
-    /// The key that a token names. Fetches the set once more if it has no such key, for the issuer may just have
-    /// changed keys.
-    pub async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
-        let held = self.held().ok_or(TokenError::NoKeys)?;
-        match held.find(kid, algorithm) {
+    /// The key that a token names. An unknown key causes a refresh, because the issuer may have rotated its keys.
+    pub(crate) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
+        let keys = self.keys().ok_or(TokenError::NoKeys)?;
+        match keys.find(kid, algorithm) {
             Err(TokenError::UnknownKey) => {}
             found => return found,
         }
-        // Without an answer of the issuer nobody can say that it has no such key.
-        if !self.refetch().await {
+        // Without a response from the issuer, the key may still be valid. So the token is not rejected as invalid.
+        if !self.refresh_for_unknown_key().await {
             return Err(TokenError::NoKeys);
         }
-        self.held().ok_or(TokenError::NoKeys)?.find(kid, algorithm)
+        self.keys().ok_or(TokenError::NoKeys)?.find(kid, algorithm)
     }
 
-    /// Whether the set that is held now was fetched because of this unknown key, or another one a short while ago.
-    async fn refetch(&self) -> bool {
-        let Ok(_waiting) = self.waiting.try_acquire() else { return false };
-        let mut refetched = self.refetched.lock().await;
+    /// True if the cached keys are from this refresh, or from one that another unknown key caused within
+    /// `MIN_REFRESH_INTERVAL`.
+    async fn refresh_for_unknown_key(&self) -> bool {
+        let Ok(_permit) = self.waiting.try_acquire() else { return false };
+        let mut last_refresh = self.refreshed_for_unknown_key.lock().await;
         let now = self.clock.monotonic();
-        let at = match *refetched {
+        let required = match *last_refresh {
             Some(at) if now.saturating_sub(at) < MIN_REFRESH_INTERVAL => at,
             _ => {
-                // Before the fetch: one that fails is not to be tried again at once either.
-                *refetched = Some(now);
+                // Set before the refresh, so that the interval also holds after a failed one.
+                *last_refresh = Some(now);
                 if let Err(error) = self.refresh().await {
-                    warn!(%error, "a token names a key that is not known, and there are no new keys");
+                    warn!(
+                        event = "jwks_unknown_key",
+                        %error,
+                        "a token names an unknown key and the JWKS cannot be refreshed"
+                    );
                 }
                 now
             }
         };
-        self.read_held().as_ref().is_some_and(|held| held.fetched_at >= at)
+        self.read_cached().as_ref().is_some_and(|cached| cached.fetched_at >= required)
     }
 
-    fn held(&self) -> Option<Arc<KeySet>> {
-        let held = self.read_held();
-        let held = held.as_ref()?;
-        let age = self.clock.monotonic().saturating_sub(held.fetched_at);
-        (matches!(self.source, Source::Fixed) || age < MAX_STALENESS).then(|| Arc::clone(&held.set))
+    fn keys(&self) -> Option<Arc<KeySet>> {
+        let cached = self.read_cached();
+        let cached = cached.as_ref()?;
+        let age = self.clock.monotonic().saturating_sub(cached.fetched_at);
+        (matches!(self.source, Source::Secret) || age < MAX_STALENESS).then(|| Arc::clone(&cached.keys))
     }
 
-    fn read_held(&self) -> RwLockReadGuard<'_, Option<Held>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    fn read_cached(&self) -> RwLockReadGuard<'_, Option<CachedKeys>> {
+        self.cached.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn client(url: &str) -> Result<Client, KeysError> {
-    // A redirect could lead anywhere, also to plain HTTP.
-    let client = Client::builder().connect_timeout(FETCH_WITHIN).timeout(FETCH_WITHIN);
+fn log_unavailable(error: &JwksError) {
+    warn!(event = "jwks_unavailable", %error, "JWKS not loaded; not ready until it is");
+}
+
+fn http_client(url: &str) -> Result<Client, JwksError> {
+    // A redirect could lead to any host, also over plain HTTP.
+    let client = Client::builder().connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT);
     let client = client.redirect(redirect::Policy::none());
-    // What is asked for on this host in plain text must not leave it by a proxy that is set for others.
+    // Plain HTTP is allowed on this host only. A proxy would take the request off the host.
     let client = if url.starts_with("http://") { client.no_proxy() } else { client };
-    client.build().map_err(|error| KeysError::Unreachable(chain(error)))
+    client.build().map_err(|error| JwksError::UrlUnavailable(with_causes(error)))
 }
 
 async fn fetch(client: &Client, url: &str) -> Result<Vec<u8>, String> {
-    let mut answer = client.get(url).send().await.map_err(chain)?;
-    if answer.status() != 200 {
-        return Err(format!("it answers {}", answer.status().as_u16()));
+    let mut response = client.get(url).send().await.map_err(with_causes)?;
+    if response.status() != 200 {
+        return Err(format!("the response has status {}", response.status().as_u16()));
     }
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(chain)? {
+    while let Some(chunk) = response.chunk().await.map_err(with_causes)? {
         body.extend_from_slice(&chunk);
-        if body.len() > MAX_SET_BYTES {
-            return Err(format!("it answers more than {MAX_SET_BYTES} bytes"));
+        if body.len() > MAX_JWKS_BYTES {
+            return Err(format!("the response has more than {MAX_JWKS_BYTES} bytes"));
         }
     }
     Ok(body)
 }
 
-/// The library says the cause in a chain of errors.
-fn chain(error: reqwest::Error) -> String {
+/// One line with the error and all its causes. `reqwest` itself prints only the outermost error.
+fn with_causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -216,15 +234,15 @@ fn chain(error: reqwest::Error) -> String {
 
 async fn read(path: PathBuf) -> std::io::Result<Vec<u8>> {
     let read = |path: &Path| {
-        let mut set = Vec::new();
-        std::fs::File::open(path)?.take(MAX_SET_BYTES as u64 + 1).read_to_end(&mut set)?;
-        if set.len() > MAX_SET_BYTES {
-            return Err(std::io::Error::other(format!("it has more than {MAX_SET_BYTES} bytes")));
+        let mut json = Vec::new();
+        std::fs::File::open(path)?.take(MAX_JWKS_BYTES as u64 + 1).read_to_end(&mut json)?;
+        if json.len() > MAX_JWKS_BYTES {
+            return Err(std::io::Error::other(format!("the file has more than {MAX_JWKS_BYTES} bytes")));
         }
-        Ok(set)
+        Ok(json)
     };
-    // A file on a network, or a pipe, may never answer.
-    match tokio::time::timeout(FETCH_WITHIN, tokio::task::spawn_blocking(move || read(&path))).await {
+    // Reading from a network file system or a pipe can block without end.
+    match tokio::time::timeout(FETCH_TIMEOUT, tokio::task::spawn_blocking(move || read(&path))).await {
         Ok(read) => read?,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
     }

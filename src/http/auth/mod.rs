@@ -1,13 +1,13 @@
-//! Tokens: whether a bearer token (JWT) is good, and what it says. Knows neither routes nor answers, but for `caller`,
-//! which stands between both. Only here are tokens read, and none is ever logged.
+//! Verification of bearer tokens (JWT): its settings, its result and its errors. Independent of routes and responses; no
+//! token is logged.
 //!
-//! The library checks signature, `exp`, `nbf` and `iss`; what it would let pass is refused before and after: see
-//! docs/THREAT-MODEL.md, "Tokens", for the attacks.
+//! `jsonwebtoken` checks the signature, `exp`, `nbf` and `iss`. Our own checks reject the attacks that it would let
+//! through: docs/THREAT-MODEL.md, "Tokens", lists them.
 
 mod claims;
-mod json;
 mod jwks;
 mod jwks_cache;
+mod strict_object;
 pub mod verifier;
 
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use thiserror::Error;
 
 use crate::domain::lease::StreamLimit;
 
-/// The signatures that keys of a set may make, by their names (RFC 7518, section 3.1).
-pub const ALGORITHMS: [(&str, Algorithm); 9] = [
+/// The algorithms that the keys of a JWKS may use, by their names in RFC 7518, section 3.1.
+pub(crate) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("RS256", Algorithm::RS256),
     ("RS384", Algorithm::RS384),
     ("RS512", Algorithm::RS512),
@@ -31,13 +31,14 @@ pub const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Real ones have one or two thousand; beyond this nothing is decoded.
+/// Real tokens have one or two thousand bytes. Longer ones are rejected before they are decoded.
 const MAX_TOKEN_BYTES: usize = 8192;
-/// What is asked of a token.
+
+/// Settings of token verification.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
     pub keys: KeySource,
-    /// Names out of [`ALGORITHMS`], for the keys of a set. A secret signs with HS256.
+    /// The algorithms that the keys of a JWKS may use, such as `RS256`. A shared secret always uses HS256.
     pub algorithms: Vec<String>,
     pub issuer: String,
     pub audience: Vec<String>,
@@ -46,49 +47,50 @@ pub struct TokenSettings {
     pub admin_scope: String,
 }
 
-/// Where the keys come from.
+/// The source of the verification keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// A key set (JWKS), fetched.
+    /// A JWKS, fetched from this URL.
     Url(String),
-    /// A key set (JWKS) in a file.
+    /// A JWKS in a file.
     File(PathBuf),
     Secret(SecretString),
 }
 
-/// What a good token says.
+/// The claims of a valid token that this service uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// As the claim has it; not yet known to be a name that this service takes.
+    /// The claim's text. It is not yet validated as a user name.
     pub user: String,
-    /// Whether it speaks for every user, and may set limits.
+    /// Whether the token is valid for every user and may set limits.
     pub admin: bool,
     pub limit: Option<StreamLimit>,
 }
 
-/// Why a token is not good. Told to its sender: holds nothing of the token and nothing of the library.
+/// The reason why a token is rejected. The client receives this text, so it contains neither parts of the token nor errors
+/// of the library.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
-    #[error("the keys that tokens are checked with cannot be had at the moment: try again")]
+    #[error("token verification keys are unavailable; retry")]
     NoKeys,
-    #[error("the token must have at most {MAX_TOKEN_BYTES} bytes")]
+    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
     #[error("the token is not a signed JWT in compact form")]
     Malformed,
-    #[error("the token's header {0}: {1}")]
+    #[error("token header {0}: {1}")]
     Header(&'static str, &'static str),
-    #[error("the token's key is not known: the issuer's key set has no such kid")]
+    #[error("the issuer's JWKS has no key with the token's key id (kid)")]
     UnknownKey,
-    #[error("the token must say which key has signed it (kid): the issuer has several")]
-    NoKeyNamed,
-    #[error("the token is signed in a way that is not allowed for its key")]
+    #[error("the token must name its key (kid), because the issuer has several keys")]
+    NoKeyId,
+    #[error("the token's signature algorithm is not allowed for its key")]
     Algorithm,
     #[error("the token's signature is wrong")]
     Signature,
-    #[error("the token has expired: get a new one")]
+    #[error("the token has expired; get a new one")]
     Expired,
     #[error("the token is not valid yet")]
-    NotYet,
-    #[error("the token's claim {0}: {1}")]
+    NotYetValid,
+    #[error("token claim {0}: {1}")]
     Claim(String, &'static str),
 }

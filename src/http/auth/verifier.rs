@@ -1,4 +1,4 @@
-//! Verifies bearer tokens: finds the key, checks the signature and the standard claims, applies the claims policy.
+//! Verifies bearer tokens: finds the key, checks the signature and the standard claims, and applies the claims policy.
 
 use std::sync::Arc;
 
@@ -8,126 +8,127 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::Value;
 
-use super::claims::Rules;
-use super::json::Object;
+use super::claims::ClaimsPolicy;
 use super::jwks_cache::JwksCache;
-pub use super::jwks_cache::KeysError;
+use super::strict_object::StrictObject;
 use super::{ALGORITHMS, Identity, MAX_TOKEN_BYTES, TokenError, TokenSettings};
 use crate::clock::Clock;
 
-/// How far the issuer's clock may be from this one's.
+pub use super::jwks_cache::JwksError;
+
+/// Tolerated clock skew between the issuer and this host.
 const LEEWAY_S: u64 = 30;
 
-/// Checks tokens.
 pub struct TokenVerifier {
-    keyring: JwksCache,
+    jwks: JwksCache,
     validation: Validation,
-    rules: Rules,
+    policy: ClaimsPolicy,
 }
 
 impl TokenVerifier {
-    /// Reads or fetches the keys. A set that cannot be fetched is no error: [`Tokens::keep_fresh`] goes on trying.
+    /// Loads the keys. A JWKS that cannot be fetched from a URL is not an error: [`TokenVerifier::keep_fresh`] retries.
     ///
     /// # Errors
-    /// A file of keys that cannot be read, or holds none.
-    pub async fn open(settings: TokenSettings, clock: Arc<dyn Clock>) -> Result<Self, KeysError> {
+    /// The key file cannot be read, or has no usable key.
+    pub async fn open(settings: TokenSettings, clock: Arc<dyn Clock>) -> Result<Self, JwksError> {
         let TokenSettings { keys, algorithms, issuer, audience, user_claim, limit_claim, admin_scope } = settings;
-        let named = |name: &String| ALGORITHMS.into_iter().find(|(known, _)| known == name).map(|(_, found)| found);
-        let keyring = JwksCache::open(keys, algorithms.iter().filter_map(named).collect(), clock).await?;
-        // Which algorithms are allowed is said for each key, never by the token.
+        let by_name = |name: &String| ALGORITHMS.into_iter().find(|(known, _)| known == name).map(|(_, found)| found);
+        let jwks = JwksCache::open(keys, algorithms.iter().filter_map(by_name).collect(), clock).await?;
+        // `verify` replaces the algorithm by those of the key. The token never decides which algorithms are allowed.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY_S;
-        // Checked when it is there. Not required: none of Auth0, Cognito and Keycloak sends it.
+        // Checks `nbf` if the token has it. Auth0, Cognito and Keycloak do not send it, so it is not required.
         validation.validate_nbf = true;
-        // By our own rules, since Cognito's access tokens have a `client_id` in its place.
+        // The claims policy checks the audience, because Cognito's access tokens have a `client_id` instead.
         validation.validate_aud = false;
         validation.set_issuer(&[&issuer]);
-        // Without this the library takes a token that has none of them.
+        // Without this, a token without these claims would be accepted.
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        Ok(Self { keyring, validation, rules: Rules { issuer, audience, user_claim, limit_claim, admin_scope } })
+        let policy = ClaimsPolicy { issuer, audience, user_claim, limit_claim, admin_scope };
+        Ok(Self { jwks, validation, policy })
     }
 
-    /// Whether any token can be judged yet.
+    /// Whether there are keys, so that tokens can be verified.
     pub fn has_keys(&self) -> bool {
-        self.keyring.has_keys()
+        self.jwks.has_keys()
     }
 
-    pub fn admin_scope(&self) -> &str {
-        &self.rules.admin_scope
+    pub(crate) fn admin_scope(&self) -> &str {
+        &self.policy.admin_scope
     }
 
-    /// Fetches the keys again and again; never ends.
+    /// Refreshes the keys periodically. Never returns.
     pub async fn keep_fresh(&self) {
-        self.keyring.keep_fresh().await;
+        self.jwks.keep_fresh().await;
     }
 
-    /// Fetches the keys once more; the ones that are held stay if that fails.
+    /// Refreshes the keys once. If that fails, the cached keys stay in use.
     ///
     /// # Errors
-    /// What went wrong, on one line.
-    pub async fn refresh(&self) -> Result<(), KeysError> {
-        self.keyring.refresh().await
+    /// The keys could not be loaded. The message is one line.
+    pub async fn refresh(&self) -> Result<(), JwksError> {
+        self.jwks.refresh().await
     }
 
     /// # Errors
-    /// Whatever is wrong with the token, or that there are no keys yet.
-    pub async fn check(&self, token: &str) -> Result<Identity, TokenError> {
+    /// The token is invalid, or there are no keys to verify it ([`TokenError::NoKeys`]).
+    pub async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let Head { kid, algorithm } = Head::of(token)?;
-        let key = self.keyring.find(kid.as_deref(), algorithm).await?;
+        let Header { kid, algorithm } = Header::parse(token)?;
+        let key = self.jwks.find(kid.as_deref(), algorithm).await?;
         let validation = Validation { algorithms: key.algorithms.clone(), ..self.validation.clone() };
-        let decoded = jsonwebtoken::decode::<Object>(token, &key.public, &validation);
-        let claims = decoded.map_err(|error| explained(error.kind()))?.claims;
-        self.rules.judge(&claims)
+        let decoded = jsonwebtoken::decode::<StrictObject>(token, &key.decoding_key, &validation);
+        let claims = decoded.map_err(|error| token_error(error.kind()))?.claims;
+        self.policy.validate(&claims)
     }
 }
 
-/// What is believed of a token's header: which key to look for. `jwk`, `jku`, `x5u` and `x5c` are not looked at.
-struct Head {
+/// The parts of a token's header that select the key. `jwk`, `jku`, `x5u` and `x5c` are ignored: the sender controls them.
+struct Header {
     kid: Option<String>,
     algorithm: Algorithm,
 }
 
-impl Head {
-    fn of(token: &str) -> Result<Self, TokenError> {
+impl Header {
+    fn parse(token: &str) -> Result<Self, TokenError> {
         let mut parts = token.split('.');
         let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(TokenError::Malformed);
         };
         let header = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Malformed)?;
-        let header: Object = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
-        let text = |name| match header.get(name) {
+        let header: StrictObject = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        let string = |name| match header.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(TokenError::Header(name, "must be a text")),
+            Some(_) => Err(TokenError::Header(name, "must be a string")),
         };
-        // Whoever does not know an extension that is critical must refuse the token (RFC 7515, section 4.1.11).
+        // A token with an unknown critical extension must be rejected (RFC 7515, section 4.1.11). None is supported.
         if header.get("crit").is_some() {
-            return Err(TokenError::Header("crit", "no extension is known here"));
+            return Err(TokenError::Header("crit", "critical extensions are not supported"));
         }
-        // Tokens for other purposes say so here (RFC 8725, section 3.11).
-        if let Some(typ) = text("typ")? {
+        // Tokens for other purposes, such as logout tokens, have another type (RFC 8725, section 3.11).
+        if let Some(typ) = string("typ")? {
             let typ = typ.to_ascii_lowercase();
             if !matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt") {
                 return Err(TokenError::Header("typ", "must be JWT or at+jwt"));
             }
         }
-        let algorithm = text("alg")?.ok_or(TokenError::Header("alg", "must be there"))?;
+        let algorithm = string("alg")?.ok_or(TokenError::Header("alg", "is missing"))?;
         let algorithm = algorithm.parse().map_err(|_| TokenError::Algorithm)?;
-        Ok(Self { kid: text("kid")?, algorithm })
+        Ok(Self { kid: string("kid")?, algorithm })
     }
 }
 
-fn explained(kind: &ErrorKind) -> TokenError {
+fn token_error(kind: &ErrorKind) -> TokenError {
     match kind {
         ErrorKind::ExpiredSignature => TokenError::Expired,
-        ErrorKind::ImmatureSignature => TokenError::NotYet,
+        ErrorKind::ImmatureSignature => TokenError::NotYetValid,
         ErrorKind::InvalidAlgorithm | ErrorKind::MissingAlgorithm => TokenError::Algorithm,
-        ErrorKind::InvalidIssuer => TokenError::Claim("iss".to_owned(), "is another issuer's"),
+        ErrorKind::InvalidIssuer => TokenError::Claim("iss".to_owned(), "is not the trusted issuer"),
         ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
-            TokenError::Claim(claim.clone(), "must be there, and of the right type")
+            TokenError::Claim(claim.clone(), "is missing or has the wrong type")
         }
         ErrorKind::Json(_) | ErrorKind::Base64(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidToken => {
             TokenError::Malformed

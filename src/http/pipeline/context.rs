@@ -80,7 +80,7 @@ impl RequestContext {
         let request_id = &*self.log.request_id.hyphenated().encode_lower(&mut buffer);
         let mut response = match outcome {
             Ok(response) => response,
-            Err(problem) => self.log.span_for(&problem).in_scope(|| problem.answer(request_id)),
+            Err(problem) => self.log.span_for(&problem).in_scope(|| problem.into_response(request_id)),
         };
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(request_id) {

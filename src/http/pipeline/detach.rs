@@ -64,7 +64,7 @@ impl Future for RunToCompletion {
                     }
                 };
                 self.tasks.spawn(rest.instrument(span));
-                Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is not known: repeat the request"))
+                Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is unknown; retry"))
             }
         };
         Poll::Ready(context.finish(outcome))

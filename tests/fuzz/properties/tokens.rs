@@ -24,10 +24,10 @@ thread_local! {
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     VERIFIER.with(|(runtime, tokens)| {
-        assert!(runtime.block_on(tokens.check(text)).is_err(), "an unsigned token was accepted");
+        assert!(runtime.block_on(tokens.verify(text)).is_err(), "an unsigned token was accepted");
         let Some((header, claims)) = text.split_once('\n') else { return };
         let token = signed(header, claims);
-        let identity = runtime.block_on(tokens.check(&token));
+        let identity = runtime.block_on(tokens.verify(&token));
         let expected = match (check_header(header), expected_identity(claims)) {
             (Some(standard), Ok(expected)) if token.len() <= 8192 => Some((standard, expected)),
             (_, Err(TooCloseToNow)) => return,

@@ -224,9 +224,9 @@ async fn validity_times_have_a_leeway_of_30_s() {
     let server = serve(hs256_settings()).await;
     let now = now_s();
     for (claims, expected) in [
-        (json!({ "exp": now - 40 }), "the token has expired: get a new one"),
-        (json!({ "exp": 0 }), "the token has expired: get a new one"),
-        (json!({ "exp": 1.5 }), "the token has expired: get a new one"),
+        (json!({ "exp": now - 40 }), "the token has expired; get a new one"),
+        (json!({ "exp": 0 }), "the token has expired; get a new one"),
+        (json!({ "exp": 1.5 }), "the token has expired; get a new one"),
         (json!({ "nbf": now + 90 }), "the token is not valid yet"),
         (json!({ "nbf": u64::MAX }), "the token is not valid yet"),
     ] {

@@ -265,7 +265,7 @@ async fn keys_are_refreshed_every_ten_minutes() {
     let (old, new) = (Key::rsa("old"), Key::p256("new"));
     let file = jwks_file(&[old.jwk()]);
     let tokens = TokenVerifier::open(file_settings(file.path()), Arc::new(ManualClock::default())).await.unwrap();
-    let verifies = async |key: Key| tokens.check(&key.token(&valid_claims())).await.is_ok();
+    let verifies = async |key: Key| tokens.verify(&key.token(&valid_claims())).await.is_ok();
     write_jwks(&file, &[new.jwk()]);
     // `keep_fresh` never ends, so each call runs into its timeout.
     tokio::time::timeout(Duration::from_secs(599), tokens.keep_fresh()).await.unwrap_err();
@@ -333,7 +333,7 @@ async fn an_invalid_key_file_is_an_error() {
     };
     let oversized = " ".repeat(300_000);
     for (text, reason) in
-        [("", "is not a key set"), ("{\"keys\":[]}", "no key for one of"), (oversized.as_str(), "more than")]
+        [("", "is not a JWKS"), ("{\"keys\":[]}", "no key for any of"), (oversized.as_str(), "more than")]
     {
         std::fs::write(file.path(), text).unwrap();
         let error = open_error(file.path()).await;

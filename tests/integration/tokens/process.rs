@@ -39,7 +39,7 @@ async fn tokens_and_secrets_are_never_logged() {
         assert_eq!(count(&service, "nonsense-token").await.0, 401);
         service.terminate().await;
         let log = [service.first_lines.clone(), service.remaining_log().await].concat();
-        assert!(log.iter().any(|line| line.contains("token refused")), "{log:?}");
+        assert!(log.iter().any(|line| line.contains("token rejected")), "{log:?}");
         for part in good.split('.').chain(expired.split('.')).chain([SECRET, "nonsense-token"]) {
             assert_eq!(log.iter().find(|line| line.contains(part)), None, "{format}");
         }
@@ -64,7 +64,7 @@ async fn an_unusable_key_file_fails_startup() {
     assert!(line.starts_with("error: auth.jwks_file \"nowhere.json\" cannot be read: "), "{line}");
     std::fs::write(folder.path().join("keys.json"), "[]").unwrap();
     let line = startup_error(&mut command_with_tokens(folder.path(), ("JWKS_FILE", "keys.json"))).await;
-    assert!(line.starts_with("error: auth.jwks_file \"keys.json\" is not a key set"), "{line}");
+    assert!(line.starts_with("error: auth.jwks_file \"keys.json\" is not a JWKS"), "{line}");
 }
 
 #[tokio::test]

@@ -1,57 +1,38 @@
-//! An example of each object, for the OpenAPI document.
+//! The examples of the OpenAPI document.
 
 use poem_openapi::types::Example;
 use uuid::Uuid;
 
-use super::{
-    AtLimitBody, Health, Instant, Limit, LimitBody, LimitSource, StartBody, StartedStream, Stream, StreamCount,
-    Streams,
-};
+use super::requests::{AtLimit, LimitRequest, StartRequest};
+use super::responses::{Health, Limit, LimitSource, StartedStream, Stream, StreamCount, Streams};
 use crate::domain::lease::Timestamp;
 
-impl Stream {
-    pub fn example_value() -> Self {
+impl Example for Stream {
+    fn example() -> Self {
         Self {
             stream_id: Uuid::from_u128(0x6fa4_59ea_ee8a_4ca4_894e_db77_e160_355e),
             user_name: "ann".to_owned(),
             device_id: Some("tv-42".to_owned()),
             device_name: Some("Living-room TV".to_owned()),
             content_id: Some("movie-7".to_owned()),
-            started_at: Instant(Timestamp::from_epoch_ms(1_790_000_000_000)),
-            expires_at: Instant(Timestamp::from_epoch_ms(1_790_000_090_000)),
+            started_at: Timestamp::from_epoch_ms(1_790_000_000_000).into(),
+            expires_at: Timestamp::from_epoch_ms(1_790_000_090_000).into(),
             expires_in_seconds: 90,
             heartbeat_interval_seconds: 30,
         }
     }
 }
 
+impl Example for StartedStream {
+    fn example() -> Self {
+        Self { stream: Stream::example(), limit: 3, ended: Vec::new() }
+    }
+}
+
 impl Example for Streams {
     fn example() -> Self {
         let count = StreamCount { user_name: "ann".to_owned(), count: 1, limit: 3, remaining: 2 };
-        Self { count, streams: vec![Stream::example_value()] }
-    }
-}
-
-impl Example for Health {
-    fn example() -> Self {
-        Self {
-            status: "ok".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            clock_difference_seconds: None,
-            warnings: None,
-        }
-    }
-}
-
-impl Example for Stream {
-    fn example() -> Self {
-        Self::example_value()
-    }
-}
-
-impl Example for StartedStream {
-    fn example() -> Self {
-        Self { stream: Stream::example_value(), limit: 3, ended: Vec::new() }
+        Self { count, streams: vec![Stream::example()] }
     }
 }
 
@@ -67,19 +48,30 @@ impl Example for Limit {
     }
 }
 
-impl Example for StartBody {
+impl Example for Health {
+    fn example() -> Self {
+        Self {
+            status: "ok".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock_difference_seconds: None,
+            warnings: None,
+        }
+    }
+}
+
+impl Example for StartRequest {
     fn example() -> Self {
         Self {
             device_id: Some("tv-42".to_owned()),
             device_name: Some("Living-room TV".to_owned()),
             content_id: Some("movie-7".to_owned()),
             replaces: None,
-            at_limit: Some(AtLimitBody::Reject),
+            at_limit: Some(AtLimit::Reject),
         }
     }
 }
 
-impl Example for LimitBody {
+impl Example for LimitRequest {
     fn example() -> Self {
         Self { limit: 5 }
     }
@@ -91,30 +83,30 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-    use crate::http::api::model::{EndedBy, FieldError, ProblemBody, Restart};
+    use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart};
 
-    /// The document goes by poem-openapi's names, answers by serde's.
-    fn agrees(object: &(impl ToJSON + Serialize)) {
+    /// serde writes the responses, poem-openapi the document.
+    fn assert_same_json(object: &(impl ToJSON + Serialize)) {
         assert_eq!(serde_json::to_value(object).ok(), object.to_json());
     }
 
     #[test]
-    fn an_answer_has_the_fields_that_the_document_says() {
-        agrees(&Stream::example());
-        agrees(&Stream { device_id: None, device_name: None, content_id: None, ..Stream::example() });
-        agrees(&StartedStream { ended: vec![Uuid::nil()], ..StartedStream::example() });
-        agrees(&Streams::example());
-        agrees(&StreamCount::example());
+    fn responses_have_the_documented_fields() {
+        assert_same_json(&Stream::example());
+        assert_same_json(&Stream { device_id: None, device_name: None, content_id: None, ..Stream::example() });
+        assert_same_json(&StartedStream { ended: vec![Uuid::nil()], ..StartedStream::example() });
+        assert_same_json(&Streams::example());
+        assert_same_json(&StreamCount::example());
         for source in [LimitSource::Default, LimitSource::User, LimitSource::Token] {
-            agrees(&Limit { source, ..Limit::example() });
+            assert_same_json(&Limit { source, ..Limit::example() });
         }
-        agrees(&Health::example());
-        let warned = Some(vec!["the clock".to_owned()]);
-        agrees(&Health { clock_difference_seconds: Some(-0.5), warnings: warned, ..Health::example() });
+        assert_same_json(&Health::example());
+        let warnings = Some(vec!["the clock".to_owned()]);
+        assert_same_json(&Health { clock_difference_seconds: Some(-0.5), warnings, ..Health::example() });
     }
 
     #[test]
-    fn a_problem_has_the_fields_that_the_document_says() {
+    fn problems_have_the_documented_fields() {
         let full = ProblemBody {
             r#type: "t".to_owned(),
             code: "c".to_owned(),
@@ -131,8 +123,8 @@ mod tests {
             reason: Some("expired".to_owned()),
             ended_by: Some(EndedBy { stream_id: Uuid::nil(), device_name: None }),
         };
-        agrees(&full);
-        let named = Some(EndedBy { stream_id: Uuid::nil(), device_name: Some("tv".to_owned()) });
-        agrees(&ProblemBody { restart: Some(Restart::User), ended_by: named, ..full });
+        assert_same_json(&full);
+        let ended_by = Some(EndedBy { stream_id: Uuid::nil(), device_name: Some("tv".to_owned()) });
+        assert_same_json(&ProblemBody { restart: Some(Restart::User), ended_by, ..full });
     }
 }

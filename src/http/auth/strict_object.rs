@@ -1,39 +1,40 @@
-//! JSON objects in which no key is repeated, at any depth: of two equal keys, parsers disagree on which one counts, so
-//! whoever checked the token before may have seen the other.
+//! JSON objects without repeated keys, at any depth. Parsers disagree about which of two equal keys counts, so another
+//! program that checked the same token may have read a different value.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-pub struct Object(Map<String, Value>);
+pub(crate) struct StrictObject(Map<String, Value>);
 
-impl Object {
-    pub fn get(&self, key: &str) -> Option<&Value> {
+impl StrictObject {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 }
 
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for StrictObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Unrepeated::deserialize(deserializer)?.0 {
+        match UniqueKeys::deserialize(deserializer)?.0 {
             Value::Object(members) => Ok(Self(members)),
             _ => Err(D::Error::custom("not an object")),
         }
     }
 }
 
-struct Unrepeated(Value);
+/// Any JSON value without repeated keys.
+struct UniqueKeys(Value);
 
-impl<'de> Deserialize<'de> for Unrepeated {
+impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
+        deserializer.deserialize_any(ValueVisitor).map(Self)
     }
 }
 
-struct Reader;
+struct ValueVisitor;
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,7 +67,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Unrepeated(value)) = items.next_element()? {
+        while let Some(UniqueKeys(value)) = items.next_element()? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -74,7 +75,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some((key, Unrepeated(value))) = members.next_entry::<String, _>()? {
+        while let Some((key, UniqueKeys(value))) = members.next_entry::<String, _>()? {
             if object.insert(key, value).is_some() {
                 return Err(A::Error::custom("a key is repeated"));
             }

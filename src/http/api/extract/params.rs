@@ -1,0 +1,85 @@
+//! The `Idempotency-Key` header and the `evict` query parameter.
+
+use poem::http::HeaderName;
+use poem::{Request, RequestBody, Result};
+use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use serde_json::json;
+
+use crate::domain::names::IdempotencyKey;
+use crate::http::api::problems::Problem;
+
+/// The `Idempotency-Key` header. An invalid or repeated one is an error: ignoring it would make a start that is not safe to
+/// repeat.
+pub(crate) struct IdempotencyKeyHeader(pub(crate) Option<IdempotencyKey>);
+
+/// `evict=true` in the query: the stop is an eviction.
+pub(crate) struct EvictQuery(pub(crate) bool);
+
+impl<'a> ApiExtractor<'a> for IdempotencyKeyHeader {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = String;
+    type ParamRawType = String;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Header)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(MetaSchemaRef::Inline(Box::new(MetaSchema {
+            min_length: Some(1),
+            max_length: Some(255),
+            pattern: Some("^[!-~]+$".to_owned()),
+            example: Some(json!("8b1f0f6e-play-1")),
+            ..MetaSchema::new("string")
+        })))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<String>,
+    ) -> Result<Self> {
+        let name = HeaderName::try_from(options.name)
+            .map_err(|_| Problem::field(options.name, "is not a valid header name"))?;
+        let mut values = request.headers().get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(Self(None)),
+            (Some(value), None) => match IdempotencyKey::parse(value.as_bytes()) {
+                Ok(key) => Ok(Self(Some(key))),
+                Err(error) => Err(Problem::field(options.name, &error.to_string()).into()),
+            },
+            (Some(_), Some(_)) => Err(Problem::field(options.name, "must be sent at most once").into()),
+        }
+    }
+}
+
+impl<'a> ApiExtractor<'a> for EvictQuery {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = bool;
+    type ParamRawType = bool;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Query)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(bool::schema_ref())
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<bool>,
+    ) -> Result<Self> {
+        let query: Vec<(String, String)> = request.params()?;
+        let mut values = query.iter().filter(|(name, _)| name == options.name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (None, _) | (Some("false"), None) => Ok(Self(false)),
+            (Some("true"), None) => Ok(Self(true)),
+            (Some(_), None) => Err(Problem::field(options.name, "must be true or false").into()),
+            (Some(_), Some(_)) => Err(Problem::field(options.name, "must be sent at most once").into()),
+        }
+    }
+}

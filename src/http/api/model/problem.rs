@@ -1,0 +1,79 @@
+//! The body of a problem (RFC 9457).
+
+use poem_openapi::{Enum, Object};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::responses::Stream;
+
+/// Describes why a request failed (RFC 9457). Branch on `code`.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "Problem")]
+pub(crate) struct ProblemBody {
+    /// `urn:stream-manager:problem:<code>`
+    pub(crate) r#type: String,
+    /// Identifies the kind of problem; stable.
+    pub(crate) code: String,
+    /// The problem in a few words; the same for each code.
+    pub(crate) title: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// This occurrence of the problem, for people; the wording may change.
+    pub(crate) detail: String,
+    /// `urn:stream-manager:request:<X-Request-Id>`. The log has the same id.
+    pub(crate) instance: String,
+    /// The invalid fields (`invalid-request`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) errors: Option<Vec<FieldError>>,
+    /// Whether the player may start again by itself or must wait for its user (`stream-not-found`, `stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) restart: Option<Restart>,
+    /// The user's stream limit (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u8>,
+    /// Number of live streams (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<u32>,
+    /// The live streams, oldest first (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) streams: Option<Vec<Stream>>,
+    /// Seconds until the first of them expires, unless it is renewed (`stream-limit-reached`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slot_frees_in_seconds: Option<u32>,
+    /// `expired`, `evicted` or `replaced` (`stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// The start that ended the stream, if a start ended it (`stream-ended`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_by: Option<EndedBy>,
+}
+
+/// An invalid field and the reason.
+#[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
+pub(crate) struct FieldError {
+    pub(crate) field: String,
+    pub(crate) reason: String,
+}
+
+/// Whether a player may start a stream again after it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum Restart {
+    /// The player starts again by itself.
+    Auto,
+    /// The player waits for its user. Someone ended the stream on purpose, and two players that restart by themselves
+    /// would evict each other endlessly.
+    User,
+}
+
+/// The start that ended a stream.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+pub(crate) struct EndedBy {
+    pub(crate) stream_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_name: Option<String>,
+}

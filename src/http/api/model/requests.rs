@@ -1,0 +1,81 @@
+//! Request bodies.
+
+use poem_openapi::{Enum, Object};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+use serde_json::Value;
+
+use crate::domain::admission;
+
+/// Options of a start. All are optional; `null` means absent.
+#[derive(Clone, Debug, Default, Deserialize, Object)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", deny_unknown_fields, example)]
+pub(crate) struct StartRequest {
+    /// An id that the player keeps across restarts. The start replaces a live stream of the same device, so that a page
+    /// reload never counts twice. 1 to 128 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 128))]
+    pub(crate) device_id: Option<String>,
+    /// The name of the device, for people: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub(crate) device_name: Option<String>,
+    /// The content that is played: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    #[oai(validator(min_length = 1, max_length = 256))]
+    pub(crate) content_id: Option<String>,
+    /// Streams of the same user that this start ends in the same step. If the start is denied, they stay live.
+    #[oai(validator(max_items = 10))]
+    #[serde(default, deserialize_with = "stream_ids")]
+    pub(crate) replaces: Option<Vec<String>>,
+    /// The action if the user is at the limit. The default is the setting `limits.at_limit`, normally `reject`.
+    #[serde(default, deserialize_with = "at_limit")]
+    pub(crate) at_limit: Option<AtLimit>,
+}
+
+// Mirrors the domain's enum, which does not depend on poem-openapi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "camelCase", remote = "admission::AtLimit")]
+pub(crate) enum AtLimit {
+    Reject,
+    EvictOldest,
+}
+
+/// The user's own limit.
+#[derive(Clone, Debug, Deserialize, Object)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", deny_unknown_fields, example)]
+pub(crate) struct LimitRequest {
+    /// The user's new stream limit: 1 to 50.
+    #[oai(validator(minimum(value = "1"), maximum(value = "50")))]
+    #[serde(default, deserialize_with = "limit")]
+    pub(crate) limit: u64,
+}
+
+// Derived deserializers would report Rust terms such as "sequence" and "variant", and would accept an object as an enum.
+
+fn stream_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let error = || D::Error::custom("must be a list of stream ids");
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Array(ids) => {
+            let ids = ids.into_iter().map(|id| id.as_str().map(str::to_owned).ok_or_else(error));
+            ids.collect::<Result<_, _>>().map(Some)
+        }
+        _ => Err(error()),
+    }
+}
+
+fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        value => match value.as_str() {
+            Some("reject") => Ok(Some(AtLimit::Reject)),
+            Some("evictOldest") => Ok(Some(AtLimit::EvictOldest)),
+            _ => Err(D::Error::custom("must be \"reject\" or \"evictOldest\"")),
+        },
+    }
+}
+
+/// 0, which is not a valid limit, if the value is not a whole number. The caller reports the same error for both.
+fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(0))
+}

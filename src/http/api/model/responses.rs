@@ -1,0 +1,139 @@
+//! Bodies of successful responses.
+
+use poem_openapi::{Enum, Object};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::rfc3339::Rfc3339;
+use crate::domain::lease::{Lease, StreamLimit, Timestamp};
+use crate::domain::names::{Label, UserName};
+use crate::limiter::{self, Policy};
+
+/// A stream. It holds one of the user's slots until `expiresAt`. Each heartbeat extends that time.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub(crate) struct Stream {
+    /// Identifies the stream in heartbeats and stops. A UUID in lower case.
+    pub(crate) stream_id: Uuid,
+    pub(crate) user_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content_id: Option<String>,
+    pub(crate) started_at: Rfc3339,
+    /// By the server's clock. Players use `expiresInSeconds` instead.
+    pub(crate) expires_at: Rfc3339,
+    /// Seconds until the lease expires, rounded up. Count from when the request was sent.
+    pub(crate) expires_in_seconds: u32,
+    /// Interval between heartbeats, in seconds. May differ between responses.
+    pub(crate) heartbeat_interval_seconds: u32,
+}
+
+/// The stream of a start, new or replayed.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub(crate) struct StartedStream {
+    #[oai(flatten)]
+    #[serde(flatten)]
+    pub(crate) stream: Stream,
+    /// The user's stream limit.
+    pub(crate) limit: u8,
+    /// The streams that this start replaced or evicted, oldest first.
+    pub(crate) ended: Vec<Uuid>,
+}
+
+/// The live streams of a user, oldest first.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", example)]
+pub(crate) struct Streams {
+    #[oai(flatten)]
+    #[serde(flatten)]
+    pub(crate) count: StreamCount,
+    pub(crate) streams: Vec<Stream>,
+}
+
+/// The number of live streams of a user.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", example, rename = "Count")]
+pub(crate) struct StreamCount {
+    pub(crate) user_name: String,
+    /// Number of live streams.
+    pub(crate) count: u32,
+    /// The user's stream limit.
+    pub(crate) limit: u8,
+    /// Number of streams that can still start: `limit - count`, at least 0.
+    pub(crate) remaining: u32,
+}
+
+/// The stream limit of a user.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", example)]
+pub(crate) struct Limit {
+    pub(crate) user_name: String,
+    pub(crate) limit: u8,
+    /// Origin of the limit: the caller's token, else the user's own limit, else the default of the service.
+    pub(crate) source: LimitSource,
+}
+
+// Mirrors the limiter's enum, which does not depend on poem-openapi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[oai(rename_all = "lowercase", remote = "limiter::LimitSource")]
+pub(crate) enum LimitSource {
+    Default,
+    User,
+    Token,
+}
+
+/// The service is healthy.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub(crate) struct Health {
+    /// Always `ok`.
+    pub(crate) status: String,
+    /// The version of the service.
+    pub(crate) version: String,
+    /// This host's clock minus the store's clock, in seconds. Absent while unknown. Only in readiness responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_difference_seconds: Option<f64>,
+    /// Problems that an operator should fix, one sentence each. Absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warnings: Option<Vec<String>>,
+}
+
+impl Stream {
+    pub(crate) fn new(user: &UserName, lease: &Lease, now: Timestamp, policy: &Policy) -> Self {
+        Self {
+            stream_id: lease.stream_id.uuid(),
+            user_name: user.to_string(),
+            device_id: lease.device_id.as_ref().map(Label::to_string),
+            device_name: lease.device_name.as_ref().map(Label::to_string),
+            content_id: lease.content_id.as_ref().map(Label::to_string),
+            started_at: lease.started_at.into(),
+            expires_at: lease.expires_at.into(),
+            // An instance with a later clock may have renewed the lease. By this clock it then lasts longer than a lease
+            // duration, but no player should rely on that.
+            expires_in_seconds: lease.expires_at.seconds_after(now).min(policy.terms.duration_s),
+            heartbeat_interval_seconds: policy.heartbeat_interval_s,
+        }
+    }
+}
+
+impl StreamCount {
+    pub(crate) fn new(user: &UserName, live: usize, limit: StreamLimit) -> Self {
+        Self {
+            user_name: user.to_string(),
+            count: live as u32,
+            limit: limit.get(),
+            remaining: limit.remaining(live) as u32,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The tags that group the operations in the OpenAPI document.
+
+use poem_openapi::Tags;
+
+#[derive(Tags)]
+pub(crate) enum Tag {
+    /// For players: start, heartbeat, stop.
+    Player,
+    /// For back ends: list, count and get streams.
+    Streams,
+    /// The stream limits of users.
+    Limits,
+    /// Liveness and readiness.
+    Health,
+}
