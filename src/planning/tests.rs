@@ -225,6 +225,6 @@ fn numbers_have_at_most_two_decimal_places() {
         let number = word.trim_matches(',').split_once('.').filter(|(whole, _)| whole.parse::<f64>().is_ok());
         assert!(number.is_none_or(|(_, decimals)| decimals.len() <= 2), "{word}");
     }
-    assert!(text.contains("1,234,567 streams"), "{text}");
+    assert!(text.contains("1,234,567 concurrent streams"), "{text}");
     assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
 }

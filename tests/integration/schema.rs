@@ -45,7 +45,7 @@ async fn check(endpoint: &str) -> (Option<i32>, Vec<String>, Vec<String>) {
 async fn check_exits_with_0_if_the_table_matches() {
     let matching =
         fake_dynamodb(|operation| if operation.starts_with("DescribeTable") { MATCHING } else { TTL }).await;
-    assert_eq!(check(&matching).await, (Some(0), vec!["table \"user-streams\": is up to date".to_owned()], vec![]));
+    assert_eq!(check(&matching).await, (Some(0), vec!["table \"user-streams\" is up to date".to_owned()], vec![]));
 }
 
 #[tokio::test]

@@ -119,7 +119,8 @@ pub fn unused_url() -> String {
 
 /// Runs the command to its end.
 pub async fn run(command: &mut Command) -> Output {
-    timeout(Duration::from_secs(20), command.output()).await.unwrap().unwrap()
+    // Not `output()`, which would replace a standard output that the caller has set.
+    timeout(Duration::from_secs(20), command.spawn().unwrap().wait_with_output()).await.unwrap().unwrap()
 }
 
 pub fn stdout(output: &Output) -> String {
