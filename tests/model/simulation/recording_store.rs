@@ -39,7 +39,7 @@ impl RecordingStore {
 
     fn record(&self, user: &UserName, write: &StoreWrite, call: Option<usize>) {
         let UserStreams { stored_limit, live } = complete(self.store.streams(user, BEFORE_ALL)).unwrap();
-        let mut state = UserState { stored_limit: stored_limit, ..UserState::default() };
+        let mut state = UserState { stored_limit, ..UserState::default() };
         state.members.extend(live.iter().map(|lease| lease.stream_id));
         state.leases.extend(live.into_iter().map(|lease| (lease.stream_id, lease)));
         for id in self.context.created_ids(user) {
