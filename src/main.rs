@@ -12,7 +12,7 @@ use self::commands::plan::PlanArguments;
 
 /// Limits how many video streams a user watches at once.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     /// Settings file that overrides the built-in defaults; see `check-config`
     #[arg(long, global = true, value_name = "FILE")]

@@ -16,11 +16,12 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
         self.0
     }
 
-    /// Saturates, as the conversions below. No bound in use is that high.
+    /// Saturates. Every `MAX` in use fits.
     pub(super) fn to_u32(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
+    /// Saturates. Every `MAX` in use fits.
     pub(super) fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -109,7 +109,7 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
     check_keys(auth)
 }
 
-/// Without `auth.mode`, other keys must be unset: the mode may have been lost, and the service must not run open by mistake.
+/// Without `auth.mode`, the other keys must be unset: a forgotten mode must not disable authentication.
 fn check_auth_unset(auth: &Auth, sources: [(&str, bool); 3]) -> Result<(), ConfigError> {
     let others = [("auth.issuer", auth.issuer.is_some()), ("auth.audience", !auth.audience.is_empty())];
     match sources.into_iter().chain(others).find(|(_, is_set)| *is_set) {

@@ -20,9 +20,9 @@ pub struct Plan {
     pub headroom: Vec<Headroom>,
     /// `None` if the rate that one instance can handle is unknown.
     pub instances: Option<u64>,
-    /// Units that a user at the limit writes with well-behaved players.
+    /// Write units of one user at the limit, without retries.
     pub user_write_units_per_second: f64,
-    /// Units per instance to which the rate limits restrict a user. `None` without rate limits.
+    /// Write units per instance that the rate limits allow one user. `None` without rate limits.
     pub user_bound_write_units_per_second: Option<f64>,
     pub lease: LeaseTimes,
     pub choices: Vec<Choice>,
@@ -39,11 +39,11 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LeaseTimes {
     pub lease_s: u64,
-    /// After a crash right after a heartbeat.
+    /// Longest time that a crashed player holds its slot: it crashed right after a heartbeat.
     pub longest_ghost_s: u64,
-    /// After a crash at a random moment.
+    /// Average time that a crashed player holds its slot.
     pub average_ghost_s: f64,
-    /// If the outage begins right before a heartbeat.
+    /// Longest store outage that ends no stream, even if it begins right before a heartbeat.
     pub outage_survived_s: u64,
 }
 

@@ -62,17 +62,17 @@ impl ClockSkew {
     }
 
     /// This host's clock minus the store's, in seconds. `None` before the first sample.
-    pub fn seconds(&self) -> Option<f64> {
+    pub(crate) fn seconds(&self) -> Option<f64> {
         self.estimator().range().map(|range| range.midpoint_ms() as f64 / 1000.0)
     }
 
     /// The same, but only if the skew is certainly beyond the tolerance.
-    pub fn seconds_off(&self) -> Option<f64> {
+    pub(crate) fn seconds_off(&self) -> Option<f64> {
         let range = self.estimator().range().filter(SkewRange::is_outside_tolerance);
         range.map(|range| range.midpoint_ms() as f64 / 1000.0)
     }
 
-    /// A panic under the lock leaves only whole values, so a poisoned lock is safe to use.
+    /// A panic cannot leave a partial update behind, so a poisoned lock is safe to use.
     fn estimator(&self) -> MutexGuard<'_, Estimator> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -20,7 +20,7 @@ pub struct Metrics {
     pub(crate) heartbeats: HeartbeatCounters,
     pub(crate) stops: StopCounters,
     pub(crate) streams_ended: EndedCounters,
-    /// The share of the lease that had passed when a heartbeat renewed it: 0 at once, 1 when the lease expired.
+    /// The share of the lease that had passed when a heartbeat renewed it: 0 right after the last renewal, 1 at the expiry.
     pub(crate) heartbeat_lateness: Histogram,
     pub(crate) leases_reaped: Counter,
     /// Attempts repeated because other requests changed the same user's streams.
@@ -100,7 +100,7 @@ struct RouteLabels {
     route: &'static str,
 }
 
-/// From a response out of memory to the default request timeout.
+/// From responses of the memory store to the default request timeout.
 const REQUEST_BUCKETS_S: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 

@@ -47,7 +47,7 @@ struct OperationLabels {
     operation: &'static str,
 }
 
-/// From a response of the embedded store to the default operation timeout.
+/// From responses of the embedded store to the default operation timeout.
 const BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 6.0];
 
 impl StoreMetrics {

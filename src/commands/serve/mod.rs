@@ -34,7 +34,7 @@ use self::tasks::BackgroundTasks;
 use super::output::one_line;
 use super::{runtime, settings};
 
-/// Enough for a few scrapers and people.
+/// Enough for a few scrapers and browsers.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
