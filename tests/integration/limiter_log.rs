@@ -1,10 +1,7 @@
 //! The log events of the limiter: denials, which are throttled, and evictions.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde_json::Value;
 use stream_manager::clock::ManualClock;
 use stream_manager::domain::admission::{AtLimit, StartOutcome};
@@ -12,48 +9,21 @@ use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::{Limiter, Policy, StartOptions};
 use stream_manager::store::StoppedBy;
-use stream_manager::store::memory::MemoryStore;
-use stream_manager::telemetry::metrics::Metrics;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Captures the log of this thread while the guard lives.
-    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());
-        (log, tracing::subscriber::set_default(subscriber.finish()))
-    }
-
-    /// The events since the last call.
-    fn take(&self) -> Vec<Value> {
-        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
+use crate::captured_log::CapturedLog;
+use crate::support::user;
+use crate::test_app::TestApp;
 
 /// A limiter on the memory store with a limit of 1 and long leases.
-fn limiter() -> (Limiter, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::default());
+fn limiter() -> (Arc<Limiter>, Arc<ManualClock>) {
     let policy = Policy {
         default_limit: StreamLimit::new(1).unwrap(),
         terms: LeaseTerms { duration_s: 3600, retention_s: 3600 },
         ..Policy::default()
     };
-    let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(1));
-    (Limiter::new(store, clock.clone(), random, Arc::new(Metrics::new()), policy), clock)
+    let app = TestApp { policy, ..TestApp::default() };
+    let clock = Arc::clone(&app.clock);
+    (app.build().limiter, clock)
 }
 
 async fn start(limiter: &Limiter, user: &UserName, at_limit: AtLimit) -> Option<StreamId> {
@@ -67,9 +37,9 @@ async fn start(limiter: &Limiter, user: &UserName, at_limit: AtLimit) -> Option<
 
 #[tokio::test]
 async fn denials_are_logged_once_per_user_and_minute() {
-    let (log, _guard) = Log::capture();
+    let (log, _guard) = CapturedLog::start();
     let (limiter, clock) = limiter();
-    let [ann, bob] = ["ann", "bob"].map(|name| UserName::parse(name).unwrap());
+    let [ann, bob] = ["ann", "bob"].map(user);
     for user in [&ann, &bob] {
         start(&limiter, user, AtLimit::Reject).await.unwrap();
     }
@@ -96,9 +66,9 @@ async fn denials_are_logged_once_per_user_and_minute() {
 
 #[tokio::test]
 async fn evictions_are_logged_with_their_stream_ids() {
-    let (log, _guard) = Log::capture();
+    let (log, _guard) = CapturedLog::start();
     let (limiter, _) = limiter();
-    let ann = UserName::parse("ann").unwrap();
+    let ann = user("ann");
     let first = start(&limiter, &ann, AtLimit::Reject).await.unwrap();
     let second = start(&limiter, &ann, AtLimit::EvictOldest).await.unwrap();
     limiter.stop(&ann, second, StoppedBy::Evictor).await.unwrap();

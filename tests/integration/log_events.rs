@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::architecture::files;
-use crate::documents::read;
+use crate::documents::{read, section};
 
 /// The calls of `info!`, `warn!` and `error!` in a source file: line number, and the text after the parenthesis.
 fn log_calls(source: &str) -> Vec<(usize, &str)> {
@@ -44,8 +44,7 @@ fn the_monitoring_guide_lists_every_event() {
         .filter_map(|(_, arguments)| event(arguments))
         .collect();
     let text = read("docs/MONITORING.md");
-    let section = text.split("\n## ").find(|section| section.starts_with("Log events\n")).unwrap();
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = section(&text, "Log events").lines().filter_map(|line| line.strip_prefix("| `"));
     let listed: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     assert_eq!(logged, listed);
 }

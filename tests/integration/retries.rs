@@ -9,17 +9,15 @@ use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use stream_manager::clock::ManualClock;
 use stream_manager::domain::admission::StartOutcome;
-use stream_manager::domain::names::{StreamId, UserName};
-use stream_manager::limiter::{Limiter, Policy, StartOptions};
+use stream_manager::limiter::{Limiter, StartOptions};
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
 use stream_manager::store::{Refusal, StoppedBy, StoreError};
-use stream_manager::telemetry::metrics::Metrics;
+
+use crate::support::{client_settings, stream, user};
+use crate::test_app::TestApp;
 
 const SDK_ATTEMPTS: usize = 3;
 const LIMITER_ATTEMPTS: usize = 5;
@@ -38,19 +36,16 @@ impl FailingTable {
         Self { error, failures, requests: Arc::default(), operations: Arc::default() }
     }
 
-    fn limiter(&self) -> Limiter {
+    fn limiter(&self) -> Arc<Limiter> {
         let settings = ClientSettings {
-            endpoint_url: None,
-            region: None,
-            connect_timeout: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(60),
             max_attempts: SDK_ATTEMPTS as u32,
+            ..client_settings()
         };
         let client = client::in_process(&settings, SharedHttpClient::new(self.clone()));
         let store = Arc::new(DynamoStore::new(client, "user-streams"));
-        let (clock, random) = (Arc::new(ManualClock::default()), StdRng::seed_from_u64(1));
-        Limiter::new(store, clock, random, Arc::new(Metrics::new()), Policy::default())
+        TestApp { store, ..TestApp::default() }.build().limiter
     }
 
     /// The operations of all requests since the last call.
@@ -86,14 +81,6 @@ fn cancelled(code: &str) -> Value {
     error
 }
 
-fn ann() -> UserName {
-    UserName::parse("ann").unwrap()
-}
-
-fn stream_id() -> StreamId {
-    StreamId::random([1; 16])
-}
-
 fn refusal(error: &StoreError) -> Refusal {
     match error {
         StoreError::NotApplied { refusal, .. } => *refusal,
@@ -106,11 +93,11 @@ async fn throttled_transactions_get_five_attempts_without_reads() {
     for code in ["ThrottlingError", "ProvisionedThroughputExceeded"] {
         let table = FailingTable::new(cancelled(code), usize::MAX);
         let limiter = table.limiter();
-        let failed = limiter.start(&ann(), StartOptions::default()).await.unwrap_err();
+        let failed = limiter.start(&user("ann"), StartOptions::default()).await.unwrap_err();
         assert_eq!(refusal(&failed), Refusal::ThrottledTransaction);
         assert_eq!(table.take_operations(), ["TransactWriteItems"; LIMITER_ATTEMPTS]);
 
-        let failed = limiter.stop(&ann(), stream_id(), StoppedBy::Player).await.unwrap_err();
+        let failed = limiter.stop(&user("ann"), stream(1), StoppedBy::Player).await.unwrap_err();
         assert_eq!(refusal(&failed), Refusal::ThrottledTransaction);
         assert_eq!(table.take_operations(), ["TransactWriteItems"; LIMITER_ATTEMPTS]);
     }
@@ -119,7 +106,7 @@ async fn throttled_transactions_get_five_attempts_without_reads() {
 #[tokio::test(start_paused = true)]
 async fn throttled_start_succeeds_after_the_throttling_ends() {
     let table = FailingTable::new(cancelled("ThrottlingError"), LIMITER_ATTEMPTS - 1);
-    let started = table.limiter().start(&ann(), StartOptions::default()).await.unwrap();
+    let started = table.limiter().start(&user("ann"), StartOptions::default()).await.unwrap();
     assert!(matches!(started.value, StartOutcome::Started(_)));
     assert_eq!(table.take_operations(), ["TransactWriteItems"; LIMITER_ATTEMPTS]);
 }
@@ -128,11 +115,11 @@ async fn throttled_start_succeeds_after_the_throttling_ends() {
 async fn limiter_does_not_multiply_the_sdk_retries() {
     let table = FailingTable::new(error("ThrottlingException"), usize::MAX);
     let limiter = table.limiter();
-    let failed = limiter.heartbeat(&ann(), stream_id()).await.unwrap_err();
+    let failed = limiter.heartbeat(&user("ann"), stream(1)).await.unwrap_err();
     assert_eq!(refusal(&failed), Refusal::Throttled);
     assert_eq!(table.take_operations(), ["UpdateItem"; SDK_ATTEMPTS]);
 
-    let failed = limiter.start(&ann(), StartOptions::default()).await.unwrap_err();
+    let failed = limiter.start(&user("ann"), StartOptions::default()).await.unwrap_err();
     assert_eq!(refusal(&failed), Refusal::Throttled);
     assert_eq!(table.take_operations(), ["TransactWriteItems"; SDK_ATTEMPTS]);
 }
@@ -142,11 +129,11 @@ async fn missing_table_and_denied_access_cause_no_reads() {
     for error in [error("ResourceNotFoundException"), error("AccessDeniedException"), cancelled("AccessDenied")] {
         let table = FailingTable::new(error, usize::MAX);
         let limiter = table.limiter();
-        let failed = limiter.start(&ann(), StartOptions::default()).await.unwrap_err();
+        let failed = limiter.start(&user("ann"), StartOptions::default()).await.unwrap_err();
         assert_eq!(refusal(&failed), Refusal::Rejected);
         assert_eq!(table.take_operations(), ["TransactWriteItems"]);
 
-        limiter.stop(&ann(), stream_id(), StoppedBy::Player).await.unwrap_err();
+        limiter.stop(&user("ann"), stream(1), StoppedBy::Player).await.unwrap_err();
         assert_eq!(table.take_operations(), ["TransactWriteItems"]);
     }
 }
@@ -156,7 +143,7 @@ async fn validation_errors_cause_one_read() {
     for error in [error("ValidationException"), cancelled("ValidationError")] {
         let table = FailingTable::new(error, 1);
         let limiter = table.limiter();
-        let failed = limiter.start(&ann(), StartOptions::default()).await.unwrap_err();
+        let failed = limiter.start(&user("ann"), StartOptions::default()).await.unwrap_err();
         assert_eq!(refusal(&failed), Refusal::Rejected);
         assert_eq!(table.take_operations(), ["TransactWriteItems", "Query"]);
     }

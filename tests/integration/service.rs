@@ -28,17 +28,14 @@ impl Service {
         let mut child = command.spawn().unwrap();
         let mut log = log_lines(&mut child);
         let mut first_lines = Vec::new();
-        let mut address = None;
         loop {
             let line = log.next_line().await.unwrap().unwrap();
-            address = address.or(public_address(&line));
-            let listening = is_event(&line, "listening");
+            let address = public_address(&line).filter(|_| is_event(&line, "listening"));
             first_lines.push(line);
-            if listening {
-                break;
+            if let Some(address) = address {
+                return Self { child, address, first_lines, log };
             }
         }
-        Self { child, address: address.unwrap(), first_lines, log }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -161,32 +158,14 @@ pub fn request_id(problem: &Value) -> &str {
     problem["instance"].as_str().unwrap().rsplit(':').next().unwrap()
 }
 
-/// Phrases of log lines that have no field `event` yet.
-const PHRASES: [(&str, &str); 13] = [
-    ("accept_failed", "cannot accept connections"),
-    ("auth_disabled", "whoever reaches this address"),
-    ("draining", "not ready any more"),
-    ("file_descriptors_low", "fewer file descriptors"),
-    ("jwks_loaded", "the keys are there"),
-    ("jwks_unavailable", "no keys yet"),
-    ("listening", "metrics: "),
-    ("request_failed", "request failed"),
-    ("start_denied", "start denied"),
-    ("stopped", " INFO stopped"),
-    ("stopping", "stopping: "),
-    ("store_opened", "store: "),
-    ("trace_export_failed", "the collector takes no traces"),
-];
-
 /// Whether a log line, pretty or JSON, reports this event.
 pub fn is_event(line: &str, event: &str) -> bool {
-    let field = line.contains(&format!("event=\"{event}\"")) || line.contains(&format!("\"event\":\"{event}\""));
-    field || PHRASES.iter().any(|(name, phrase)| *name == event && line.contains(phrase))
+    line.contains(&format!("event=\"{event}\"")) || line.contains(&format!("\"event\":\"{event}\""))
 }
 
-/// The address in the field `url` of a log line, or in its message.
+/// The address in the field `url` of a log line.
 fn public_address(line: &str) -> Option<SocketAddr> {
-    let found = [" url=http://", " url=\"http://", "\"url\":\"http://", " on http://"];
+    let found = [" url=http://", "\"url\":\"http://"];
     let rest = found.iter().find_map(|start| line.split_once(start))?.1;
-    rest.split(['"', ' ', '/']).next()?.parse().ok()
+    rest.split(['"', ' ']).next()?.parse().ok()
 }

@@ -37,6 +37,7 @@ pub struct TestApp {
     pub clock: Arc<ManualClock>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
+    pub policy: Policy,
     pub rates: RateSettings,
     pub origins: Vec<String>,
     pub demo: bool,
@@ -50,6 +51,7 @@ impl Default for TestApp {
             store: Arc::new(MemoryStore::new()),
             clock: Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000))),
             tokens: None,
+            policy: Policy::default(),
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
             origins: Vec::new(),
             demo: true,
@@ -97,7 +99,7 @@ impl TestApp {
     pub fn build_with_clock(self, clock: Arc<dyn Clock>) -> BuiltApp {
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
-        let limiter = Limiter::new(self.store, Arc::clone(&clock), random, Arc::clone(&metrics), Policy::default());
+        let limiter = Limiter::new(self.store, Arc::clone(&clock), random, Arc::clone(&metrics), self.policy);
         let limiter = Arc::new(limiter);
         let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew)));
         let app = http::app(AppDeps {
