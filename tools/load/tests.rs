@@ -111,7 +111,7 @@ fn invalid_options_are_rejected() {
 
 #[test]
 fn every_documented_option_exists() {
-    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/LOAD.md")).unwrap();
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/LOAD-TESTING.md")).unwrap();
     let command = Options::command();
     let known: Vec<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
     let words = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
