@@ -3,8 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::sections::{AtLimitSetting, Auth, AuthMode, Config, Demo, DynamoDb};
-use crate::domain::admission::AtLimit;
+use super::sections::{Auth, AuthMode, Config, Demo, DynamoDb};
 use crate::domain::lease::{LeaseTerms, StreamLimit};
 use crate::http::api::rate_limits::RateSettings;
 use crate::http::auth::{KeySource, TokenSettings};
@@ -19,10 +18,7 @@ impl Config {
         Policy {
             // The bounds of the setting are those of `StreamLimit`.
             default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
-            at_limit: match self.limits.at_limit {
-                AtLimitSetting::Reject => AtLimit::Reject,
-                AtLimitSetting::EvictOldest => AtLimit::EvictOldest,
-            },
+            at_limit: self.limits.at_limit,
             terms: LeaseTerms {
                 duration_s: self.lease.duration_s.to_u32(),
                 retention_s: self.lease.retention_s.to_u32(),

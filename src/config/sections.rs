@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::bounded::Bounded;
+use crate::domain::admission::AtLimit;
 use crate::domain::lease::StreamLimit;
 use crate::store::embedded::SyncMode;
 use crate::telemetry::logging::LogFormat;
@@ -102,14 +103,7 @@ pub struct Lease {
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Limits {
     pub streams_per_user: Bounded<1, { StreamLimit::MAX as u64 }>,
-    pub at_limit: AtLimitSetting,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AtLimitSetting {
-    Reject,
-    EvictOldest,
+    pub at_limit: AtLimit,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

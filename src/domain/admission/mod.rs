@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
 
@@ -26,7 +28,8 @@ pub struct StartRequest {
 }
 
 /// What a start does when the limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum AtLimit {
     Reject,
     EvictOldest,
