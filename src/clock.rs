@@ -69,7 +69,7 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// The instant of the start plus `duration`.
+    /// The start time plus `duration`.
     pub(crate) fn at(&self, duration: Duration) -> Instant {
         self.0 + duration
     }

@@ -19,7 +19,8 @@ pub struct Series {
 }
 
 impl Series {
-    /// Runs a round. `requests_per_s` is the rate at which `process` handles requests for the given time.
+    /// Measures one round: awaits `requests_per_s`, which puts load on `process` for the time `run` and returns the request
+    /// rate, and records that rate and the CPU time per request.
     pub async fn measure(&mut self, process: u32, run: Duration, requests_per_s: impl Future<Output = f64>) {
         let cpu_before = cpu_seconds(process);
         let rate = requests_per_s.await;

@@ -56,7 +56,8 @@ fn layers(file: Option<&Path>, environment: HashMap<String, String>) -> Result<c
     layers.add_source(environment).build().map_err(unreadable)
 }
 
-/// Removes the lines of the file that the parser quotes: one may contain a secret. The position remains.
+/// Removes quoted configuration lines from the parser's error message, because they may contain a secret. Keeps the line
+/// and column.
 fn unreadable(error: config::ConfigError) -> ConfigError {
     let is_quote = |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
     let error = error.to_string();
@@ -80,7 +81,7 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
         "auth.hs256_secret" => return ConfigError::hidden(&key, "must be a string"),
         // The environment variable has the prefix and no name.
         "" => return ConfigError::hidden("\"\"", problem),
-        // A secret under a misspelled name.
+        // A misspelled key may hold a secret, so its value is hidden.
         _ if problem.starts_with("unknown field") => return ConfigError::hidden(&key, problem),
         _ => {}
     }

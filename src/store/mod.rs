@@ -153,7 +153,7 @@ pub struct UserStreams {
 
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// This attempt changed nothing. An earlier attempt by the SDK's retries may have been applied.
+    /// This attempt changed nothing. An earlier attempt of the same call, before an SDK retry, may have been applied.
     #[error("not applied ({refusal:?}): {detail}")]
     NotApplied { refusal: Refusal, detail: String },
     /// The step may have been applied, or may still be applied. A repetition returns the outcome.

@@ -23,7 +23,7 @@ pub struct LogSettings {
 pub enum LogFormat {
     /// One line of text per event.
     Pretty,
-    /// One JSON object per event and line.
+    /// One JSON object per event, one event per line.
     Json,
 }
 

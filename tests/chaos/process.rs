@@ -99,7 +99,7 @@ impl Instance {
         matches!(self.child.lock().await.try_wait(), Ok(None))
     }
 
-    /// Sends SIGTERM. Returns whether the instance exits successfully in time.
+    /// Sends SIGTERM. Returns whether the instance exits successfully within 25 s.
     pub async fn stop(&self) -> bool {
         let mut child = self.child.lock().await;
         send_signal(&child, "TERM");

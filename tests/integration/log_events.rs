@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::architecture::files;
 use crate::documents::{read, section};
 
-/// The calls of `info!`, `warn!` and `error!` in a source file: line number, and the text after the parenthesis.
+/// The calls to `info!`, `warn!` and `error!` in a source file: the line number, and the source after the opening
+/// parenthesis.
 fn log_calls(source: &str) -> Vec<(usize, &str)> {
     let mut calls = Vec::new();
     for name in ["info!(", "warn!(", "error!("] {

@@ -28,7 +28,7 @@ export function attach(video, options) {
     clearPause();
     blocked = false;
     stoppedByUnload = false;
-    // A resume after a failed start is not a user action and must not start again.
+    // A resume after a failed start is not a user action and must not start the session again.
     if (!resuming || session.state !== "failed") void session.start();
   }
 

@@ -88,7 +88,7 @@ pub struct Commit {
     pub dead: Vec<StreamId>,
     /// Live members that the start replaces or evicts, oldest first.
     pub ended: Vec<EndedLease>,
-    /// Earlier ended leases beyond [`MAX_ENDED_LEASES`]. The commit deletes them.
+    /// Leases ended by earlier requests, in excess of [`MAX_ENDED_LEASES`]. The commit deletes them.
     pub pruned: Vec<StreamId>,
     pub lease: Lease,
 }

@@ -1,5 +1,6 @@
 //! Runs a request's handler to completion: responds by the deadline, and detaches the handler instead of cancelling it when
-//! the deadline passes or the client disconnects. A stop that a closing page sends must take effect without the page.
+//! the deadline passes or the client disconnects. A stop request that a closing page sends must take effect even after the
+//! page is gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,5 +1,5 @@
-//! The route table. A request is matched once, and the route serves dispatch, priority, metrics, log and trace alike. Paths,
-//! methods and operation ids come from poem-openapi's metadata, endpoints from its operations.
+//! The route table. Each request is matched once. Dispatch, load shedding, metrics, logs and traces all use the matched
+//! route. Paths, methods and operation ids come from poem-openapi's metadata; the endpoints come from its operations.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -24,7 +24,7 @@ pub(crate) fn begin(
         return false;
     }
     let parent = if headers.contains_key(TRACEPARENT) { parent_context(headers) } else { Context::new() };
-    // Must precede the first `enter`, which assigns the trace. Fails if no exporter is configured.
+    // Must precede the first `enter`, which assigns the trace id. Fails if no exporter is configured.
     if span.set_parent(parent).is_err() {
         return false;
     }

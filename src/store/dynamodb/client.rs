@@ -67,7 +67,8 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .stalled_stream_protection(stalled_streams())
         // Without a partition, all clients of the process share one retry quota.
         .retry_partition(RetryPartition::custom("in-process").build())
-        // There are no connections. The SDK would log an error when it tries to close one after a failure.
+        // Requests do not use network connections. In any other mode, the SDK would try to close a connection after a
+        // failure, and log an error.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
     Client::from_conf(config.build())
 }

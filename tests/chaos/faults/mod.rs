@@ -1,5 +1,5 @@
-//! Fault injection: the clients call instances that are killed, frozen and have skewed clocks. A proxy between each instance
-//! and the store injects network faults. Afterwards the checker verifies every response against the whole history.
+//! Fault injection: clients call instances that are killed, frozen or given skewed clocks, while a proxy between each
+//! instance and the store injects network faults. Afterwards the checker verifies every response against the whole history.
 //!
 //! `cargo test --test chaos -- --faults --seconds 60 --seed 7`. Needs `faketime` (`apt-get install faketime`).
 
@@ -78,7 +78,7 @@ pub async fn run(arguments: Arguments, directory: &Path) -> bool {
     let observers = crate::spawn_observers(&table, &recorder, &stop_observers);
 
     let begin = Instant::now();
-    // The whole time with faults counts as one outage of the store.
+    // The whole fault period counts as one store outage.
     recorder.begin_outage("faults");
     let client_tasks = crate::spawn_clients(&api, seed, clients, &stop_clients);
     let until = begin + Duration::from_secs(seconds);

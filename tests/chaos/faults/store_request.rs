@@ -16,7 +16,7 @@ pub enum NetworkFault {
     DropResponse,
     /// The response is delayed, sometimes beyond the attempt timeout.
     DelayResponse,
-    /// The request is delayed, but less than the attempt timeout.
+    /// The request is delayed by less than the attempt timeout.
     DelayRequest,
     /// The store receives the request after the attempt timeout, when the instance has retried or moved on.
     DeliverAfterTimeout,

@@ -169,8 +169,8 @@ fn deletes_dead_lease(action: &Value) -> bool {
     action["Delete"]["ConditionExpression"].as_str().is_some_and(|condition| condition.contains("#expiresAt <= :now"))
 }
 
-/// Replaces the members by the live leases in the query, without those that this start ends. Deletes only dead leases
-/// that the query returned, because a recount does not know the others.
+/// Replaces the members with the live leases that the query returned, except those that this start ends. Keeps a delete of
+/// a dead lease only if the query returned that lease, as a real recount would.
 fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Value]) {
     let StoreWrite::Start { stream_id: own, now } = write else { return };
     let live = |item: &&Value| {

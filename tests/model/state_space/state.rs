@@ -16,7 +16,7 @@ pub struct State {
     pub late_requests: Vec<Request>,
     /// The latest expiry that each stream's player has received; 0 for none.
     pub acknowledged: [Tick; STREAMS],
-    /// Streams whose players have sent a stop. Such an id is not started again.
+    /// Streams whose players have sent a stop request: they are not started again.
     pub stopped: IdSet,
     pub limit_set: bool,
     pub violation: Option<Violation>,

@@ -19,7 +19,7 @@ pub struct World {
     pub reads: ReadOrder,
     /// Attempts per start call, by the service or by its player.
     pub attempts: u8,
-    /// How many late requests can be under way at the same time.
+    /// How many late requests can be in flight at the same time.
     pub max_late_requests: usize,
     pub stops: bool,
     pub evictions: bool,
