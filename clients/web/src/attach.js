@@ -113,7 +113,8 @@ export function attach(video, options) {
     ? addListeners([
         [page.window, "pagehide", onPageHide],
         [page.window, "pageshow", onPageReturn],
-        // Added before the session's listener: if the pause limit passed during sleep, stop instead of renewing.
+        // Must run before the session's own listener: if the pause limit passed while the device slept, the stream is
+        // stopped, not renewed.
         [page.document, "visibilitychange", checkPause],
       ])
     : () => {};

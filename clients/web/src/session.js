@@ -105,7 +105,7 @@ export function createSession(options) {
 
   function handleOutcome(p, sequence, starting, outcome) {
     if (playback !== p) {
-      // The playback was stopped before the response to its start: free the slot.
+      // The playback was stopped before the start response arrived: free the slot.
       return starting && outcome.kind === "ok" ? releaseSlot(outcome.streamId) : undefined;
     }
     if (sequence !== p.sequence) return undefined;

@@ -106,7 +106,7 @@ impl App {
         }
     }
 
-    /// Rejects what the head alone shows, so that the client need not send the body.
+    /// Rejects requests that can be refused from the head alone, so that the client need not send the body.
     fn check_head(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
         check_host(parts)?;
         self.check_length(&parts.uri)?;

@@ -20,8 +20,8 @@ use crate::process::{LEASE_S, RETENTION_S};
 use crate::recorder::CONTENTION;
 
 const LEASE_MS: i64 = LEASE_S as i64 * 1000;
-/// After a kill, clients may still use broken connections for this time. After a freeze, the instance's timers may have
-/// expired.
+/// How long after a fault requests may still fail: clients may reuse connections that a kill broke, and timers of a
+/// frozen instance may have expired.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
 type CheckResult = Result<(), String>;

@@ -1,4 +1,5 @@
-//! The history of a run: every request of a client with its response, and every fault of an instance, with begin and end.
+//! The history of a run: every client request with its response, and every instance fault, each with its start and
+//! end time.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -95,7 +95,8 @@ async fn respond(mut stream: TcpStream, reply: Arc<Mutex<JwksReply>>, requests: 
     _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
 }
 
-/// A server that fetches its keys from `jwks`, its verifier, and the clock that allows another fetch.
+/// Starts a server that fetches its keys from `jwks`. Also returns its verifier, and the clock: advance it past the minimum refresh
+/// interval to allow another fetch.
 async fn serve_with_jwks(jwks: &JwksServer) -> (TestServer, Arc<TokenVerifier>, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
     let settings = settings(KeySource::Url(jwks.url.clone()), &ALGORITHMS);

@@ -56,7 +56,7 @@ impl Start {
         Self { at_limit: AtLimit::EvictOldest, ..Self::plain(id, skew) }
     }
 
-    /// All starts on a device use the same one.
+    /// A start on a device. Every such start uses the same device id.
     pub const fn on_device(id: Id, skew: i8) -> Self {
         Self { device: Some(7), ..Self::plain(id, skew) }
     }

@@ -20,7 +20,7 @@ use crate::limiter::StartOptions;
 /// The body of a start: an optional JSON object. An empty body may have any media type.
 pub(crate) struct StartBody(StartRequest);
 
-/// The body of a new limit: a JSON object.
+/// The body of a request that sets a limit: a JSON object.
 pub(crate) struct LimitBody(pub(crate) StreamLimit);
 
 /// A user holds at most 50 streams, so a longer list is a mistake or an attack.
