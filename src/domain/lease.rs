@@ -39,7 +39,7 @@ pub struct Lease {
     pub termination: Option<Box<Termination>>,
 }
 
-/// Why a lease ended before its expiry, other than by a stop of its own player.
+/// Why a lease ended before its expiry, unless its player stopped it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Termination {
     pub reason: EndReason,

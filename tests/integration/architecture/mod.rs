@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use self::imports::Sources;
 
-/// Modules from the bottom up. A module may use those of its own line and of the lines before it. The longest prefix counts.
+/// Modules from the bottom up. A module may use modules of the same line and of earlier lines. The longest prefix decides.
 const ORDER: [&[&str]; 12] = [
     &["domain"],
     &["clock"],
