@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::domain::lease::Timestamp;
 
 pub trait Clock: Send + Sync {
-    /// The wall-clock time. It can jump in both directions when the host's clock is set.
+    /// The wall-clock time. It can jump forwards and backwards when the host's clock is adjusted.
     fn now(&self) -> Timestamp;
 
     /// The time since a fixed moment in the past. It never decreases.

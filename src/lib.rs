@@ -1,7 +1,7 @@
 //! Limits how many video streams a user watches at once.
 //!
-//! Every playing stream holds a lease in a store such as DynamoDB. A start gets a lease only while the user is below
-//! the limit, heartbeats renew it, and a lease that is not renewed expires.
+//! Every playing stream holds a lease in a store such as DynamoDB. A stream gets a lease only if the user is below the
+//! limit. Heartbeats renew the lease, and a lease that is not renewed expires.
 //!
 //! # Reading order
 //!

@@ -1,6 +1,6 @@
-//! The operations of the service: start, heartbeat, stop, list, and limits. Reads the clock once per attempt, draws
-//! stream ids, retries contention and throttled transactions, and logs and counts the outcomes.
-//! [`crate::domain::admission`] has the rules.
+//! The operations of the service: start, heartbeat, stop, list, and limits. Reads the clock once per attempt, generates
+//! stream ids, retries contention and throttled transactions, and logs and counts the outcomes. The rules are in
+//! [`crate::domain::admission`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::telemetry::metrics::Metrics;
 
 /// Attempts per operation, for contention and throttled transactions together.
 const MAX_ATTEMPTS: u32 = 5;
-/// After the n-th attempt, the longest wait is this value × 2ⁿ.
+/// The wait after the n-th attempt is random, at most this value × 2ⁿ.
 const CONTENTION_BACKOFF_MS: u64 = 20;
-/// The same for throttled transactions. Longer, so that the table can recover.
+/// The same for throttled transactions. It is longer, so that the table can recover.
 const THROTTLING_BACKOFF_MS: u64 = 50;
 
 /// Denials of one user are logged at most once per interval, because a client can repeat a denied start in a loop.
 const DENIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// How many users the denial log tracks. They take at most 2 MB.
+/// The maximum number of users that the denial log tracks. Their entries take at most 2 MB.
 const DENIAL_LOG_USERS: usize = 4096;
 
 pub struct Limiter {
@@ -93,18 +93,17 @@ pub struct UserLimit {
     pub source: LimitSource,
 }
 
-/// The source of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitSource {
     Default,
     /// The stored limit of the user.
     User,
-    /// The caller's token, which overrides both.
+    /// The caller's token, which overrides the stored limit and the default.
     Token,
 }
 
 impl Limiter {
-    /// `random` generates stream ids and jitter. Production seeds it from the operating system.
+    /// `random` generates stream ids and jitter. In production, it is seeded from the operating system.
     pub fn new(
         store: Arc<dyn LeaseStore>,
         clock: Arc<dyn Clock>,
@@ -120,8 +119,8 @@ impl Limiter {
         &self.policy
     }
 
-    /// Starts a stream. With an idempotency key or a device id, a repeated start takes no second slot. Without them,
-    /// a repetition starts another stream, and a stream whose response was lost expires.
+    /// Starts a stream. With an idempotency key or a device id, a repeated start takes no second slot. Without either,
+    /// a repetition starts another stream. A stream whose start response was lost then expires.
     pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<Timestamped<StartOutcome>> {
         let request = self.request(user, options);
         let started = self.retry(|hint, now| self.store.start(user, &request, hint, now)).await;
@@ -226,12 +225,12 @@ impl Limiter {
         }
     }
 
-    /// Runs `attempt`, each time with a new `now`, until it succeeds, fails for another reason, or has no attempts
-    /// left.
+    /// Runs `attempt` until it succeeds, fails with an error that is not retried, or reaches [`MAX_ATTEMPTS`]. Each
+    /// attempt gets a new `now`.
     ///
-    /// Retries only contention and throttled transactions, which the SDK does not retry. It has already retried all
-    /// other transient errors, and another retry would multiply the attempts. The hint stays optimistic after
-    /// throttling, so that a throttled start adds no reads.
+    /// Retries only contention and throttled transactions, because the SDK does not retry these. It has already retried
+    /// all other transient errors, so another retry would multiply the attempts. After throttling, the hint stays
+    /// optimistic, so that the retry of a start adds no reads.
     async fn retry<T, F>(&self, attempt: impl Fn(StartHint, Timestamp) -> F) -> Result<Timestamped<T>>
     where
         F: Future<Output = Result<T>>,
@@ -312,8 +311,8 @@ impl Limiter {
 }
 
 impl StartOptions {
-    /// A digest of the request fields. Requests with equal fields have equal fingerprints, however their JSON is
-    /// written. The length before each value prevents two different requests from having the same text.
+    /// A digest of the request fields. Requests with equal fields have equal fingerprints, regardless of their JSON
+    /// formatting. The text contains the length of each value, so that two different requests never have the same text.
     fn fingerprint(&self) -> Fingerprint {
         let mut text = String::new();
         let mut field = |name: &str, value: Option<&str>| {

@@ -37,7 +37,7 @@ enum Command {
     Healthcheck,
 }
 
-/// A request allocates mostly small blocks, for which mimalloc is faster: see docs/PERFORMANCE.md.
+/// Requests allocate mostly small blocks, and mimalloc is faster for these: see docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -17,18 +17,18 @@ use crate::store::dynamodb::errors::with_causes;
 const CREATE_TABLE: &str = include_str!("../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../migrations/0002_user-streams.UpdateTimeToLive.json");
 
-/// How long a new table may take to become active. It usually takes seconds.
+/// The time limit for a new table to become active. It usually takes seconds.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The changes of a migration.
+/// The changes that a migration made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
     pub created_table: bool,
     pub enabled_ttl: bool,
 }
 
-/// A difference between the table and the table that the service needs.
+/// A difference between the existing table and the table that the service needs.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Difference {
     #[error("table {0:?} does not exist: run `stream-manager migrate`")]
@@ -65,7 +65,7 @@ impl MigrateError {
     }
 }
 
-/// Applies all migrations. It can run repeatedly and concurrently.
+/// Applies all migrations. It is safe to run repeatedly and concurrently.
 pub async fn migrate(client: &Client, table: &str) -> Result<Migrated, MigrateError> {
     let needed: CreateTable = parse(CREATE_TABLE)?;
     let created_table = describe(client, table).await?.is_none() && create(client, table, &needed).await?;
@@ -83,7 +83,7 @@ pub async fn check(client: &Client, table: &str) -> Result<(), MigrateError> {
     differences(client, table).await?.into_iter().next().map_or(Ok(()), |difference| Err(difference.into()))
 }
 
-/// All differences, without changing the table. `migrate` fixes some of them and fails for the others.
+/// Returns all differences without changing the table. [`migrate`] fixes some of them and fails on the others.
 pub async fn differences(client: &Client, table: &str) -> Result<Vec<Difference>, MigrateError> {
     let needed: CreateTable = parse(CREATE_TABLE)?;
     let Some(found) = describe(client, table).await? else {
@@ -237,14 +237,14 @@ async fn check_ttl(client: &Client, table: &str) -> Result<(), MigrateError> {
     }
 }
 
-/// Enables TTL. Returns false if it was enabled at the same time by another process.
+/// Enables TTL. Returns false if another process enabled it at the same time.
 async fn enable_ttl(client: &Client, table: &str) -> Result<bool, MigrateError> {
     let needed = parse::<UpdateTimeToLive>(UPDATE_TIME_TO_LIVE)?.time_to_live_specification;
     let specification =
         TimeToLiveSpecification::builder().enabled(needed.enabled).attribute_name(needed.attribute_name).build()?;
     match client.update_time_to_live().table_name(table).time_to_live_specification(specification).send().await {
         Ok(_) => Ok(true),
-        // DynamoDB rejects a second request with a ValidationException, so the current state decides.
+        // DynamoDB returns a ValidationException if TTL is already enabled, so check the current state.
         Err(error) => check_ttl(client, table).await.map(|()| false).map_err(|_| store_error(error)),
     }
 }

@@ -8,20 +8,21 @@ use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// How many live streams a user may hold: 1 to 50. The maximum lets one transaction replace all streams of a user.
+/// The maximum number of live streams of a user: 1 to 50. Because of this bound, one DynamoDB transaction can replace
+/// all streams of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamLimit(u8);
 
-/// How long leases live and how long they are kept afterwards.
+/// How long a lease lasts, and how long it stays stored afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// From a start or renewal to the expiry.
+    /// The time from a start or renewal to the expiry.
     pub duration_s: u32,
     /// How long an expired or ended lease stays stored, so that its player can learn the reason.
     pub retention_s: u32,
 }
 
-/// The slot of one stream, held until `expires_at` unless it is terminated earlier.
+/// The right of one stream to a slot until `expires_at`, unless the lease is terminated earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub stream_id: StreamId,
@@ -32,14 +33,14 @@ pub struct Lease {
     pub fingerprint: Option<Fingerprint>,
     pub started_at: Timestamp,
     pub expires_at: Timestamp,
-    /// The epoch second after which the store may delete the lease. Starts and renewals never set it before
-    /// `expires_at`.
+    /// The time, in epoch seconds, after which the store may delete the lease. Starts and renewals set it to
+    /// `expires_at` or later.
     pub ttl_s: i64,
-    /// Set when another device or support ended the stream. A terminated lease is never live again.
+    /// Set if the stream was evicted or replaced. A terminated lease is never live again.
     pub termination: Option<Box<Termination>>,
 }
 
-/// Why a lease ended before its expiry, unless its player stopped it.
+/// Why a lease was ended before its expiry. A stop by the player sets no termination, because it deletes the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Termination {
     pub reason: EndReason,
@@ -48,9 +49,9 @@ pub struct Termination {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Ended to make room for another stream, or by another device or support.
+    /// Ended by a start that needed the slot, by another device, or by support.
     Evicted,
-    /// Its device started again, or a start listed it in `replaces`.
+    /// Its device started another stream, or another start listed this stream in `replaces`.
     Replaced,
 }
 
@@ -61,7 +62,8 @@ pub struct EndedBy {
     pub device_name: Option<DeviceName>,
 }
 
-/// A digest of a start request with an idempotency key. It detects a key that is reused for another request.
+/// A digest of a start request with an idempotency key. Used to detect a key that is reused for a different
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub uuid::Uuid);
 
@@ -95,7 +97,7 @@ impl Timestamp {
 
 impl StreamLimit {
     pub const MAX: u8 = 50;
-    /// The usual limit of streaming services.
+    /// A common limit of streaming services.
     pub const DEFAULT: Self = Self(3);
 
     /// `None` if `limit` is not 1 to 50.
@@ -107,12 +109,12 @@ impl StreamLimit {
         self.0
     }
 
-    /// How many of `live` streams exceed the limit.
+    /// By how many streams `live` exceeds the limit.
     pub const fn exceeded_by(self, live: usize) -> usize {
         live.saturating_sub(self.0 as usize)
     }
 
-    /// How many more streams may start when `live` streams are live.
+    /// How many more streams may start if `live` streams are already live.
     pub(crate) const fn remaining(self, live: usize) -> usize {
         (self.0 as usize).saturating_sub(live)
     }
@@ -125,16 +127,17 @@ impl fmt::Display for StreamLimit {
 }
 
 impl LeaseTerms {
-    /// When a lease that is granted or renewed at `now` expires.
+    /// The expiry of a lease that is granted or renewed at `now`.
     pub const fn expires_at(&self, now: Timestamp) -> Timestamp {
         now.plus_s(self.duration_s)
     }
 
-    /// The elapsed fraction of a lease that expires at `expiry`: 0 at the last renewal, 1 at the expiry.
+    /// The elapsed fraction of the duration of a lease that expires at `expiry`: 0 at the last renewal, 1 at the
+    /// expiry.
     pub(crate) fn elapsed_fraction(&self, expiry: Timestamp, now: Timestamp) -> f64 {
         let left_ms = expiry.0.saturating_sub(now.0) as f64;
         let duration_ms = f64::from(self.duration_s) * 1000.0;
-        // Clock skew, or a lease from before the duration was lowered, can give a negative value.
+        // Without the clamp, the value can be negative under clock skew, or after the configured duration was lowered.
         (1.0 - left_ms / duration_ms).clamp(0.0, 1.0)
     }
 

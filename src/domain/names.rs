@@ -1,4 +1,4 @@
-//! Names of users, devices, contents and streams. Parsing validates them once; afterwards they are plain data.
+//! Validated names of users, devices, contents and streams. Parsing validates a name once; later code can rely on it.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use thiserror::Error;
 use unicode_normalization::is_nfc;
 use uuid::Uuid;
 
-/// The user whose streams are counted: an opaque, case-sensitive text of 1 to 256 bytes of UTF-8 in NFC. It contains
-/// no control or bidirectional control characters and has no white space at either end.
+/// The name of the user whose streams are counted: an opaque, case-sensitive string of 1 to 256 bytes of UTF-8 in NFC.
+/// It contains no control characters and no bidirectional control characters, and has no white space at either end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(Box<str>);
 
 /// A device id that the player chooses: 1 to 128 bytes of UTF-8 in NFC, no control characters.
 pub type DeviceId = Label<128>;
-/// A device name for people to read: 1 to 256 bytes of UTF-8 in NFC, no control characters.
+/// A human-readable device name: 1 to 256 bytes of UTF-8 in NFC, no control characters.
 pub type DeviceName = Label<256>;
 /// The content that the stream plays: 1 to 256 bytes of UTF-8 in NFC, no control characters.
 pub type ContentId = Label<256>;
 
-/// A text of 1 to `MAX` bytes of UTF-8 in NFC, without control characters.
+/// A string of 1 to `MAX` bytes of UTF-8 in NFC, without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label<const MAX: usize>(Box<str>);
 
@@ -26,11 +26,11 @@ pub struct Label<const MAX: usize>(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(Box<str>);
 
-/// The id of one stream (one playback): a UUID, printed in lower case and parsed in any case.
+/// The id of one stream (one playback): a UUID. It is printed in lower case and parsed in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Uuid);
 
-/// Why a name is invalid. The message says what the client must change.
+/// Why a name is invalid. Each message states the violated rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
     #[error("must not be empty")]
@@ -55,8 +55,8 @@ impl UserName {
     /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Validates `text` and keeps it unchanged. Text that is not in NFC or has outer white space is rejected:
-    /// otherwise two spellings of one name would have two limits.
+    /// Validates `text` and keeps it unchanged. Rejects text that is not in NFC or has white space at either end,
+    /// because otherwise two spellings of one name would be counted as two users.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_text(text, Self::MAX_BYTES)?;
         if text.chars().any(is_bidirectional_control) {
@@ -101,9 +101,9 @@ impl StreamId {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// The id of every start of this user with this key (UUID version 5), so that a retry finds the lease of the
-    /// first attempt. The hashed text begins with the length of the user name, so that different pairs never hash the
-    /// same text.
+    /// Derives the id (UUID version 5) from the user name and the idempotency key, so that a retry finds the lease of
+    /// the first attempt. The hashed text begins with the length of the user name, so that two different pairs of user
+    /// name and key never have the same text.
     pub fn from_key(user_name: &UserName, key: &IdempotencyKey) -> Self {
         let user_name = user_name.as_str();
         let name = format!("{}:{user_name}{}", user_name.len(), key.0);
@@ -111,7 +111,7 @@ impl StreamId {
     }
 
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        // Only the hyphenated form. `Uuid` also parses braces, URNs and 32 hexadecimal digits without hyphens.
+        // Accept only the hyphenated form. `Uuid` also parses braces, URNs and 32 hexadecimal digits without hyphens.
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
             _ => Err(NameError::NotUuid),

@@ -1,5 +1,5 @@
-//! The in-memory store: the admission rules under one lock per shard. It serves one process, and its data ends with
-//! the process. Its methods never wait.
+//! The in-memory store. It applies the admission rules under one lock per shard. Only one process can use it, and its
+//! data is lost when the process ends. Its methods complete without awaiting.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,10 +14,11 @@ use crate::domain::admission::{
 use crate::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Many small shards, so that a sweep blocks few users for a short time.
+/// Many shards, so that a sweep of one shard blocks few users for a short time.
 const SHARDS: usize = 1024;
 
-/// Holds live and retained leases. [`MemoryStore::sweep_shard`] must run regularly to delete the others.
+/// Keeps all leases in memory. [`MemoryStore::sweep_shard`] must run regularly to delete leases whose retention has
+/// passed.
 pub struct MemoryStore {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
@@ -25,8 +26,8 @@ pub struct MemoryStore {
 
 type Shard = HashMap<UserName, User>;
 
-/// The stored state of one user. The members are the leases without a termination: one lock covers both, so a
-/// separate list is not needed.
+/// The stored state of one user. A lease without a termination is a member. A separate member list is not needed,
+/// because one lock protects all leases of the user.
 #[derive(Default)]
 struct User {
     revision: Option<u64>,
@@ -40,13 +41,12 @@ impl MemoryStore {
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Deletes from one shard the leases whose retention has passed at `now`, and the users without leases and
-    /// without a stored limit. Returns the number of deleted leases.
+    /// Deletes the leases of one shard whose retention has passed at `now`. Then deletes users that have neither leases
+    /// nor a stored limit. Returns the number of deleted leases.
     pub fn sweep_shard(&self, index: usize, now: Timestamp) -> usize {
         let Some(shard) = self.shards.get(index) else { return 0 };
         let mut users = lock(shard);
@@ -195,7 +195,8 @@ impl User {
         f(&Snapshot { guard, members: &members, leases: &self.leases })
     }
 
-    /// The conditions of the commit hold, because the caller has held the lock since the decision.
+    /// Applies a commit without checking its conditions. They hold, because the caller has held the lock since the
+    /// decision.
     fn apply(&mut self, commit: &Commit) {
         let own = commit.lease.stream_id;
         let deleted = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.pruned.contains(id);
@@ -206,7 +207,7 @@ impl User {
                 lease.ttl_s = ended.ttl_s;
             }
         }
-        // Most users hold one to three leases. `push` alone would allocate room for four.
+        // Most users hold one to three leases. `push` alone would allocate memory for four leases.
         self.leases.reserve_exact(1);
         self.leases.push(commit.lease.clone());
         self.bump_revision();
@@ -221,7 +222,7 @@ impl User {
     }
 }
 
-/// Ignores poisoning, because a panic cannot leave a partly applied change.
+/// Ignores lock poisoning, because a panic cannot leave a partly applied change.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
 //! The storage contract: the trait [`LeaseStore`]. `tests/integration/contract` runs the same tests against every
 //! store.
 //!
-//! Each method is one atomic step at the instant `now`. It was applied ([`Ok`]), it was not applied
-//! ([`StoreError::NotApplied`]), or the outcome is unknown ([`StoreError::Unknown`]). Every method may be repeated; a
-//! repetition never takes or frees a second slot. A caller that drops a returned future leaves the step applied or
-//! not applied, never half applied. Denials are returned as [`Ok`]; an error means that the store failed.
+//! Each method performs one atomic step at the time `now`. The step is applied ([`Ok`]), not applied
+//! ([`StoreError::NotApplied`]), or its outcome is unknown ([`StoreError::Unknown`]). Every method is safe to repeat: a
+//! repetition never takes or frees a second slot. If a caller drops a returned future, the step is applied completely
+//! or not at all. A denied start is returned as [`Ok`]; an error means that the store failed.
 
 pub mod dynamodb;
 pub mod embedded;
@@ -19,17 +19,17 @@ use crate::domain::names::{StreamId, UserName};
 
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// Starts a stream, or returns why it may not start. [`crate::domain::admission::decide`] has the rules.
+    /// Starts a stream, or returns why it cannot start. The rules are in [`crate::domain::admission::decide`].
     ///
-    /// `hint` says whether to write without reading first.
+    /// `hint` selects whether the store writes without reading first.
     ///
     /// # Effect
-    /// The whole admission, including the leases that it ends or deletes, or nothing.
+    /// Applies the whole admission, including the leases that it ends or deletes, or changes nothing.
     /// # Idempotency
     /// A repetition with the same stream id returns the existing lease and takes no second slot.
     /// # Cancel safety
-    /// A dropped call leaves a complete lease or none; a repetition shows which. A lease that no player received
-    /// expires.
+    /// After a dropped call, the lease is stored completely or not at all; a repetition returns the outcome. A lease
+    /// that no player received expires.
     /// # Errors
     /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
     /// `now`.
@@ -41,10 +41,10 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<StartOutcome>;
 
-    /// Renews a live lease until `now` plus the lease duration. The expiry never moves back.
+    /// Extends a live lease to `now` plus the lease duration. The expiry never moves back.
     ///
     /// # Effect
-    /// One write to one lease. A missing, expired or ended lease does not change.
+    /// Writes one lease. Does not create a missing lease, and does not change an expired or ended lease.
     /// # Idempotency
     /// Repetitions and delayed duplicates never shorten a lease. They return the stored lease.
     /// # Cancel safety
@@ -59,17 +59,17 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Heartbeat>;
 
-    /// Frees the slot of a stream. The player's own stop deletes the lease. An eviction keeps it as ended until
-    /// `terms.retention_s` has passed, so that the player can learn the reason.
+    /// Frees the slot of a stream. The player's own stop deletes the lease. An eviction keeps the lease, marked as
+    /// ended, until `terms.retention_s` has passed, so that the player can learn the reason.
     ///
     /// # Effect
-    /// The stream holds no slot, and no other live stream changes. An eviction also deletes ended leases beyond
-    /// [`crate::domain::admission::MAX_ENDED_LEASES`]. This may happen in a second step, which a store failure can
-    /// skip.
+    /// The stream holds no slot, and no other live stream changes. An eviction also deletes the ended leases that
+    /// exceed [`crate::domain::admission::MAX_ENDED_LEASES`]. The deletion may be a second step. If that step fails,
+    /// the eviction still succeeds.
     /// # Idempotency
     /// Nothing changes if the stream holds no slot. An ended lease keeps its termination.
     /// # Cancel safety
-    /// The slot is free, or it is held with its lease.
+    /// Either the slot is freed, or the slot and its lease are unchanged.
     /// # Errors
     /// [`Refusal::Contention`] if another request changed the streams of this user at the same time.
     async fn stop(
@@ -84,26 +84,26 @@ pub trait LeaseStore: Send + Sync {
     /// Reads one stream: live, inactive but still stored, or not found.
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState>;
 
-    /// Reads the stored limit and the live streams of a user, oldest first. Never returns more streams than were
-    /// admitted.
+    /// Reads the stored limit and the live streams of a user, oldest first. Returns only streams that hold a slot, even
+    /// if a start runs concurrently.
     async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams>;
 
     /// Reads the stored limit of a user.
     async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>>;
 
-    /// Sets the stored limit of a user, or removes it if `limit` is `None`. It applies to later starts and ends no
-    /// stream.
+    /// Sets the stored limit of a user, or removes it if `limit` is `None`. The change applies only to later starts and
+    /// ends no live stream.
     ///
     /// # Idempotency
     /// A repetition changes nothing. The last writer wins.
     /// # Cancel safety
-    /// The stored limit is the old one or the new one.
+    /// Either the old or the new limit is stored.
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()>;
 }
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// How a start begins. It affects the cost, not the outcome.
+/// Whether a start reads before it writes. The hint affects the cost, not the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartHint {
     /// Write without reading first: cheaper if the user is below the limit.
@@ -153,10 +153,10 @@ pub struct UserStreams {
 
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// This attempt changed nothing. An earlier attempt of the same call, before an SDK retry, may have been applied.
+    /// The last attempt changed nothing. If the SDK retried the call, an earlier attempt may have been applied.
     #[error("not applied ({refusal:?}): {detail}")]
     NotApplied { refusal: Refusal, detail: String },
-    /// The step may have been applied, or may still be applied. A repetition returns the outcome.
+    /// The step may have been applied, or may be applied later. A repetition returns the outcome.
     #[error("outcome unknown: {0}")]
     Unknown(String),
     /// A stored item does not have the format that this service writes.
@@ -178,7 +178,8 @@ pub enum Refusal {
 }
 
 impl Heartbeat {
-    /// A heartbeat that renewed nothing: the lease is not live, or it already expires at least as late.
+    /// The result of a heartbeat that renewed nothing: the lease is not live, or it already expires at the new expiry
+    /// or later.
     pub fn without_renewal(state: StreamState) -> Self {
         Self { state, previous_expiry: None }
     }

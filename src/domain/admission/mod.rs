@@ -1,5 +1,5 @@
-//! The admission rules: who may start, which streams a start ends, and which slots are dead. Pure functions on plain
-//! data. Every store uses them, so that all stores decide alike.
+//! The admission rules: whether a stream may start, which streams a start ends, and which members are dead. They are
+//! pure functions. Every store uses them, so that all stores make the same decisions.
 
 use std::collections::BTreeSet;
 
@@ -35,26 +35,27 @@ pub enum AtLimit {
     EvictOldest,
 }
 
-/// How many other leases one commit may change. A DynamoDB transaction holds at most 100 actions, and the counter and
-/// the new lease take two.
+/// How many leases one commit may change besides the new lease. A DynamoDB transaction holds at most 100 actions, and
+/// the counter and the new lease take two of them.
 pub(crate) const MAX_OTHER_LEASES: usize = 98;
 
-/// How many ended leases of a user stay stored. The next read-then-start, or eviction, deletes older ones, so that
-/// queries stay small even if a device restarts often. The value is the maximum limit: if all streams of a user are
-/// evicted at once, every player can still learn the reason.
+/// The maximum number of ended leases stored per user. The next read-then-start or eviction deletes the oldest leases
+/// beyond this number, so that queries stay small even if a device restarts often. The value equals
+/// [`StreamLimit::MAX`], so that if all streams of a user are evicted at once, every player can learn the reason.
 pub const MAX_ENDED_LEASES: usize = 50;
 
 /// The stored state of a user.
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
     pub guard: Guard,
-    /// The ids that hold a slot.
+    /// The ids of the streams that hold a slot.
     pub members: &'a [StreamId],
     /// All stored leases, including ended and expired ones whose ids are not members.
     pub leases: &'a [Lease],
 }
 
-/// The optimistic lock of a [`Commit`]: the store applies it only if the revision and the stored limit are unchanged.
+/// The optimistic lock of a [`Commit`]: the store applies the commit only if the revision and the stored limit are
+/// unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
     /// `None` if the user has never started a stream.
@@ -84,11 +85,11 @@ pub struct Commit {
     pub limit: StreamLimit,
     /// All members after the commit, including the new one.
     pub members: BTreeSet<StreamId>,
-    /// Members whose lease is missing or expired. The commit deletes these leases.
+    /// Members that the commit removes because their lease is missing or expired. It also deletes these leases.
     pub dead: Vec<StreamId>,
     /// Live members that the start replaces or evicts, oldest first.
     pub ended: Vec<EndedLease>,
-    /// Leases ended by earlier requests, in excess of [`MAX_ENDED_LEASES`]. The commit deletes them.
+    /// Leases that earlier requests ended, beyond [`MAX_ENDED_LEASES`]. The commit deletes them.
     pub pruned: Vec<StreamId>,
     pub lease: Lease,
 }
@@ -108,7 +109,7 @@ pub enum StartOutcome {
     Existing(Started),
     /// The start was admitted earlier, and the stream was evicted or replaced since then.
     Ended(Lease),
-    /// The idempotency key was used before with another request.
+    /// The idempotency key was used before with a different request.
     KeyReused,
     Denied(Denial),
 }
@@ -144,12 +145,12 @@ pub(crate) enum PriorLease {
 }
 
 impl StartRequest {
-    /// Whether the decision needs the user's other streams.
+    /// Whether the decision depends on the user's other streams.
     pub fn needs_read(&self) -> bool {
         self.device_id.is_some() || !self.replaces.is_empty()
     }
 
-    /// The effective limit of a user with this stored limit.
+    /// The effective limit. `stored` is the user's stored limit.
     pub fn limit(&self, stored: Option<StreamLimit>) -> StreamLimit {
         self.token_limit.or(stored).unwrap_or(self.default_limit)
     }
@@ -171,7 +172,7 @@ impl StartRequest {
     }
 
     /// Classifies the lease that is stored under this request's stream id. An expired lease counts as missing even if
-    /// its fingerprint differs, because any other start of the user may delete it.
+    /// its fingerprint differs, because any other start of the user may delete it at any time.
     pub(crate) fn classify(&self, stored: &Lease, now: Timestamp) -> PriorLease {
         if stored.termination.is_none() && stored.expires_at <= now {
             PriorLease::Expired
@@ -199,10 +200,10 @@ impl Commit {
     }
 }
 
-/// Decides a start on a snapshot that was read at `now`.
+/// Decides whether a stream may start. `snapshot` was read at `now`.
 ///
-/// The snapshot may be torn: a lease that another start is just writing can look missing. The store must therefore
-/// delete the `dead` leases under the condition that they are missing or expired.
+/// The read may be torn: the lease of a concurrent start can be missing from the snapshot although its id is a member.
+/// The store must therefore apply the commit only if all `dead` leases are missing or expired.
 pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -> Decision {
     let limit = request.limit(snapshot.guard.stored_limit);
     if let Some(outcome) = prior_outcome(snapshot, request, limit, now) {
@@ -243,13 +244,13 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, pruned, lease })
 }
 
-/// The ended leases that an eviction deletes. The evicted lease itself stays, whether or not the snapshot shows it as
-/// ended.
+/// The ended leases that an eviction deletes. It never deletes the evicted lease, whether or not the snapshot shows
+/// that lease as ended.
 pub(crate) fn pruned_by_eviction(snapshot: &Snapshot<'_>, evicted: StreamId) -> Vec<StreamId> {
     pruned(snapshot, evicted, 1, MAX_OTHER_LEASES)
 }
 
-/// The outcome of a start that was admitted before. `None` if it is new or its lease expired.
+/// The outcome of a start that was admitted before. `None` if the start is new or its lease has expired.
 fn prior_outcome(
     snapshot: &Snapshot<'_>,
     request: &StartRequest,
@@ -271,8 +272,8 @@ fn prior_outcome(
     }
 }
 
-/// The ended leases over the cap, earliest TTL first, at most `max`. The caller is about to end `new` more leases,
-/// which count towards [`MAX_ENDED_LEASES`]. Members and the lease `kept` are never pruned.
+/// The ended leases to delete: those over [`MAX_ENDED_LEASES`], earliest TTL first, at most `max`. The `new` leases
+/// that the caller is about to end count towards the cap. Members and the lease `kept` are never pruned.
 fn pruned(snapshot: &Snapshot<'_>, kept: StreamId, new: usize, max: usize) -> Vec<StreamId> {
     let prunable = |lease: &&Lease| {
         lease.termination.is_some() && lease.stream_id != kept && !snapshot.members.contains(&lease.stream_id)
@@ -283,8 +284,8 @@ fn pruned(snapshot: &Snapshot<'_>, kept: StreamId, new: usize, max: usize) -> Ve
     ended.into_iter().take(excess).map(|lease| lease.stream_id).collect()
 }
 
-/// The live streams that the start ends: the streams of the same device, those in `replaces`, and if needed and
-/// allowed, the oldest others.
+/// The live streams that the start ends: streams of the same device, streams in `replaces`, and with
+/// [`AtLimit::EvictOldest`] as many of the oldest other streams as needed.
 fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -> Vec<(&'a Lease, EndReason)> {
     let replaced = |lease: &Lease| {
         request.replaces.contains(&lease.stream_id)
@@ -308,7 +309,8 @@ fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -
     live.iter().filter_map(|lease| end_reason(lease).map(|reason| (*lease, reason))).collect()
 }
 
-/// The streams that an earlier start ended, oldest first. Streams whose leases were deleted since then are missing.
+/// The streams that the start of `stream_id` ended, oldest first. Streams whose leases were deleted since then are
+/// missing.
 fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
     let ended_by_start = |lease: &&Lease| {
         let by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());

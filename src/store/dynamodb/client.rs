@@ -1,5 +1,5 @@
-//! The configuration of the SDK. All timeouts are set explicitly, because the SDK's defaults limit neither an attempt
-//! nor an operation.
+//! Configures the AWS SDK. All timeouts are set explicitly, because by default the SDK limits neither an attempt nor an
+//! operation.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub enum ClientError {
     NoCredentials(String),
 }
 
-/// A client with the SDK's default region and credential chains. Loads the credentials once, so that missing
-/// credentials fail the start of the service and not its first request.
+/// Creates a client with the SDK's default region and credential chains. Loads the credentials once, so that missing
+/// credentials fail the startup and not the first request.
 pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     let mut loader = aws_config::defaults(behavior())
         .timeout_config(timeouts(settings))
@@ -55,7 +55,7 @@ pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     Ok(Client::new(&config))
 }
 
-/// A client with dummy credentials whose requests go to `http` instead of the network.
+/// Creates a client with dummy credentials that sends its requests to `http` instead of the network.
 pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
     let config = Builder::new()
         .behavior_version(behavior())
@@ -65,7 +65,7 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
         .timeout_config(timeouts(settings))
         .stalled_stream_protection(stalled_streams())
-        // Without a partition, all clients of the process share one retry quota.
+        // Without its own partition, this client would share one retry quota with all clients of the process.
         .retry_partition(RetryPartition::custom("in-process").build())
         // Requests do not use network connections. In any other mode, the SDK would try to close a connection after a
         // failure, and log an error.
@@ -73,15 +73,15 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
     Client::from_conf(config.build())
 }
 
-/// A copy of the client that counts its requests with `interceptor`.
+/// Returns a copy of the client whose requests are measured by `interceptor`.
 pub fn with_metrics(client: &Client, interceptor: MetricsInterceptor) -> Client {
     let mut config = client.config().to_builder();
-    // The SDK checks before each hook whether an interceptor is disabled, unless it is permanent.
+    // Permanent, because before each hook the SDK checks whether any other interceptor is disabled.
     config.push_interceptor(SharedInterceptor::permanent(interceptor));
     Client::from_conf(config.build())
 }
 
-/// Pinned, because a newer version may change defaults such as the backoff of retries.
+/// Pinned, because a newer version may change defaults such as the retry backoff.
 fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
@@ -99,8 +99,8 @@ fn stalled_streams() -> StalledStreamProtectionConfig {
     StalledStreamProtectionConfig::disabled()
 }
 
-/// Standard mode. The adaptive mode has one rate limiter per client, so that one throttled user would slow down all
-/// users.
+/// Uses the standard retry mode. In adaptive mode, all requests of a client share one rate limiter, so one throttled
+/// user would slow down all users.
 fn retries(max_attempts: u32) -> RetryConfig {
     RetryConfig::standard()
         .with_max_attempts(max_attempts)

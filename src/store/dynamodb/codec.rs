@@ -69,7 +69,7 @@ pub fn timestamp(value: Timestamp) -> AttributeValue {
     number(value.epoch_ms())
 }
 
-/// A string set. DynamoDB does not store empty sets.
+/// Encodes a string set. `ids` must not be empty, because DynamoDB does not store empty sets.
 pub fn ids<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> AttributeValue {
     AttributeValue::Ss(ids.into_iter().map(StreamId::to_string).collect())
 }
@@ -116,7 +116,7 @@ pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
     item
 }
 
-/// Decodes all items of one user. Ignores unknown attributes and records, which a newer version may have added.
+/// Decodes all items of one user. Ignores unknown attributes and records, because a newer version may have added them.
 pub fn decode_partition(items: &[Item]) -> Result<Partition, StoreError> {
     let mut partition = Partition::default();
     for item in items {
@@ -152,7 +152,7 @@ pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
     lease(&reader, reader.timestamp(EXPIRES_AT)?, reader.number(TTL)?)
 }
 
-/// The renewed lease and its previous expiry, from the item before the renewal.
+/// Returns the renewed lease and its previous expiry. `old` is the item before the renewal.
 pub fn decode_renewed(old: &Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
     let reader = Reader::new(old);
     Ok((lease(&reader, expires_at, ttl_s)?, reader.timestamp(EXPIRES_AT)?))
@@ -198,7 +198,7 @@ fn decode_termination(reader: &Reader<'_>) -> Result<Option<Termination>, StoreE
     Ok(Some(Termination { reason, ended_by }))
 }
 
-/// Reads typed attributes of an item or nested map. Errors name the stored item, whose key is in `key`.
+/// Reads typed attributes of an item, or of a map inside it. `key` is the whole item; errors contain its key.
 struct Reader<'a> {
     item: &'a Item,
     key: &'a Item,

@@ -1,7 +1,7 @@
 //! Converts the SDK's errors into [`StoreError`]. Only this file interprets error codes.
 //!
-//! [`StoreError::NotApplied`] describes the last attempt. The SDK retries by itself, so an earlier attempt may have
-//! been applied. Every operation can therefore be repeated, and no error is ever interpreted as a denial or as an
+//! [`StoreError::NotApplied`] describes only the last attempt. The SDK retries automatically, so an earlier attempt may
+//! have been applied. Therefore every operation is safe to repeat, and no error is interpreted as a denial or as an
 //! ended stream.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
@@ -25,15 +25,15 @@ pub(crate) enum TransactionError {
     Failed { error: StoreError, invalid: bool },
 }
 
-/// An error and its causes, on one line. The SDK's `DisplayErrorContext` would add long `Debug` output.
+/// Formats an error and its causes on one line. The SDK's `DisplayErrorContext` would add long `Debug` output.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let messages: Vec<String> = causes.map(|error| error.to_string().replace('\n', " ")).collect();
     messages.join(": ")
 }
 
-/// Converts an error. Codes that are not listed in this file mean an unknown outcome: the request may have been
-/// applied.
+/// Converts an SDK error. For a code that this file does not list, the outcome is unknown, because the request may have
+/// been applied.
 pub(crate) fn store_error<E>(error: SdkError<E>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -52,7 +52,7 @@ where
 
 const VALIDATION_ERROR: &str = "ValidationException";
 
-/// The meaning of each error code that proves that the request was not applied.
+/// Maps the error codes that prove that the request was not applied. `None` for all other codes.
 fn refusal(code: &str) -> Option<Refusal> {
     Some(match code {
         "TransactionConflictException" => Refusal::Contention,
@@ -73,7 +73,7 @@ fn refusal(code: &str) -> Option<Refusal> {
     })
 }
 
-/// All values that [`outcome`] returns, and `ok`.
+/// All values of the metric label: `ok`, and all values that [`outcome`] returns.
 pub(crate) const OUTCOMES: [&str; 6] = ["ok", "condition_failed", "conflict", "throttled", "rejected", "unknown"];
 
 /// The metric label of a failed request. `error` is DynamoDB's error response, or `None` if there was no response.
@@ -101,7 +101,7 @@ pub(crate) fn outcome(error: Option<&Error>) -> &'static str {
     }
 }
 
-/// The error code. The SDK gives interceptors an error without its type.
+/// The error code. Interceptors get the error without its type, so each type is tried.
 fn code(error: &Error) -> Option<&str> {
     fn of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(error: &Error) -> Option<&str> {
         error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
@@ -129,7 +129,7 @@ impl From<SdkError<TransactWriteItemsError>> for TransactionError {
 }
 
 impl From<TransactionError> for StoreError {
-    /// For a cancelled transaction whose failed conditions do not determine the outcome.
+    /// Use this only if the failed conditions of a cancelled transaction do not determine the outcome.
     fn from(error: TransactionError) -> Self {
         match error {
             TransactionError::Cancelled(reasons) => {

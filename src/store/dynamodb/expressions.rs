@@ -1,4 +1,4 @@
-//! The DynamoDB expressions of all writes. This file builds requests and sends none.
+//! Builds the DynamoDB expressions of all writes. It sends no requests.
 //!
 //! Every attribute `name` appears as the placeholder `#name`, because some names, such as `ttl`, are reserved words.
 //! docs/ARCHITECTURE.md, "The protocol", explains each condition.
@@ -24,24 +24,23 @@ pub(crate) const STOP_COUNTER: usize = 0;
 pub(crate) const STOP_LEASE: usize = 1;
 
 pub const HEARTBEAT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl";
-/// `#expiresAt < :new` moves the expiry only forward: a delayed older heartbeat must not shorten an acknowledged
-/// lease.
+/// `#expiresAt < :new` prevents a delayed older heartbeat from shortening a lease that was already renewed for longer.
 pub const HEARTBEAT_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#endReason) \
      AND #expiresAt > :now AND #expiresAt < :new";
 /// Built once, because heartbeats are the most frequent requests.
 pub(crate) static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
     LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
-/// A start without a read. It works for requests without a device id and without `replaces`, from users whose limit
-/// is the default or comes from their token.
+/// A start without a read. The request must have no device id and no `replaces`. The transaction fails if the user has
+/// a stored limit, unless the token contains a limit.
 pub fn optimistic_start(
     table: &str,
     user: &UserName,
     request: &StartRequest,
     now: Timestamp,
 ) -> Result<Vec<TransactWriteItem>, BuildError> {
-    // The response contains the limit, and a transaction returns no values. A user with a stored limit therefore
-    // needs a read, unless the token's limit overrides it.
+    // The response to a start contains the limit, but a transaction returns no values. A start of a user with a stored
+    // limit therefore needs a read, unless the token's limit overrides the stored one.
     let condition = match request.token_limit {
         None => "attribute_not_exists(#streamLimit) AND (attribute_not_exists(#streams) OR size(#streams) < :limit)",
         Some(_) => "attribute_not_exists(#streams) OR size(#streams) < :limit",
@@ -62,8 +61,8 @@ pub fn optimistic_start(
     ])
 }
 
-/// The transaction of a [`Commit`]: the counter, the dead, ended and pruned leases, and the new lease, each under its
-/// condition.
+/// The transaction of a [`Commit`]. It writes the counter, deletes the dead and pruned leases, marks the ended ones,
+/// and adds the new lease. Each action has its own condition.
 pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<TransactWriteItem>, BuildError> {
     let mut actions = Vec::new();
     actions.push(commit_counter(table, user, commit)?);
@@ -126,7 +125,8 @@ fn mark_ended(table: &str, user: &UserName, ended: &EndedLease) -> Result<Transa
         update.push_str(", #endedBy = :by");
         values.insert(":by".to_owned(), codec::ended_by(by));
     }
-    // Without this condition, the update would recreate a lease that TTL has deleted, as an item without `startedAt`.
+    // Without this condition, the update would recreate a lease that TTL has deleted, but without attributes such as
+    // `startedAt`.
     let condition = Some("attribute_exists(#record)");
     Action { update: Some(&update), condition, values: Some(values) }
         .update(table, codec::lease_key(user, ended.stream_id))
@@ -138,7 +138,7 @@ pub fn stop(table: &str, user: &UserName, stream_id: StreamId) -> Result<Vec<Tra
     Ok(vec![remove_member(table, user, stream_id)?, lease.delete(table, codec::lease_key(user, stream_id))?])
 }
 
-/// An eviction: frees the slot and keeps the lease as ended, so that its player can learn the reason.
+/// An eviction: frees the slot and marks the lease as ended, so that its player can learn the reason.
 pub fn evict(
     table: &str,
     user: &UserName,
@@ -151,8 +151,8 @@ pub fn evict(
     Ok(vec![remove_member(table, user, stream_id)?, mark_ended(table, user, &ended)?])
 }
 
-/// Deletes ended leases. It does not change the counter, because ended leases hold no slots. The condition keeps a
-/// lease whose stream was started again after the read.
+/// Deletes ended leases. It does not change the counter, because ended leases hold no slots. If a stream was started
+/// again after the read, the condition prevents the deletion of its lease.
 pub fn prune(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<TransactWriteItem>, BuildError> {
     let delete = |stream_id: &StreamId| {
         let condition = Some("attribute_not_exists(#record) OR attribute_exists(#endReason)");
@@ -161,8 +161,7 @@ pub fn prune(table: &str, user: &UserName, ended: &[StreamId]) -> Result<Vec<Tra
     ended.iter().map(delete).collect()
 }
 
-/// Removes a member from the counter. The condition prevents a repeated stop from writing anything or creating a
-/// counter.
+/// Removes a member from the counter. Because of the condition, a repeated stop writes nothing and creates no counter.
 fn remove_member(table: &str, user: &UserName, stream_id: StreamId) -> Result<TransactWriteItem, BuildError> {
     let action = Action {
         update: Some("DELETE #streams :ids ADD #revision :one"),
@@ -192,8 +191,8 @@ pub fn values<const N: usize>(values: [(&str, AttributeValue); N]) -> Option<Has
     Some(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// The common parts of an update, put or delete action. DynamoDB rejects names and values that no expression uses,
-/// and empty maps.
+/// The common parts of an update, put or delete action. The names are derived from the expressions, because DynamoDB
+/// rejects unused names. Absent values are `None`, because DynamoDB rejects empty maps.
 struct Action<'a> {
     update: Option<&'a str>,
     condition: Option<&'a str>,
@@ -217,7 +216,7 @@ impl Action<'_> {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// If the condition fails, DynamoDB returns the stored item, so that a repeated start recognizes its own lease.
+    /// If the condition fails, DynamoDB returns the stored item, so that a repeated start can find its own lease.
     fn put(self, table: &str, item: Item) -> Result<TransactWriteItem, BuildError> {
         let put = Put::builder()
             .table_name(table)

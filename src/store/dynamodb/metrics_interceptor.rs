@@ -1,5 +1,5 @@
-//! An SDK interceptor that counts and times every store request, and compares the clocks. It changes no request and no
-//! response. docs/MONITORING.md, "Metrics", describes the metrics.
+//! An SDK interceptor that counts and times every store request, and measures the clock skew against the store. It does
+//! not change requests or responses. docs/MONITORING.md, "Metrics", describes the metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ const OPERATIONS: [&str; 8] = [
     "UpdateTimeToLive",
 ];
 
-/// The operations that requests of players and back ends cause. The others occur only at startup.
+/// The operations for requests of players and back ends. The others occur only at startup.
 const REQUEST_OPERATIONS: [&str; 4] = ["GetItem", "Query", "TransactWriteItems", "UpdateItem"];
 
 impl MetricsInterceptor {
@@ -60,11 +60,11 @@ impl fmt::Debug for MetricsInterceptor {
     }
 }
 
-/// Measures the whole request, with its retries.
+/// Measures the whole request, including its retries.
 #[derive(Debug)]
 struct RequestTimer(Stopwatch);
 
-/// When the attempt was sent, on this host's clock.
+/// The send time of the attempt, from this host's clock.
 #[derive(Debug)]
 struct SentAt(Timestamp);
 
@@ -148,13 +148,13 @@ impl Intercept for MetricsInterceptor {
     }
 }
 
-/// `None` if it is not an HTTP date, or before 1970.
+/// `None` if `text` is not an HTTP date, or is before 1970.
 fn parse_date(text: &str) -> Option<Timestamp> {
     let since = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(Timestamp::from_epoch_ms(i64::try_from(since.as_millis()).ok()?))
 }
 
-/// Every request asks for its consumed capacity. 0 if the response does not contain it, as with some emulators.
+/// The consumed capacity, which every request asks DynamoDB to return. 0 if it is missing, as with some emulators.
 fn capacity_units(output: &Output) -> f64 {
     let one =
         |capacity: Option<&ConsumedCapacity>| capacity.and_then(ConsumedCapacity::capacity_units).unwrap_or(0.0);

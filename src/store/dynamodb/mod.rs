@@ -1,5 +1,5 @@
-//! The DynamoDB store. Any number of instances share one table. docs/ARCHITECTURE.md explains the protocol,
-//! [`expressions`] has its writes, and [`codec`] its items.
+//! The DynamoDB store. Any number of instances can share one table. docs/ARCHITECTURE.md explains the protocol.
+//! [`expressions`] builds the writes, and [`codec`] encodes the items.
 
 pub mod client;
 pub mod codec;
@@ -32,7 +32,8 @@ use crate::domain::names::{StreamId, UserName};
 /// Time limit of the pruning after an eviction, so that it cannot delay the response for long.
 const PRUNE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The most pages of one read. A page is 1 MB, more than 1000 leases. For a user with more pages, reads fail.
+/// The maximum number of pages per read. A page is 1 MB, which is more than 1000 leases. Reads of a user with more
+/// pages fail.
 const MAX_PAGES: usize = 16;
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ impl DynamoStore {
         Self { client, table: table.into() }
     }
 
-    /// A start by one transaction without a read. `None` if the outcome needs a read.
+    /// Starts a stream with one transaction and without a read. Returns `None` if the outcome needs a read.
     async fn optimistic_start(
         &self,
         user: &UserName,
@@ -61,8 +62,8 @@ impl DynamoStore {
             }
             Err(error) => error,
         };
-        // Checks the lease before the counter: if both conditions failed, an earlier attempt of this start was
-        // admitted.
+        // Check the lease before the counter. If the lease condition failed, an earlier attempt of this start was
+        // admitted, even if the counter condition failed too.
         if let Some(prior) = error.stored_item(expressions::OPTIMISTIC_LEASE) {
             let prior = codec::decode_lease(prior)?;
             match request.classify(&prior, now) {
@@ -72,14 +73,14 @@ impl DynamoStore {
                 PriorLease::Live | PriorLease::Expired => return Ok(None),
             }
         }
-        // The limit is reached, the user has a stored limit, or another transaction was faster.
+        // The limit is reached, the user has a stored limit, or another transaction conflicted with this one.
         if error.is_contention() {
             return Ok(None);
         }
         Err(self.diagnose(user, error).await)
     }
 
-    /// A start by one consistent query, and one transaction if the decision needs a write.
+    /// Starts a stream with one consistent query, and one transaction if the decision needs a write.
     async fn read_then_start(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         let partition = self.partition(user).await?;
         let commit = match with_snapshot(&partition, |snapshot| decide(snapshot, request, now)) {
@@ -90,12 +91,12 @@ impl DynamoStore {
         Ok(StartOutcome::Started(commit.into_started()))
     }
 
-    /// Deletes the ended leases over the cap, as the second step of an eviction. It changes neither the counter nor
-    /// live leases. A concurrent start that prunes the same leases meets contention and is retried. The next eviction
-    /// or read-then-start prunes what a failure leaves.
+    /// Deletes the ended leases over the cap, as the second step of an eviction. Changes neither the counter nor live
+    /// leases. A concurrent start that prunes the same leases fails with contention and is retried. If the pruning
+    /// fails, the next eviction or read-then-start prunes the rest.
     async fn prune(&self, user: &UserName, evicted: StreamId) -> Result<()> {
-        // One page is enough: it holds far more leases than MAX_ENDED_LEASES and one transaction's deletions
-        // together, so that the latest ended leases stay even if there are more pages.
+        // One page is enough. A full page holds more than 1000 leases, and one transaction deletes at most the 98
+        // oldest ended ones. The newest MAX_ENDED_LEASES therefore stay, even if there are more pages.
         let page = self.query(user).send().await.map_err(store_error)?;
         let partition = codec::decode_partition(&page.items.unwrap_or_default())?;
         let pruned = with_snapshot(&partition, |snapshot| pruned_by_eviction(snapshot, evicted));
@@ -105,7 +106,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Prunes within the time limit. A failure only delays the pruning; it never fails the eviction.
+    /// Prunes within the time limit. A failure only delays the pruning; the eviction still succeeds.
     async fn prune_in_time(&self, user: &UserName, evicted: StreamId) {
         match tokio::time::timeout(PRUNE_TIMEOUT, self.prune(user, evicted)).await {
             Ok(Ok(())) => {}
@@ -149,9 +150,9 @@ impl DynamoStore {
         Err(StoreError::NotApplied { refusal: Refusal::Rejected, detail })
     }
 
-    /// Converts a failed write into an error. After a validation error, it reads the stored items: an attribute of
-    /// the wrong type causes the same error as an invalid request. It does not read after other errors, because a
-    /// read would double the load during an outage.
+    /// Converts a failed write into an error. After a validation error, it also reads the stored items, because a
+    /// stored attribute of the wrong type causes the same error as an invalid request. After other errors it does not
+    /// read, because reads would double the load during an outage.
     async fn diagnose(&self, user: &UserName, error: TransactionError) -> StoreError {
         if error.is_validation_error()
             && let Err(corrupt @ StoreError::Corrupt { .. }) = self.partition(user).await
@@ -212,8 +213,8 @@ impl LeaseStore for DynamoStore {
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let error = match request.send().await {
             Ok(renewed) => {
-                // The old item has the previous expiry. If DynamoDB omits it, the store fails; the stream still
-                // exists.
+                // The old item contains the previous expiry. If DynamoDB omits the item, return an error and not
+                // `NotFound`, because the lease exists.
                 let old = renewed.attributes;
                 let old = old.ok_or_else(|| StoreError::Unknown("renewal returned no attributes".to_owned()))?;
                 let (lease, previous) = codec::decode_renewed(&old, expires_at, terms.ttl_s(expires_at))?;
@@ -225,11 +226,11 @@ impl LeaseStore for DynamoStore {
             return Err(store_error(error));
         };
         match StreamState::of(decode_optional_lease(failed.item.clone())?, now) {
-            // The stored lease fulfils the condition, so the renewal can be retried.
+            // The returned lease satisfies the condition, so a retry can succeed.
             StreamState::Live(lease) if lease.expires_at < expires_at => {
                 Err(StoreError::contention("renewal of a live lease failed"))
             }
-            // A live lease here was renewed by a later heartbeat, or by this one whose response was lost.
+            // If the lease is live, a later heartbeat or an earlier attempt of this heartbeat has already renewed it.
             state => Ok(Heartbeat::without_renewal(state)),
         }
     }
@@ -255,8 +256,8 @@ impl LeaseStore for DynamoStore {
             }
             Err(error) => error,
         };
-        // If only the lease condition failed, TTL has deleted the lease. The next start that needs its slot removes
-        // the member.
+        // If only the lease condition failed, DynamoDB's TTL has deleted the lease. The stream stays in the counter
+        // until a start needs its slot and removes it.
         if error.condition_failed(expressions::STOP_COUNTER) || error.condition_failed(expressions::STOP_LEASE) {
             return Ok(Stop::AlreadyGone);
         }
@@ -270,8 +271,8 @@ impl LeaseStore for DynamoStore {
 
     async fn streams(&self, user: &UserName, now: Timestamp) -> Result<UserStreams> {
         let Partition { counter, mut leases } = self.partition(user).await?;
-        // Queries are read-committed: while a start ends a stream, a query can return the leases of both as live. The
-        // counter never lists both.
+        // Queries are only read-committed. During a start that ends another stream, a query can return the leases of
+        // both streams as live. The counter never lists both.
         leases.retain(|lease| lease.is_live_at(now) && counter.streams.contains(&lease.stream_id));
         leases.sort_by(Lease::by_age);
         Ok(UserStreams { stored_limit: counter.stream_limit, live: leases })
@@ -290,7 +291,7 @@ impl LeaseStore for DynamoStore {
                 .update_expression("SET #streamLimit = :limit")
                 .set_expression_attribute_names(expressions::names(["#streamLimit"]))
                 .expression_attribute_values(":limit", number(limit)),
-            // Without the condition, DynamoDB would create an empty counter for a user without one.
+            // Without the condition, DynamoDB would create an empty counter for a user that has none.
             None => request
                 .update_expression("REMOVE #streamLimit")
                 .condition_expression("attribute_exists(#streamLimit)")

@@ -1,4 +1,5 @@
-//! The SDK's HTTP client for the embedded engine: a queue of requests, and the thread that executes them in order.
+//! The HTTP client that the SDK uses for the embedded engine. It queues requests, and one thread executes them in
+//! order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, thread};
@@ -40,14 +41,15 @@ impl Connector {
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_CAPACITY);
         thread::Builder::new().name("embedded-dynamodb".to_owned()).spawn(move || {
             while let Some(request) = queue.blocking_recv() {
-                // Skips requests whose caller was dropped.
+                // The caller was dropped and no longer waits for the response.
                 if request.response.is_closed() {
                     continue;
                 }
                 let response = catch_unwind(AssertUnwindSafe(|| engine.execute(&request.operation, &request.body)));
                 _ = request.response.send(response.unwrap_or_else(|_| Response::internal_error("panic")));
             }
-            // The engine first: its last handle writes SQLite's log back into the file, which must still be locked.
+            // Drop the engine first. Its last handle writes SQLite's write-ahead log into the file, which must still be
+            // locked.
             drop(engine);
             drop(held);
         })?;

@@ -17,17 +17,17 @@ use crate::clock::Clock;
 /// Expired leases take disk space but no slots, so sweeping is not urgent.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A handle on the engine and its threads. Clones share both.
+/// A handle to the engine and its threads. Clones share them.
 #[derive(Clone)]
 pub struct Embedded {
     engine: Engine,
     connector: Connector,
-    /// Disconnected after both threads have closed the file.
+    /// The channel disconnects after both threads have closed the file.
     closed: Arc<Mutex<mpsc::Receiver<()>>>,
 }
 
 impl Embedded {
-    /// Opens or creates the file, and deletes expired items from it once a minute.
+    /// Opens the file, or creates it. A thread then deletes expired items once a minute.
     pub fn open(path: &Path, sync: SyncMode) -> Result<Self, OpenError> {
         let failed = |problem: String| OpenError::Io { path: path.to_owned(), problem };
         let canonical = canonical_path(path).map_err(|error| failed(error.to_string()))?;
@@ -40,7 +40,7 @@ impl Embedded {
         Ok(Self { engine, connector, closed: Arc::new(Mutex::new(closed)) })
     }
 
-    /// A database without a file. Its TTL uses `clock` and deletes items only in [`Embedded::sweep`].
+    /// A database without a file. `clock` determines which items have expired. Only [`Embedded::sweep`] deletes them.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let failed = |problem: String| OpenError::Io { path: PathBuf::from(":memory:"), problem };
         let engine = Engine::in_memory(clock).map_err(failed)?;
@@ -54,8 +54,8 @@ impl Embedded {
         SharedHttpClient::new(self.connector.clone())
     }
 
-    /// Blocks for at most `timeout` until all clients are dropped and the file is written and unlocked. Returns
-    /// whether it was.
+    /// Blocks until all clients are dropped and the file is written and unlocked, but at most for `timeout`. Returns
+    /// false if the timeout passed first.
     pub fn close(self, timeout: Duration) -> bool {
         let Self { engine, connector, closed } = self;
         drop((engine, connector));
@@ -63,14 +63,15 @@ impl Embedded {
         closed.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected)
     }
 
-    /// Deletes items whose TTL has passed, and returns their number. Blocks; do not call it on a runtime worker.
+    /// Deletes items whose TTL has passed, and returns their number. It blocks, so do not call it on a runtime worker
+    /// thread.
     pub fn sweep(&self) -> Result<usize, String> {
         self.engine.sweep()
     }
 }
 
-/// Starts the thread that deletes expired items. It ends when the returned sender is dropped, and then drops
-/// `running`.
+/// Starts the thread that deletes expired items. When the returned sender is dropped, the thread drops `running` and
+/// ends.
 fn spawn_sweeper(engine: Engine, running: mpsc::Sender<()>) -> std::io::Result<mpsc::Sender<()>> {
     let (sender, stop) = mpsc::channel::<()>();
     thread::Builder::new().name("embedded-ttl".to_owned()).spawn(move || {

@@ -1,5 +1,5 @@
-//! The engine: `dynoxide` (SQLite) behind DynamoDB's JSON protocol. It executes requests on the calling thread and
-//! blocks it.
+//! The embedded engine: `dynoxide` (DynamoDB on SQLite) behind DynamoDB's JSON protocol. Each request runs on the
+//! calling thread and blocks it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::sync_mode::SyncMode;
 use crate::clock::Clock;
 
-/// A handle on one database; clones share it. It executes one request at a time, and each request atomically.
+/// A handle to one database; clones share the database. Requests run one at a time, and each request is atomic.
 #[derive(Clone)]
 pub struct Engine(Database);
 
@@ -27,13 +27,13 @@ impl Engine {
         let path = path.to_str().ok_or("the path is not UTF-8")?;
         let db = Database::new(path).map_err(|error| error.to_string())?;
         if sync == SyncMode::Normal {
-            // This sets SQLite's `synchronous = NORMAL`. dynoxide's default is FULL.
+            // `disable_bulk_loading` sets SQLite's `synchronous = NORMAL`. dynoxide's default is FULL.
             db.disable_bulk_loading().map_err(|error| error.to_string())?;
         }
         Ok(Self(db))
     }
 
-    /// A database without a file. Its TTL uses `clock`.
+    /// A database without a file. `clock` determines which items have expired.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, String> {
         let db = Database::memory_with_clock(Arc::new(EngineClock(clock)));
         db.map(Self).map_err(|error| error.to_string())
@@ -44,7 +44,7 @@ impl Engine {
         self.0.sweep_ttl().map_err(|error| error.to_string())
     }
 
-    /// Executes a request. `operation` is DynamoDB's name of the operation, and `body` the request in JSON.
+    /// Executes a request. `operation` is the DynamoDB operation name, and `body` is the request in JSON.
     pub fn execute(&self, operation: &str, body: &[u8]) -> Response {
         let db = &self.0;
         match operation {
@@ -60,8 +60,9 @@ impl Engine {
             "Scan" => run(body, |request| db.scan(request)),
             "TransactWriteItems" => {
                 run(body, |mut request: actions::transact_write_items::TransactWriteItemsRequest| {
-                    // At every transaction the engine scans all tokens of the last ten minutes. Tokens protect
-                    // against responses that the network lost, and an engine in the process has no network.
+                    // Remove the token, because the engine scans all tokens of the last ten minutes in every
+                    // transaction. The token protects a retry after a response was lost on the network, and there is no
+                    // network here.
                     request.client_request_token = None;
                     db.transact_write_items(request)
                 })

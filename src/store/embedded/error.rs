@@ -1,4 +1,4 @@
-//! Errors when the embedded store opens its file.
+//! Errors that can occur when the embedded store opens its file.
 
 use std::path::PathBuf;
 

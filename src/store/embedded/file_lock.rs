@@ -1,14 +1,14 @@
-//! The lock that keeps other processes away from the database file.
+//! The lock that prevents other processes from opening the database file.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::error::OpenError;
 
-/// Resolves symbolic links, so that every path to one file leads to the same lock. Creates missing parent folders.
+/// Resolves symbolic links, so that all paths to one file use the same lock. Creates missing parent folders.
 pub(crate) fn canonical_path(path: &Path) -> std::io::Result<PathBuf> {
     if path.exists() {
-        // Fails now if the file is read-only, instead of at the first start of a stream.
+        // Fail now if the file is read-only, not when the first stream starts.
         File::options().write(true).open(path)?;
         return path.canonicalize();
     }

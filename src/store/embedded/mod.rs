@@ -1,5 +1,6 @@
-//! DynamoDB in this process: the SDK's requests go to `dynoxide` (SQLite) on a dedicated thread. The DynamoDB store
-//! runs unchanged, without a port or an AWS account. One process at a time can open the file.
+//! DynamoDB in this process. `dynoxide`, which stores its data in SQLite, executes the SDK's requests on a dedicated
+//! thread. The DynamoDB store therefore runs unchanged, without a port or an AWS account. Only one process at a time
+//! can open the file.
 
 #[cfg(feature = "embedded")]
 mod connector;

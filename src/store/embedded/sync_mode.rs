@@ -1,8 +1,8 @@
-//! The durability setting of the embedded store. It is compiled in every build, because the settings contain it.
+//! The durability setting of the embedded store. It is compiled in every build, because the settings always contain it.
 
 use serde::{Deserialize, Serialize};
 
-/// How strictly writes are flushed to disk. In both modes, they survive a crash of the process.
+/// How strictly writes are flushed to disk. In both modes, writes survive a process crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncMode {

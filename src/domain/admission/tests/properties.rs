@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Few ids, so that random members, leases and requests often share one.
+/// Few ids, so that random members, leases and requests often use the same id.
 const IDS: u8 = 6;
 
 fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
@@ -43,7 +43,7 @@ prop_compose! {
     }
 }
 
-/// Random leases and independent random members, as a torn read can return them.
+/// Random leases, and random members that are independent of them. A torn read can return such a state.
 fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u64)> {
     let leases: Vec<_> = (0..IDS).map(|n| option::of(any_lease(n))).collect();
     let members = proptest::sample::subsequence((0..IDS).map(id).collect::<Vec<_>>(), 0..=usize::from(IDS));
