@@ -1,4 +1,4 @@
-//! The HTTP layer: maps requests to operations of the limiter, and their results to responses.
+//! The HTTP layer: calls the limiter for each request, and turns its results into responses.
 
 pub mod api;
 pub mod auth;
@@ -25,11 +25,11 @@ pub struct AppDeps {
     pub limiter: Arc<Limiter>,
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
-    /// None disables authentication.
+    /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
     pub rates: Rates,
     pub origins: Origins,
-    /// Whether `/demo` exists.
+    /// Whether to serve `/demo`.
     pub demo: bool,
     pub bounds: Bounds,
 }
@@ -49,8 +49,8 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
     Ok(App::new(routes, auth, origins, Some(metrics), bounds))
 }
 
-/// The management server: metrics in Prometheus' text format. Its own requests are not counted, so that scrapes do not change
-/// what they measure.
+/// The management server: serves metrics in the OpenMetrics text format. It does not count its own requests, so that a
+/// scrape does not change the metrics.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.

@@ -1,5 +1,5 @@
-//! The accept loop: bounds connections, times out slow clients, and shuts down gracefully. Replaces poem's server, which
-//! limits neither the time of a head nor the number of connections.
+//! The accept loop: limits the number of connections, times out slow clients, and shuts down gracefully. poem's own
+//! server is not used, because it has no header read timeout and no connection limit.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
-    /// Also the longest time that a kept-alive connection may be idle.
+    /// Maximum time to receive a request head. It is also the keep-alive idle timeout.
     pub header_read_timeout: Duration,
-    /// Longest time without progress while the client reads a response.
+    /// Maximum time without progress while a response is sent.
     pub write_timeout: Duration,
     pub max_head_bytes: usize,
     pub max_headers: usize,
     pub max_connections: usize,
-    /// Longest time that requests in flight may take after the stop.
+    /// Maximum time for requests in flight to complete after shutdown begins.
     pub drain: Duration,
 }
 
-/// How long clients may take to read the last responses after the requests have completed.
+/// Time that clients have to read the last responses after all requests have completed.
 const FLUSH_GRACE: Duration = Duration::from_secs(1);
 
-/// Pause after a failed `accept`. The usual cause, no free file descriptor, does not pass at once.
+/// Delay before a failed `accept` is retried. The usual cause is a lack of file descriptors, which takes time to clear.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` is cancelled, then completes the requests in flight. Returns whether all completed within
@@ -52,8 +52,9 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
         .half_close(true)
         .max_headers(settings.max_headers)
         .max_buf_size(settings.max_head_bytes)
-        // One `send` for head and body: `writev` with two buffers takes the kernel a tenth longer. hyper copies each frame
-        // into the connection's buffer for it, so large bodies are sent in small frames (`pages::documentation`).
+        // Head and body are sent with one `send`, because the kernel takes a tenth longer for `writev` with two buffers.
+        // To do this, hyper copies each frame into the connection's write buffer. Large bodies are therefore sent in
+        // small frames (`pages::documentation`).
         .writev(false);
 
     loop {
@@ -68,7 +69,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
             let response = app.handle(request);
             async move { Ok::<_, Infallible>(poem::http::Response::from(response.await)) }
         });
-        // hyper has no write timeout.
+        // hyper has no write timeout, so it is set on the stream.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(settings.write_timeout));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
@@ -88,15 +89,15 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
     let deadline = tokio::time::Instant::now() + settings.drain;
     tokio::spawn(graceful.shutdown());
     let completed = tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok();
-    // A client that is still connected after this has sent half a head or does not read.
+    // A client that is still connected after this wait has sent an incomplete request head or does not read its response.
     _ = tokio::time::timeout(FLUSH_GRACE, open.wait()).await;
     force_close.cancel();
     open.wait().await;
-    // A head may have become complete during the grace time, and its request is in flight.
+    // A request head may have become complete during the grace period. Its handler may still be running.
     completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
 }
 
-/// Counts an open connection until it is dropped, also by a panic.
+/// Counts an open connection in the metrics until the value is dropped, even if the connection's task panics.
 struct CountedConnection(Arc<Metrics>);
 
 impl CountedConnection {
@@ -112,7 +113,7 @@ impl Drop for CountedConnection {
     }
 }
 
-/// Accepts the next connection as soon as fewer than `max_connections` are open.
+/// Waits until fewer than `max_connections` connections are open, then accepts the next one.
 async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
     loop {
         let Ok(permit) = Arc::clone(connections).acquire_owned().await else { std::future::pending().await };

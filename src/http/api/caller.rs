@@ -1,5 +1,6 @@
-//! Authentication and authorization of the caller. Every operation below `/v1` takes a [`Caller`] or an [`Administrator`] as
-//! its first argument, so that it cannot run without the check, and the OpenAPI document lists its security scheme.
+//! Authentication and authorization of the caller. Every operation below `/v1` takes a [`Caller`] or an [`Administrator`]
+//! as its first argument, so that the operation cannot run without the check. The OpenAPI document also takes the
+//! security scheme from these types.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::http::auth::{Identity, TokenError};
 
 /// A caller who may act for the user in the path.
 pub(crate) struct Caller {
-    /// The limit in the user's own token.
+    /// The limit in the token, if the token belongs to the user in the path.
     pub(crate) token_limit: Option<StreamLimit>,
 }
 
@@ -43,13 +44,13 @@ impl<'a> ApiExtractor<'a> for Caller {
     }
 
     fn has_security_fallback() -> bool {
-        // The document is the same with and without authentication.
+        // Marks the token as optional in the OpenAPI document, which is the same with and without authentication.
         true
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let Some((verifier, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
-        // The same decoded text that the operation uses as the user name.
+        // Compares the token's user with the decoded text that the operation uses as the user name.
         if RouteContext::path_param(request, UserName::NAME).as_deref() == Some(&*identity.user) {
             return Ok(Self { token_limit: identity.limit });
         }
@@ -87,14 +88,15 @@ impl<'a> ApiExtractor<'a> for Administrator {
     }
 }
 
-/// None if authentication is disabled.
+/// `None` if authentication is disabled.
 async fn identify(request: &Request) -> Result<Option<(Arc<TokenVerifier>, Identity)>, Problem> {
     let verifier = match request.data::<RouteContext>().map(|context| &context.auth) {
         Some(AuthMode::Disabled) => return Ok(None),
         Some(AuthMode::Jwt(verifier)) => Arc::clone(verifier),
         None => return Err(Problem::new(ProblemCode::Internal, "the service failed")),
     };
-    // Without keys, even a request without a token gets 503, because a 401 would tell the player that its token is bad.
+    // Without keys, every request gets 503, even one without a token. A 401 would mean that the token is missing or
+    // invalid.
     if !verifier.has_keys() {
         return Err(token_problem(TokenError::NoKeys));
     }
@@ -103,8 +105,8 @@ async fn identify(request: &Request) -> Result<Option<(Arc<TokenVerifier>, Ident
     Ok(Some((verifier, identity)))
 }
 
-/// The token in the `Authorization` header (RFC 6750, section 2.1). Tokens in the query are not accepted, because URLs end
-/// up in logs.
+/// The token in the `Authorization` header (RFC 6750, section 2.1). Tokens in the query are not accepted, because URLs
+/// are often logged.
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
@@ -139,7 +141,7 @@ fn forbidden(verifier: &TokenVerifier, detail: &str) -> Problem {
     let mut problem = Problem::new(ProblemCode::Forbidden, detail);
     let mut challenge = "Bearer realm=\"stream-manager\", error=\"insufficient_scope\"".to_owned();
     let scope = verifier.admin_scope();
-    // The header allows no other characters, but the setting does.
+    // The setting allows any characters, but the header allows only these.
     if scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
         challenge.push_str(&format!(", scope=\"{scope}\""));
     }

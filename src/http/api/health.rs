@@ -14,8 +14,9 @@ use crate::http::api::tags::Tag;
 use crate::http::auth::TokenError;
 use crate::telemetry::clock_skew::ClockSkew;
 
-/// Ready from the first response of the store until shutdown begins. A store that fails later does not change readiness: the
-/// load balancer would remove all instances at once, and players would not even get the 503.
+/// The readiness of this instance. It is ready from the store's first response until shutdown begins. Later store
+/// failures do not change readiness. Otherwise, the load balancer would remove all instances at once, and players would
+/// not even get a 503.
 #[derive(Debug, Default)]
 pub struct Readiness {
     store_seen: AtomicBool,
@@ -24,8 +25,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Reports the clock skew in readiness responses. Skew does not make the service unready: the limit holds under any
-    /// clock, and removing the instance would not help.
+    /// Reports the clock skew in readiness responses. Clock skew does not make the service unready, because the stream
+    /// limit holds with any clock and removing the instance would not help.
     pub fn watching(clock: Arc<ClockSkew>) -> Self {
         Self { clock, ..Self::default() }
     }
@@ -48,7 +49,7 @@ pub(crate) struct HealthApi {
 impl HealthApi {
     /// Liveness
     ///
-    /// 200 while the process serves requests.
+    /// Returns 200 while the process serves requests.
     #[oai(path = "/health/live", method = "get", operation_id = "live", tag = "Tag::Health")]
     async fn live(&self) -> Result<HealthResponse, Failure<LiveProblems>> {
         Ok(HealthResponse::Ok(Json(health())))
@@ -56,8 +57,8 @@ impl HealthApi {
 
     /// Readiness
     ///
-    /// 200 once the store has responded and the token verification keys are loaded, until shutdown begins. Clock skew is
-    /// reported in `warnings` and does not make the service unready.
+    /// Returns 200 once the store has responded and the token verification keys are loaded, until shutdown begins. Clock
+    /// skew is reported in `warnings` and does not make the service unready.
     #[oai(path = "/health/ready", method = "get", operation_id = "ready", tag = "Tag::Health")]
     async fn ready(&self) -> Result<HealthResponse, Failure<ReadyProblems>> {
         self.readiness()
@@ -100,7 +101,7 @@ fn health() -> Health {
 }
 
 fn health_with_clock(clock: &ClockSkew) -> Health {
-    // The store's clock is only known to whole seconds, so more digits would be noise. Adding 0 turns -0 into 0.
+    // The store's clock is known only in whole seconds, so more digits would be noise. Adding 0 turns -0 into 0.
     let round = |seconds: f64| (seconds * 10.0).round() / 10.0 + 0.0;
     let warning = clock.seconds_off().map(round).map(|seconds| {
         let direction = if seconds > 0.0 { "ahead of" } else { "behind" };

@@ -1,5 +1,5 @@
-//! JSON response bodies, written by serde. poem-openapi's own `Json` first builds a tree of values: half of a heartbeat's
-//! cost outside the framework. A test in [`crate::http::api::model`] checks that both write the same JSON.
+//! JSON response bodies, written by serde. poem-openapi's own `Json` first builds a tree of values, which causes half of
+//! a heartbeat's cost outside the framework. A test in [`crate::http::api::model`] checks that both write the same JSON.
 
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
@@ -22,7 +22,7 @@ impl<T: Type> Payload for Json<T> {
     }
 }
 
-/// Capacity that fits one stream without reallocating.
+/// Initial capacity of a body. It fits one stream without reallocation.
 const INITIAL_CAPACITY: usize = 512;
 
 impl<T: Serialize + Type> IntoResponse for Json<T> {
@@ -30,7 +30,7 @@ impl<T: Serialize + Type> IntoResponse for Json<T> {
         let mut body = Vec::with_capacity(INITIAL_CAPACITY);
         match serde_json::to_writer(&mut body, &self.0) {
             Ok(()) => Response::builder().content_type(Self::CONTENT_TYPE).body(body),
-            // Unreachable: only maps with non-string keys fail, and the response models have none.
+            // Unreachable, because only maps with non-string keys fail, and the response models have none.
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into(),
         }
     }

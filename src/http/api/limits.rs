@@ -40,8 +40,9 @@ impl LimitsApi {
 
     /// Set a user's limit
     ///
-    /// 1 to 50. A lower limit ends no streams; it denies starts until fewer streams are live. With authentication, only an
-    /// administrator may set it. A limit in the user's token overrides it.
+    /// The limit must be 1 to 50. A lower limit ends no streams, but starts are denied until fewer streams than the limit
+    /// are live. If authentication is enabled, only an administrator may set it. A limit in the user's token overrides
+    /// it.
     #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
     async fn set_limit(
         &self,

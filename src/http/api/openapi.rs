@@ -25,7 +25,7 @@ pub(crate) fn openapi_service() -> OpenApiService<Apis, ()> {
     OpenApiService::new(apis_for_spec(), "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
 }
 
-/// Only for the document: poem-openapi reads types, but wants values of them.
+/// Creates the APIs for the OpenAPI document only. poem-openapi needs values, although it reads only their types.
 pub(crate) fn apis_for_spec() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
@@ -33,8 +33,8 @@ pub(crate) fn apis_for_spec() -> Apis {
     apis(Arc::new(limiter), Arc::default(), Rates::unbounded(), AuthMode::Disabled)
 }
 
-/// Adds `additionalProperties: false` to the schemas of the request bodies, which poem-openapi cannot express. It edits the
-/// text, so that it works for JSON, for YAML and for Swagger UI's page, which embeds the JSON.
+/// Adds `additionalProperties: false` to the schemas of the request bodies, because poem-openapi cannot express it. Edits
+/// the text, so that it works for JSON, YAML and the Swagger UI page, which embeds the JSON.
 pub(crate) fn deny_additional_properties(document: &str) -> String {
     ["StartRequest", "LimitRequest"].into_iter().fold(document.to_owned(), |document, schema| {
         let (json, yaml) = (format!("\"title\": \"{schema}\","), format!("      title: {schema}\n"));

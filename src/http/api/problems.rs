@@ -1,5 +1,5 @@
-//! The table of all problems (RFC 9457) and the code that turns a problem into a response. `docs/errors.md` describes each.
-//! A response never contains error messages of the store or of libraries.
+//! The table of all problems (RFC 9457) and the conversion of a problem to a response. `docs/errors.md` describes each
+//! problem. Internal error messages, for example from the store, are logged and never sent to the client.
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
@@ -33,7 +33,7 @@ pub enum ProblemCode {
     Draining,
 }
 
-/// Why one request failed.
+/// The reason why a request failed.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub code: ProblemCode,
@@ -56,7 +56,7 @@ pub(crate) struct ProblemExtensions {
     pub(crate) ended_by: Option<EndedBy>,
     /// The `Allow` header.
     pub(crate) allow: Option<String>,
-    /// The `Retry-After` header, if it differs from the default of the code.
+    /// The `Retry-After` header, if it differs from the code's default.
     pub(crate) retry_after_s: Option<u32>,
     /// The `WWW-Authenticate` header (RFC 6750, section 3).
     pub(crate) www_authenticate: Option<String>,
@@ -120,7 +120,7 @@ impl ProblemCode {
         self.entry().2
     }
 
-    /// The default of `Retry-After`, for temporary problems.
+    /// The default `Retry-After` in seconds. Only temporary problems have one.
     const fn retry_after_s(self) -> Option<u32> {
         match self {
             Self::TooManyRequests
@@ -210,15 +210,16 @@ impl Problem {
         }
     }
 
-    /// Whether the problem is logged at `warn` or `error`. Overload and missing keys can affect any number of requests, and
-    /// a line for each would add load. Metrics count them, and other events report missing keys and draining.
+    /// Whether the problem is logged at `warn` or `error`. Overload, missing keys and draining are not, because they can
+    /// affect many requests and a log line for each would add load. Metrics count these requests, and other log events
+    /// report missing keys and draining.
     pub(crate) fn should_log(&self) -> bool {
         let counted_only =
             matches!(self.code, ProblemCode::Overloaded | ProblemCode::KeysUnavailable | ProblemCode::Draining);
         self.code.status() >= 500 && !counted_only
     }
 
-    /// The response. Logs the problem if it is a 5xx.
+    /// Converts the problem to a response, and logs it if it is a 5xx.
     pub(crate) fn into_response(self, request_id: &str) -> Response {
         self.log();
         let status = self.http_status();
@@ -264,7 +265,7 @@ impl Problem {
     }
 }
 
-/// A store failure is never reported as a limit or as an ended stream.
+/// A store failure is never reported as a reached limit or an ended stream, because the player would then stop playing.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let mut problem = match error {

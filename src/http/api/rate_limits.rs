@@ -18,10 +18,10 @@ use crate::http::api::problems::{Problem, ProblemCode};
 
 #[derive(Clone, Copy, Debug)]
 pub struct RateSettings {
-    /// None: unlimited.
+    /// `None` means unlimited.
     pub starts_per_minute: Option<NonZeroU32>,
     pub heartbeats_per_minute: Option<NonZeroU32>,
-    /// Maximum number of users with a bucket. A user whose bucket was dropped gets a full one.
+    /// Maximum number of users with a bucket. A user whose bucket was evicted gets a new, full bucket.
     pub max_users: usize,
 }
 
@@ -69,7 +69,7 @@ type Bucket = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddlewar
 
 impl Buckets {
     fn take(&self, user: &UserName, requests: &str) -> Result<(), Problem> {
-        // governor's own keyed limiter is not used, because its map grows with every user.
+        // governor's own keyed limiter is not used, because its map grows with each new user.
         let new = || Ok::<_, Problem>(Arc::new(RateLimiter::direct_with_clock(self.quota, self.clock.clone())));
         let bucket = self.by_user.get_or_insert_with(user, new)?;
         bucket.check().map_err(|not_until| {

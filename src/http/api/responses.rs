@@ -1,4 +1,5 @@
-//! The responses of each operation in the OpenAPI document: its successes, and exactly the problems that it can return.
+//! The responses of each operation in the OpenAPI document: the success responses, and exactly the problems that the
+//! operation can return.
 
 use std::marker::PhantomData;
 
@@ -56,14 +57,14 @@ pub(crate) enum CountResponse {
 
 #[derive(ApiResponse)]
 pub(crate) enum LimitResponse {
-    /// The limit in force.
+    /// The user's limit.
     #[oai(status = 200)]
     Limit(Json<Limit>),
 }
 
 #[derive(ApiResponse)]
 pub(crate) enum NoContentResponse {
-    /// Done, now or by an earlier request.
+    /// Done, by this or an earlier request.
     #[oai(status = 204)]
     Done,
 }
@@ -80,7 +81,7 @@ pub(crate) trait Problems: Send + Sync + 'static {
     const CODES: &'static [ProblemCode];
 }
 
-/// A problem of an operation that can return the problems `P`.
+/// A problem from an operation. `P` lists the problems that the operation can return.
 pub(crate) struct Failure<P>(Problem, PhantomData<P>);
 
 macro_rules! problems {
@@ -93,7 +94,7 @@ macro_rules! problems {
     )*};
 }
 
-// Ordered by status. The document shows the example of the first code of each status.
+// Codes are ordered by status. For each status, the OpenAPI document shows the example of the first code.
 problems! {
     StartProblems: InvalidRequest, Unauthorized, Forbidden, StreamLimitReached, StreamEnded, PayloadTooLarge,
         UnsupportedMediaType, IdempotencyKeyReused, TooManyRequests, Internal, StoreUnavailable, KeysUnavailable,
@@ -139,7 +140,7 @@ impl<P: Problems> ApiResponse for Failure<P> {
     }
 }
 
-/// The description of one status and its problems.
+/// Describes one status and its problems for the OpenAPI document.
 fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.code(), code.title())).collect();
     let schema = MetaSchema {
@@ -162,7 +163,7 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
         headers.push(header("WWW-Authenticate", "Bearer challenge (RFC 6750).", String::schema_ref()));
     }
     MetaResponse {
-        // poem-openapi requires a static text. The document is built once per process.
+        // poem-openapi requires a `&'static str`. The leak is bounded, because the document is built only at startup.
         description: String::leak(lines.join(" ")),
         status: Some(status),
         status_range: None,

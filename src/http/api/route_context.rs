@@ -9,7 +9,7 @@ use poem::Request;
 
 use crate::http::auth::verifier::TokenVerifier;
 
-/// Authentication mode attached to each request; extractors refuse a request without it.
+/// Authentication mode attached to each request. Extractors reject a request without it.
 #[derive(Clone)]
 pub enum AuthMode {
     /// Every caller may act for every user.
@@ -24,17 +24,17 @@ pub(crate) struct RouteContext {
 }
 
 impl RouteContext {
-    /// A decoded path parameter. None if the route has no such parameter or its value is not UTF-8.
+    /// A decoded path parameter. `None` if the route has no such parameter or its value is not UTF-8.
     pub(crate) fn path_param<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, str>> {
         request.data::<Self>()?.path_params.get(request.uri().path(), name)
     }
 }
 
-/// Where a request's path has its parameters.
+/// The positions of the parameters in a request's path.
 #[derive(Clone, Default)]
 pub(crate) struct PathParams {
     names: Arc<[String]>,
-    /// Ranges, because copies of the values would cost two allocations per request.
+    /// Stored as ranges, because copies of the values would cost two allocations per request.
     ranges: Vec<Range<usize>>,
 }
 
@@ -44,11 +44,11 @@ impl PathParams {
         Self { names, ranges }
     }
 
-    /// A decoded parameter of `path`. None if there is no such parameter or its value is not UTF-8.
+    /// A decoded parameter of `path`. `None` if there is no such parameter or its value is not UTF-8.
     pub(crate) fn get<'a>(&self, path: &'a str, name: &str) -> Option<Cow<'a, str>> {
         let index = self.names.iter().position(|known| known == name)?;
         let value = path.get(self.ranges.get(index)?.clone())?;
-        // Most values need no decoding, and the decoder takes longer to find that out.
+        // Most values need no decoding, and this check is faster than the decoder's own.
         if value.contains('%') { percent_decode_str(value).decode_utf8().ok() } else { Some(Cow::Borrowed(value)) }
     }
 }

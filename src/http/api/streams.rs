@@ -1,4 +1,4 @@
-//! The operations on streams: each calls one operation of the limiter and translates its result to HTTP.
+//! The operations on streams. Each calls one operation of the limiter and converts its result to HTTP.
 
 use std::sync::Arc;
 
@@ -36,15 +36,15 @@ impl StreamsApi {
     ///
     /// Requests a slot. **Play unless the response is 409.** On 5xx or without a response, play and keep retrying.
     ///
-    /// Repeating a start takes no second slot if it has the same `Idempotency-Key` or the same `deviceId`. Without either, it
-    /// starts another stream.
+    /// A repeated start with the same `Idempotency-Key` or the same `deviceId` takes no second slot. A repeated start
+    /// with neither starts another stream.
     #[oai(path = "/v1/users/:userName/streams", method = "post", operation_id = "start", tag = "Tag::Player")]
     async fn start(
         &self,
         caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
-        /// Makes the start repeatable: the same key always returns the same stream. 1 to 255 visible ASCII characters.
-        /// A key identifies one playback. Do not reuse it after the stop.
+        /// Makes the start safe to retry: a start with the same key returns the same stream. 1 to 255 visible ASCII
+        /// characters. A key identifies one playback. Do not reuse it after the stop.
         #[oai(name = "Idempotency-Key")]
         key: IdempotencyKeyHeader,
         body: StartBody,
@@ -58,7 +58,8 @@ impl StreamsApi {
             StartOutcome::Existing(started) if has_key => {
                 Ok(StartResponse::Replayed(Json(self.started_stream(&user, started, now)), "true".to_owned()))
             }
-            // Without a key, an existing lease can only be from an earlier attempt of this request whose result was lost.
+            // Without a key, an existing lease can only be from an earlier attempt of this same request whose result was
+            // lost.
             StartOutcome::Started(started) | StartOutcome::Existing(started) => {
                 let path = stream_path(&user, started.lease.stream_id);
                 Ok(StartResponse::Started(Json(self.started_stream(&user, started, now)), path))
@@ -74,7 +75,7 @@ impl StreamsApi {
 
     /// List the live streams
     ///
-    /// Oldest first, by `startedAt` and then by id. A consistent read.
+    /// Sorted by `startedAt`, then by id, oldest first. This is a consistent read.
     #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
     async fn list(
         &self,
@@ -92,7 +93,7 @@ impl StreamsApi {
 
     /// Count the live streams
     ///
-    /// A consistent read: it reflects all starts and stops that completed before.
+    /// This is a consistent read: it reflects all starts and stops that completed before it.
     #[oai(path = "/v1/users/:userName/streams/count", method = "get", operation_id = "count", tag = "Tag::Streams")]
     async fn count(
         &self,
@@ -107,7 +108,7 @@ impl StreamsApi {
 
     /// Get a stream
     ///
-    /// 410 while an expired or ended stream is still stored, then 404.
+    /// Returns 410 for an expired or ended stream while it is still stored, then 404.
     #[oai(path = "/v1/users/:userName/streams/:streamId", method = "get", operation_id = "get", tag = "Tag::Streams")]
     async fn get(
         &self,
@@ -122,9 +123,9 @@ impl StreamsApi {
 
     /// Send a heartbeat
     ///
-    /// Renews the lease. Send one every `heartbeatIntervalSeconds`. **Stop playing only on 410 with `restart: "user"`; on
-    /// `restart: "auto"`, start again.** On 5xx or without a response, keep playing until the lease expires, and keep
-    /// retrying. A body is ignored.
+    /// Renews the stream's lease. Send a heartbeat every `heartbeatIntervalSeconds`. **Stop playing only on 410 with
+    /// `restart: "user"`; on `restart: "auto"`, start again.** On 5xx or without a response, keep playing until the
+    /// lease expires, and keep retrying. The request body is ignored.
     #[oai(
         path = "/v1/users/:userName/streams/:streamId/heartbeat",
         method = "post",
@@ -145,8 +146,8 @@ impl StreamsApi {
 
     /// Stop or evict a stream
     ///
-    /// Frees the slot at once. 204 even if the stream no longer exists. With `evict=true`, another client ends the stream,
-    /// such as another device or support. Its player gets 410 at its next heartbeat.
+    /// Frees the slot at once. Returns 204 even if the stream no longer exists. Use `evict=true` if the client is not the
+    /// stream's own player, for example another device or support. The player then gets 410 at its next heartbeat.
     #[oai(
         path = "/v1/users/:userName/streams/:streamId",
         method = "delete",
@@ -158,7 +159,7 @@ impl StreamsApi {
         _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
-        /// Whether a client other than the stream's own player ends it.
+        /// True if the client is not the stream's own player.
         evict: EvictQuery,
     ) -> Result<NoContentResponse, Failure<UserProblems>> {
         let by = if evict.0 { StoppedBy::Evictor } else { StoppedBy::Player };
@@ -168,7 +169,8 @@ impl StreamsApi {
 
     /// Stop a stream by POST
     ///
-    /// The same as DELETE, for `navigator.sendBeacon`, which can only send POST. Any media type; a body is ignored.
+    /// The same as DELETE, for `navigator.sendBeacon`, which can only send POST. Any media type is accepted. The request
+    /// body is ignored.
     #[oai(
         path = "/v1/users/:userName/streams/:streamId/stop",
         method = "post",
@@ -224,8 +226,8 @@ impl StreamsApi {
     }
 }
 
-/// Only an expired stream may be started again automatically. If players did so after an eviction, they would evict each
-/// other endlessly.
+/// Only an expired stream may be started again automatically. If players restarted automatically after an eviction, they
+/// would evict each other endlessly.
 fn stream_ended(lease: &Lease) -> Problem {
     let (reason, detail, restart) = match lease.termination.as_ref().map(|termination| termination.reason) {
         None => ("expired", "the stream has expired", Restart::Auto),
@@ -243,7 +245,7 @@ fn stream_ended(lease: &Lease) -> Problem {
     problem
 }
 
-/// Everything but the unreserved characters of RFC 3986 is percent-encoded.
+/// All characters except the unreserved ones of RFC 3986 are percent-encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn stream_path(user: &UserName, stream_id: StreamId) -> String {

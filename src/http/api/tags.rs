@@ -6,7 +6,7 @@ use poem_openapi::Tags;
 pub(crate) enum Tag {
     /// For players: start, heartbeat, stop.
     Player,
-    /// For back ends: list, count and get streams.
+    /// For backends: list, count and get streams.
     Streams,
     /// The stream limits of users.
     Limits,

@@ -1,4 +1,4 @@
-//! The rules for the claims of a token whose signature, `exp` and `nbf` are valid.
+//! Checks the claims of a token whose signature, `exp` and `nbf` are already verified.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(crate) struct ClaimsPolicy {
 
 impl ClaimsPolicy {
     pub(crate) fn validate(&self, claims: &StrictObject) -> Result<Identity, TokenError> {
-        // `jsonwebtoken` would also accept a list that contains the issuer.
+        // `jsonwebtoken` also accepts a list that contains the issuer, so the claim is checked again.
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(invalid("iss", "is not the trusted issuer"));
         }
@@ -63,7 +63,7 @@ fn required_string<'a>(claims: &'a StrictObject, claim: &str) -> Result<&'a str,
     text.ok_or_else(|| invalid(claim, "must be a non-empty string"))
 }
 
-/// A whole number or its decimal digits: Cognito sends custom attributes as strings.
+/// Accepts a whole number, and also a string of decimal digits, because Cognito sends custom attributes as strings.
 fn parse_limit(value: &Value) -> Option<StreamLimit> {
     let number = match value {
         Value::String(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,

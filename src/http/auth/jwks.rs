@@ -12,25 +12,25 @@ use thiserror::Error;
 
 use super::TokenError;
 
-/// Issuers publish two or three.
+/// Maximum number of keys in a JWKS. Issuers usually publish two or three.
 const MAX_KEYS: usize = 100;
-/// RFC 7518, section 3.3, sets the minimum, and the crypto library the maximum.
+/// Allowed sizes of an RSA key. RFC 7518, section 3.3, sets the minimum. The crypto library sets the maximum.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 
 pub(crate) struct KeySet {
     keys: Vec<Arc<Key>>,
-    /// Whether the only key is a shared secret. It is used for every token, whatever `kid` the token has.
+    /// Whether the only key is a shared secret. The secret verifies every token, regardless of the token's `kid`.
     is_secret: bool,
 }
 
 pub(crate) struct Key {
     kid: Option<String>,
-    /// The signature algorithms that this key may verify. Never empty, and all of the key's own type.
+    /// The signature algorithms that this key may verify. Never empty. All of them match the type of the key.
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) decoding_key: DecodingKey,
 }
 
-/// The reason why a JWKS is unusable. The error of the caller starts with the name of the source.
+/// The reason why a JWKS is unusable. The caller's error puts the name of the source before this text.
 #[derive(Debug, Error)]
 pub enum KeySetError {
     #[error("is not a JWKS: must be JSON, {{\"keys\":[…]}}")]
@@ -42,8 +42,8 @@ pub enum KeySetError {
 }
 
 impl KeySet {
-    /// Takes the keys that can verify one of the `allowed` algorithms and skips the others. Issuers also publish keys for
-    /// encryption and for newer algorithms.
+    /// Keeps the keys that can verify at least one of the `allowed` algorithms. Other keys are skipped, not rejected,
+    /// because issuers also publish keys for encryption and for newer algorithms.
     pub(crate) fn parse(json: &[u8], allowed: &[Algorithm]) -> Result<Self, KeySetError> {
         let set: Value = serde_json::from_slice(json).map_err(|_| KeySetError::Malformed)?;
         let keys = set["keys"].as_array().ok_or(KeySetError::Malformed)?;
@@ -63,7 +63,8 @@ impl KeySet {
         Self { keys: vec![Arc::new(key)], is_secret: true }
     }
 
-    /// The key that a token names, if the key may verify `algorithm`.
+    /// Finds the key for a token with this `kid` and `algorithm`. A token without a `kid` is only accepted if the set has
+    /// one key.
     pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
         let mut named = self.keys.iter().filter(|key| self.is_secret || kid.is_none() || key.kid.as_deref() == kid);
         let Some(first) = named.next() else { return Err(TokenError::UnknownKey) };
@@ -86,7 +87,7 @@ impl Key {
         }
         let possible = possible_algorithms(&jwk.algorithm);
         let algorithms = allowed.iter().filter(|algorithm| possible.contains(algorithm));
-        // If the issuer limits the key to one algorithm, the key verifies no other.
+        // If the JWK has an `alg`, the key may verify only that algorithm.
         let own = jwk.common.key_algorithm;
         let algorithms = algorithms.filter(|algorithm| own.is_none_or(|own| own == KeyAlgorithm::from(**algorithm)));
         let algorithms: Vec<Algorithm> = algorithms.copied().collect();
@@ -98,7 +99,8 @@ impl Key {
     }
 }
 
-/// The algorithms that a key of this type can verify. None for a symmetric key, because a published secret is not secret.
+/// The algorithms that a key of this type can verify. Empty for a symmetric key, because a published secret is not
+/// secret.
 fn possible_algorithms(key: &AlgorithmParameters) -> &'static [Algorithm] {
     match key {
         AlgorithmParameters::RSA(key) if RSA_BITS.contains(&rsa_bits(&key.n)) => &[
@@ -121,7 +123,8 @@ fn possible_algorithms(key: &AlgorithmParameters) -> &'static [Algorithm] {
     }
 }
 
-/// The length of a coordinate, 0 if malformed. `jsonwebtoken` would report a wrong length only for the first token.
+/// The length of a coordinate in bytes, or 0 if it is malformed. `jsonwebtoken` would report a wrong length only when it
+/// verifies a token.
 fn bytes(coordinate: &str) -> usize {
     BASE64_URL_SAFE_NO_PAD.decode(coordinate).map_or(0, |bytes| bytes.len())
 }

@@ -1,5 +1,5 @@
-//! The JWKS cache: reads or fetches the JWKS, keeps the last valid one, and fetches it again when a token names an unknown
-//! key.
+//! The JWKS cache: loads the JWKS from a file or a URL and keeps the last valid one. It refreshes the JWKS periodically,
+//! and when a token names an unknown key.
 
 use std::error::Error as _;
 use std::io::Read;
@@ -19,16 +19,17 @@ use super::{KeySource, TokenError};
 use crate::clock::Clock;
 
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
-/// Replaces `REFRESH_INTERVAL` while there are no keys.
+/// Used instead of `REFRESH_INTERVAL` while no keys are loaded.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// Limits refreshes for unknown keys. Sending a token is free, but each refresh is a request to the issuer.
+/// Minimum interval between refreshes that unknown keys cause. Each refresh is a request to the issuer, and any client
+/// can invent a `kid`.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_JWKS_BYTES: usize = 256 * 1024;
 
-/// Older keys are not used, because the issuer may have withdrawn them.
+/// Maximum age of the keys. Older ones are not used, because the issuer may have withdrawn them.
 const MAX_STALENESS: Duration = Duration::from_secs(24 * 3600);
-/// Limits the requests that wait for a refresh. Each of them holds an in-flight permit, and anybody can invent a `kid`.
+/// Maximum number of requests that wait for a refresh. The limit exists because each of them holds an in-flight permit.
 const MAX_WAITING: usize = 16;
 
 pub(crate) struct JwksCache {
@@ -38,7 +39,7 @@ pub(crate) struct JwksCache {
     /// Serializes refreshes, so that an older response never replaces a newer one.
     refreshing: Mutex<()>,
     /// Time of the last refresh for an unknown key. The lock is held during the refresh, so that all waiting requests
-    /// share it.
+    /// share one refresh.
     refreshed_for_unknown_key: Mutex<Option<Duration>>,
     waiting: Semaphore,
     clock: Arc<dyn Clock>,
@@ -46,7 +47,7 @@ pub(crate) struct JwksCache {
 
 struct CachedKeys {
     keys: Arc<KeySet>,
-    /// Time of the request for them, by the monotonic clock.
+    /// Time just before the keys were read or requested (monotonic clock).
     fetched_at: Duration,
 }
 
@@ -94,7 +95,8 @@ impl JwksCache {
             clock,
         };
         match (cache.refresh().await, &cache.source) {
-            // An issuer can be temporarily unavailable. A missing file is a configuration error.
+            // A failed fetch is not fatal, because the issuer can be temporarily unavailable. An unreadable file is a
+            // configuration error.
             (Err(error), Source::Url(..)) => log_unavailable(&error),
             (Err(error), _) => return Err(error),
             (Ok(()), _) => {}
@@ -142,22 +144,22 @@ impl JwksCache {
         Ok(())
     }
 
-    /// The key that a token names. An unknown key causes a refresh, because the issuer may have rotated its keys.
+    /// Finds the key that a token names. An unknown key causes a refresh, because the issuer may have rotated its keys.
     pub(crate) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, TokenError> {
         let keys = self.keys().ok_or(TokenError::NoKeys)?;
         match keys.find(kid, algorithm) {
             Err(TokenError::UnknownKey) => {}
             found => return found,
         }
-        // Without a response from the issuer, the key may still be valid. So the token is not rejected as invalid.
+        // If the keys were not refreshed, the token may still be valid. The client therefore gets a 503 instead of a 401.
         if !self.refresh_for_unknown_key().await {
             return Err(TokenError::NoKeys);
         }
         self.keys().ok_or(TokenError::NoKeys)?.find(kid, algorithm)
     }
 
-    /// True if the cached keys are from this refresh, or from one that another unknown key caused within
-    /// `MIN_REFRESH_INTERVAL`.
+    /// Refreshes the keys, unless another unknown key caused a refresh within `MIN_REFRESH_INTERVAL`. Returns true if the
+    /// cached keys are at least as new as the latest such refresh.
     async fn refresh_for_unknown_key(&self) -> bool {
         let Ok(_permit) = self.waiting.try_acquire() else { return false };
         let mut last_refresh = self.refreshed_for_unknown_key.lock().await;
@@ -165,7 +167,7 @@ impl JwksCache {
         let required = match *last_refresh {
             Some(at) if now.saturating_sub(at) < MIN_REFRESH_INTERVAL => at,
             _ => {
-                // Set before the refresh, so that the interval also holds after a failed one.
+                // Set before the refresh, so that the interval also applies after a failed refresh.
                 *last_refresh = Some(now);
                 if let Err(error) = self.refresh().await {
                     warn!(
@@ -197,10 +199,10 @@ fn log_unavailable(error: &JwksError) {
 }
 
 fn http_client(url: &str) -> Result<Client, JwksError> {
-    // A redirect could lead to any host, also over plain HTTP.
+    // Redirects are disabled, because a redirect could lead to any host, even over plain HTTP.
     let client = Client::builder().connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT);
     let client = client.redirect(redirect::Policy::none());
-    // Plain HTTP is allowed on this host only. A proxy would take the request off the host.
+    // The configuration allows plain HTTP only on loopback. A proxy would send the request to another host.
     let client = if url.starts_with("http://") { client.no_proxy() } else { client };
     client.build().map_err(|error| JwksError::UrlUnavailable(with_causes(error)))
 }
@@ -241,7 +243,7 @@ async fn read(path: PathBuf) -> std::io::Result<Vec<u8>> {
         }
         Ok(json)
     };
-    // Reading from a network file system or a pipe can block without end.
+    // Reading from a network file system or a pipe can block indefinitely.
     match tokio::time::timeout(FETCH_TIMEOUT, tokio::task::spawn_blocking(move || read(&path))).await {
         Ok(read) => read?,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),

@@ -1,8 +1,8 @@
-//! Verification of bearer tokens (JWT): its settings, its result and its errors. Independent of routes and responses; no
-//! token is logged.
+//! Verification of bearer tokens (JWT): settings, result and errors. Independent of routes and responses. Tokens are
+//! never logged.
 //!
-//! `jsonwebtoken` checks the signature, `exp`, `nbf` and `iss`. Our own checks reject the attacks that it would let
-//! through: docs/THREAT-MODEL.md, "Tokens", lists them.
+//! `jsonwebtoken` checks the signature, `exp`, `nbf` and `iss`. This module adds checks against attacks that
+//! `jsonwebtoken` does not stop. They are listed in docs/THREAT-MODEL.md, section "Tokens".
 
 mod claims;
 mod jwks;
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::domain::lease::StreamLimit;
 
-/// The algorithms that the keys of a JWKS may use, by their names in RFC 7518, section 3.1.
+/// The algorithms that the keys of a JWKS may use, with their names from RFC 7518, section 3.1, and RFC 8037 (`EdDSA`).
 pub(crate) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("RS256", Algorithm::RS256),
     ("RS384", Algorithm::RS384),
@@ -31,7 +31,7 @@ pub(crate) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Real tokens have one or two thousand bytes. Longer ones are rejected before they are decoded.
+/// Longer tokens are rejected before they are decoded. Real tokens have one or two thousand bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Settings of token verification.
@@ -57,18 +57,18 @@ pub enum KeySource {
     Secret(SecretString),
 }
 
-/// The claims of a valid token that this service uses.
+/// The data that this service uses from a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The claim's text. It is not yet validated as a user name.
+    /// The text of the user claim, not yet validated as a user name.
     pub user: String,
-    /// Whether the token is valid for every user and may set limits.
+    /// Whether the caller may act for every user and set limits.
     pub admin: bool,
     pub limit: Option<StreamLimit>,
 }
 
-/// The reason why a token is rejected. The client receives this text, so it contains neither parts of the token nor errors
-/// of the library.
+/// The reason why a token is rejected. The client receives this text, so it contains no part of the token and no error
+/// text of a library.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     #[error("token verification keys are unavailable; retry")]

@@ -1,5 +1,5 @@
-//! JSON objects without repeated keys, at any depth. Parsers disagree about which of two equal keys counts, so another
-//! program that checked the same token may have read a different value.
+//! JSON objects in which a repeated key is an error, at any depth. Parsers differ in which of two equal keys they use, so
+//! another program that checked the same token may have used a different value.
 
 use std::fmt;
 

@@ -26,7 +26,8 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// Loads the keys. A JWKS that cannot be fetched from a URL is not an error: [`TokenVerifier::keep_fresh`] retries.
+    /// Loads the keys. A JWKS that cannot be fetched from a URL is not an error, because [`TokenVerifier::keep_fresh`]
+    /// retries.
     ///
     /// # Errors
     /// The key file cannot be read, or has no usable key.
@@ -34,21 +35,22 @@ impl TokenVerifier {
         let TokenSettings { keys, algorithms, issuer, audience, user_claim, limit_claim, admin_scope } = settings;
         let by_name = |name: &String| ALGORITHMS.into_iter().find(|(known, _)| known == name).map(|(_, found)| found);
         let jwks = JwksCache::open(keys, algorithms.iter().filter_map(by_name).collect(), clock).await?;
-        // `verify` replaces the algorithm by those of the key. The token never decides which algorithms are allowed.
+        // `verify` replaces this algorithm with those of the key, so the token never decides which algorithms are
+        // allowed.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY_S;
-        // Checks `nbf` if the token has it. Auth0, Cognito and Keycloak do not send it, so it is not required.
+        // Checks `nbf` only if the token has it, because Auth0, Cognito and Keycloak do not send it.
         validation.validate_nbf = true;
         // The claims policy checks the audience, because Cognito's access tokens have a `client_id` instead.
         validation.validate_aud = false;
         validation.set_issuer(&[&issuer]);
-        // Without this, a token without these claims would be accepted.
+        // Without this setting, a token without these claims would be accepted.
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         let policy = ClaimsPolicy { issuer, audience, user_claim, limit_claim, admin_scope };
         Ok(Self { jwks, validation, policy })
     }
 
-    /// Whether there are keys, so that tokens can be verified.
+    /// Whether there are keys to verify tokens with.
     pub fn has_keys(&self) -> bool {
         self.jwks.has_keys()
     }
@@ -85,7 +87,8 @@ impl TokenVerifier {
     }
 }
 
-/// The parts of a token's header that select the key. `jwk`, `jku`, `x5u` and `x5c` are ignored: the sender controls them.
+/// The parts of a token's header that select the key. `jwk`, `jku`, `x5u` and `x5c` are ignored, because with them a
+/// client could supply its own key.
 struct Header {
     kid: Option<String>,
     algorithm: Algorithm,
@@ -104,11 +107,12 @@ impl Header {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(TokenError::Header(name, "must be a string")),
         };
-        // A token with an unknown critical extension must be rejected (RFC 7515, section 4.1.11). None is supported.
+        // A token with an unknown critical extension must be rejected (RFC 7515, section 4.1.11). This service supports
+        // no extensions.
         if header.get("crit").is_some() {
             return Err(TokenError::Header("crit", "critical extensions are not supported"));
         }
-        // Tokens for other purposes, such as logout tokens, have another type (RFC 8725, section 3.11).
+        // Tokens for other purposes, such as logout tokens, have a different `typ` (RFC 8725, section 3.11).
         if let Some(typ) = string("typ")? {
             let typ = typ.to_ascii_lowercase();
             if !matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt") {

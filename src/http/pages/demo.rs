@@ -1,5 +1,5 @@
-//! The demo page: static files in the binary. They include the sources of the player library in `clients/web`, and call the
-//! public API only.
+//! The demo page: static files that are compiled into the binary. They include the source of the player library in
+//! `clients/web`. The page calls only the public API.
 
 use poem::endpoint::make_sync;
 use poem::error::NotFoundError;
@@ -11,7 +11,7 @@ use crate::http::pipeline::routes::Page;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Name, media type and content.
+/// Name, media type and content of each file.
 const FILES: [(&str, &str, &str); 19] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
     ("animation.js", SCRIPT, include_str!("demo/animation.js")),
@@ -36,7 +36,8 @@ const FILES: [(&str, &str, &str); 19] = [
 
 const PAGE: &str = include_str!("demo/index.html");
 
-/// Everything is loaded from this origin. Videos are canvas streams (`mediastream:`).
+/// The `Content-Security-Policy` of the page. Everything is loaded from this origin. Videos are canvas streams
+/// (`mediastream:`).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      media-src blob: mediastream:; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

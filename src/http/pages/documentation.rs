@@ -11,7 +11,8 @@ use poem::{Body, Endpoint, EndpointExt, Response};
 use crate::http::api::openapi::{deny_additional_properties, openapi_service};
 use crate::http::pipeline::routes::Page;
 
-/// Swagger UI is one file that contains its scripts. Users enter tokens there, so it may not call other hosts or be framed.
+/// Headers of the Swagger UI page. Its scripts are inline. Users enter tokens there, so the page must not call other
+/// hosts or be framed.
 const SWAGGER_UI: [(HeaderName, &str); 2] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     (
@@ -36,7 +37,7 @@ pub(crate) fn pages() -> Vec<Page> {
     ]
 }
 
-/// A constant text. Responses share its bytes.
+/// An endpoint that returns a constant text. All responses share its bytes.
 fn text(headers: &'static [(HeaderName, &'static str)], text: String) -> impl Endpoint<Output = Response> {
     let bytes = Bytes::from(text);
     make_sync(move |_| {
@@ -46,8 +47,8 @@ fn text(headers: &'static [(HeaderName, &'static str)], text: String) -> impl En
     })
 }
 
-/// The server copies each frame into the connection's write buffer. In a single frame, each slow reader of Swagger UI would
-/// hold a copy of more than a megabyte.
+/// Maximum size of a body frame. The server copies each frame into the connection's write buffer. If Swagger UI were sent
+/// as one frame, each slow client would hold a copy of more than a megabyte.
 const FRAME_BYTES: usize = 16 * 1024;
 
 fn in_frames(mut bytes: Bytes) -> Body {

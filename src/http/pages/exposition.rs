@@ -1,4 +1,4 @@
-//! `/metrics` of the management port.
+//! The `/metrics` endpoint of the management port.
 
 use std::sync::Arc;
 

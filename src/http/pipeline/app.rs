@@ -34,17 +34,17 @@ pub struct App {
     pub tasks: TaskTracker,
 }
 
-/// Bounds on requests.
+/// Limits on requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Path and query together.
+    /// Maximum length of path and query together.
     pub max_uri_bytes: usize,
     pub max_body_bytes: usize,
     pub max_in_flight: usize,
     pub request_timeout: Duration,
 }
 
-/// What follows the checks of a request's head.
+/// The next step after the checks of a request's head.
 enum Next {
     Respond(Result<Response, Problem>),
     Dispatch(Arc<Route>, PathParams),
@@ -63,8 +63,8 @@ impl App {
         Arc::new(Self { routes, auth, origins, metrics, in_flight, bounds, tasks: TaskTracker::new() })
     }
 
-    /// Always responds, within the request timeout. The endpoint runs to completion even if the client disconnects or the
-    /// timeout passes.
+    /// Always returns a response within the request timeout. The endpoint runs to completion even if the client
+    /// disconnects or the timeout passes.
     pub fn handle<B>(
         self: &Arc<Self>,
         request: poem::http::Request<B>,
@@ -106,7 +106,7 @@ impl App {
         }
     }
 
-    /// Rejects requests that can be refused from the head alone, so that the client need not send the body.
+    /// Checks a request's head. A request that fails is rejected before its body is read.
     fn check_head(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
         check_host(parts)?;
         self.check_length(&parts.uri)?;
@@ -133,7 +133,7 @@ impl App {
             let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
             Body::from_vec(read.map_err(late)??)
         };
-        // Acquired after the body is read, so that slow senders do not use up the permits.
+        // The permit is acquired after the body is read, so that slow clients do not hold permits.
         let _permit = self.in_flight.try_acquire(route.priority).ok_or_else(|| self.overloaded())?;
         let mut request = Request::builder().method(parts.method).uri(parts.uri).version(parts.version).body(body);
         *request.headers_mut() = parts.headers;
@@ -166,13 +166,15 @@ impl App {
     {
         let max = self.bounds.max_body_bytes;
         let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max} bytes"));
-        // Reading would make hyper send "100 Continue" to a client that waits for it.
+        // Checked before the body is read. A read makes hyper send "100 Continue" to a client that waits for it, and the
+        // client would then send its body.
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
         let mut body = std::pin::pin!(Limited::new(body, max));
         let mut bytes = Vec::new();
-        // Copies each frame instead of collecting the frames: a frame of one byte keeps 8 KB of hyper's buffers alive.
+        // Copies each frame instead of collecting the frames, because even a frame of one byte keeps 8 KB of hyper's
+        // buffers alive.
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
@@ -184,14 +186,15 @@ impl App {
     }
 }
 
-/// The panic hook has logged the panic's message, which must not reach the client.
+/// The problem for a panic. The panic hook has already logged the panic's message. The client must not receive it.
 fn panicked(cause: &str) -> Problem {
     let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
     problem.cause = Some(cause.to_owned());
     problem
 }
 
-/// Maps the errors of poem and poem-openapi. Operations return problems.
+/// Converts an endpoint's error to a problem. Operations already return problems, but poem and poem-openapi return their
+/// own errors.
 fn to_problem(error: poem::Error) -> Problem {
     let error = match error.downcast::<Problem>() {
         Ok(problem) => return problem,
@@ -208,7 +211,7 @@ fn to_problem(error: poem::Error) -> Problem {
     problem
 }
 
-/// `%` must be followed by two hexadecimal digits. Decoders disagree about anything else.
+/// Each `%` must be followed by two hexadecimal digits, because decoders treat other escapes differently.
 fn check_escapes(path: &str) -> Result<(), Problem> {
     let invalid = path.split('%').skip(1).any(|after| {
         let digits = after.as_bytes();
@@ -220,7 +223,8 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// HTTP/1.1 requires exactly one `Host` header (RFC 9112, section 3.2). With two, a proxy could route by the other one.
+/// HTTP/1.1 requires exactly one `Host` header (RFC 9112, section 3.2). If a request had two, a proxy and this service
+/// could use different ones.
 fn check_host(request: &Parts) -> Result<(), Problem> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let reason = match (request.version, hosts.next(), hosts.next()) {
@@ -242,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// Panics when the first span is created, which is while the request is routed.
+    /// Panics when the first span is created. That happens while the request is routed.
     #[derive(Default)]
     struct PanicOnce(AtomicBool);
 

@@ -1,4 +1,4 @@
-//! Per-request context: the request id, the log span, metrics, tracing and the headers that every response has.
+//! Per-request context: the request id, the log span, metrics, tracing and common response headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct RequestContext {
     watch: Stopwatch,
     cors_headers: Vec<(HeaderName, HeaderValue)>,
     traced: bool,
-    /// Method and path; none unless the log level is `debug`.
+    /// Method and path. `None` unless `debug` logging is enabled.
     debug_info: Option<Box<(Method, String)>>,
 }
 
@@ -53,7 +53,7 @@ impl RequestContext {
         Self { log, metrics: route.metrics.clone(), watch, cors_headers, traced, debug_info }
     }
 
-    /// Has no span and no CORS headers. Serves a request whose routing panicked.
+    /// A context without a span or CORS headers, for a request whose routing panicked.
     pub(crate) fn minimal(route: &Route) -> Self {
         let log = LogContext { request_id: Uuid::new_v4(), route: route.name, span: Span::none() };
         Self {
@@ -74,7 +74,7 @@ impl RequestContext {
         Instant::from_std(self.watch.at(timeout))
     }
 
-    /// Turns the outcome into the response, and logs and counts it.
+    /// Converts the outcome to a response, adds the common headers, and updates logs, metrics and traces.
     pub(crate) fn finish(self, outcome: Result<Response, Problem>) -> Response {
         let mut buffer = Uuid::encode_buffer();
         let request_id = &*self.log.request_id.hyphenated().encode_lower(&mut buffer);
@@ -135,7 +135,7 @@ impl LogContext {
         });
     }
 
-    /// Failures log the request id even where the request span is disabled.
+    /// The span for logging `problem`. Failures log the request id even if the request span is disabled.
     fn span_for(&self, problem: &Problem) -> Span {
         if self.span.is_disabled() && problem.should_log() {
             return error_span!("request", request_id = %self.request_id, route = self.route);

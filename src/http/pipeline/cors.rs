@@ -1,12 +1,14 @@
-//! CORS (<https://fetch.spec.whatwg.org/#http-cors-protocol>): which web origins may call the service from a browser.
+//! CORS (<https://fetch.spec.whatwg.org/#http-cors-protocol>): decides which web origins may call the service from a
+//! browser.
 //!
-//! Replaces poem's middleware, which responds 403 to every request with an unlisted `Origin`. Browsers send that header from
-//! the service's own pages too. The middleware also adds no headers to problems, because they are rendered outside of it.
+//! poem's CORS middleware is not used, for two reasons. It responds 403 to every request with an unlisted `Origin`, and
+//! browsers send that header even from the service's own pages. It also adds no headers to problems, because they become
+//! responses outside of the middleware.
 
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{IntoResponse, Response};
 
-/// The allowed origins, spelled as browsers send them. If there are none, responses have no CORS headers.
+/// The allowed origins, written as browsers send them. If there are none, responses have no CORS headers.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<HeaderValue>);
 
@@ -15,17 +17,18 @@ const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, idempotency-key, traceparent");
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("allow, idempotency-replayed, location, retry-after, www-authenticate, x-request-id");
-/// One day, in seconds. Browsers cap it: Chromium at two hours.
+/// How long browsers may cache a preflight response: one day, in seconds. Browsers use at most their own maximum, for
+/// example two hours in Chromium.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
 impl Origins {
-    /// Skips invalid header values; `config` has already refused them.
+    /// Skips invalid header values. `config` has already rejected them.
     pub fn new(origins: &[String]) -> Self {
         Self(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect())
     }
 
-    /// The response to a preflight request; `None` for every other request. For an origin that is not allowed, the response
-    /// lacks the headers that would allow it.
+    /// The response to a preflight request. `None` for other requests, or if no origins are allowed. For an origin that
+    /// is not allowed, the response lacks the headers that would allow it.
     pub(crate) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
         let is_preflight = method == Method::OPTIONS
             && headers.contains_key(header::ORIGIN)
@@ -51,7 +54,8 @@ impl Origins {
         if self.0.is_empty() {
             return Vec::new();
         }
-        // Also without an `Origin`: a cache must not serve such a response to another origin's page.
+        // `Vary` is also sent if the request has no `Origin`. Otherwise, a cache could serve this response to a page of
+        // another origin.
         let mut headers = vec![(header::VARY, HeaderValue::from_static("origin"))];
         if let Some(origin) = self.allowed(request) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));

@@ -1,6 +1,6 @@
-//! Runs a request's handler to completion: responds by the deadline, and detaches the handler instead of cancelling it when
-//! the deadline passes or the client disconnects. A stop request that a closing page sends must take effect even after the
-//! page is gone.
+//! Runs a request's handler to completion, and responds by the deadline. If the deadline passes or the client
+//! disconnects, the handler is detached instead of cancelled. For example, a stop request must take effect even if the
+//! page that sent it has closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,16 +15,16 @@ use tracing::Instrument;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::pipeline::context::RequestContext;
 
-/// On the heap, so that a handler that has already run in part can move into a task.
+/// Boxed, so that a handler that has already started can move to another task.
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 
 /// The handler runs in the connection's task until it is detached. Spawning a task for each request would be simpler, but it
 /// costs two wake-ups per request.
 pub(crate) struct RunToCompletion {
-    /// None once the response is ready.
+    /// `None` once the response is ready.
     pending: Option<(HandlerFuture, RequestContext)>,
     deadline: Instant,
-    /// Set when the handler waits for the first time, because most handlers never wait.
+    /// Created when the handler first waits, because most handlers never wait and need no timer.
     timeout: Option<Pin<Box<Sleep>>>,
     tasks: TaskTracker,
     /// Counts this request as a task, so that a graceful shutdown waits for it.
@@ -74,7 +74,7 @@ impl Future for RunToCompletion {
 
 impl Drop for RunToCompletion {
     fn drop(&mut self) {
-        // After a panic there is nothing to complete, and without a runtime there is no task to complete it.
+        // After a panic, there is nothing to complete. Without a runtime, no task can be spawned.
         if !std::thread::panicking()
             && let (Some((handler, context)), Ok(runtime)) = (self.pending.take(), Handle::try_current())
         {

@@ -1,4 +1,4 @@
-//! Load shedding: bounds the requests in flight. Near the limit, only the more important requests are admitted.
+//! Load shedding: limits the number of requests in flight. Near the limit, only the more important requests are admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ pub(crate) struct InFlightLimiter {
     metrics: Option<Arc<Metrics>>,
 }
 
-/// How long a request is still admitted while the load rises.
+/// The importance of a request. As load rises, requests of lower priority are rejected first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
     /// Health checks. They are cheap and matter most under load, so they are never rejected.
@@ -25,7 +25,8 @@ pub(crate) enum Priority {
     Low,
 }
 
-/// Counts one request until it is dropped. The handler holds it until it completes, even if the client has disconnected.
+/// Counts one request as in flight until the permit is dropped. The handler holds the permit until the handler completes,
+/// even if the client has disconnected.
 pub(crate) struct Permit {
     limiter: Arc<InFlightLimiter>,
     limited: bool,
@@ -44,7 +45,7 @@ impl InFlightLimiter {
         self.in_flight.load(Ordering::Relaxed) < self.max_for(priority)
     }
 
-    /// None if the limit of this priority is reached.
+    /// `None` if the limit for this priority is reached.
     pub(crate) fn try_acquire(self: &Arc<Self>, priority: Priority) -> Option<Permit> {
         let max = self.max_for(priority);
         let limited = priority != Priority::Exempt;
@@ -69,7 +70,7 @@ impl InFlightLimiter {
 }
 
 impl Priority {
-    /// `operation_id` is from the OpenAPI document.
+    /// The priority of an operation. `operation_id` is its id in the OpenAPI document.
     pub(crate) fn of(operation_id: &str) -> Self {
         match operation_id {
             "live" | "ready" | "health" => Self::Exempt,

@@ -1,5 +1,5 @@
 //! The route table. Each request is matched once. Dispatch, load shedding, metrics, logs and traces all use the matched
-//! route. Paths, methods and operation ids come from poem-openapi's metadata; the endpoints come from its operations.
+//! route. Paths, methods and operation ids come from poem-openapi's metadata; the endpoints come from its `add_routes`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,7 +18,8 @@ use crate::http::api::route_context::PathParams;
 use crate::http::pipeline::load_shedding::Priority;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
-/// Replaces poem's router, which matches the path twice more and moves the request through five heap-allocated futures.
+/// poem's router is not used, because it would match the path two more times and wrap the request in five heap-allocated
+/// futures.
 pub(crate) struct Routes {
     paths: Router<Arc<PathRoutes>>,
     not_found: Arc<Route>,
@@ -26,12 +27,12 @@ pub(crate) struct Routes {
 
 /// The endpoint of one method and path.
 pub(crate) struct Route {
-    /// The operation id, or the name of a group of pages: the label of metrics, log lines and traces.
+    /// The operation id, or the name of a group of pages. It labels metrics, log lines and traces.
     pub(crate) name: &'static str,
-    /// The path, with parameters in braces. None for the 404 and 405 responses.
+    /// The path, with parameters in braces. `None` for the 404 and 405 responses.
     pub(crate) template: Option<String>,
     pub(crate) priority: Priority,
-    /// Whether it logs at `info` on success.
+    /// Whether the request span is enabled at `info`, because the handler logs at that level.
     pub(crate) logs_at_info: bool,
     pub(crate) metrics: Option<Arc<RouteMetrics>>,
     pub(crate) endpoint: BoxEndpoint<'static>,
@@ -44,7 +45,7 @@ pub(crate) struct Page {
     pub(crate) endpoint: BoxEndpoint<'static>,
 }
 
-/// A defect of the route table, found at startup.
+/// An error in the route table, detected at startup.
 #[derive(Debug, Error)]
 pub enum RouteError {
     #[error("{method} {path} has no operation id")]
@@ -64,18 +65,19 @@ struct PathRoutes {
     method_not_allowed: Arc<Route>,
 }
 
-/// By path as poem writes it, and by method.
+/// The endpoints by path (in poem's syntax) and method.
 type Endpoints = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
 
-/// The limiter logs denied starts and evictions.
+/// The operations that log at `info`: the limiter logs denied starts and evictions.
 const LOGS_AT_INFO: [&str; 2] = ["start", "stop"];
 
-/// The name of the 404 and 405 responses.
+/// The route name of the 404 and 405 responses.
 const UNMATCHED: &str = "other";
 
 impl Routes {
     /// # Errors
-    /// The operations of `api` and its OpenAPI document do not match, or a path is malformed or conflicts with another one.
+    /// The operations of `api` and its OpenAPI document do not match, or a path is malformed or conflicts with another
+    /// path.
     pub(crate) fn new<A: OpenApi>(api: A, pages: Vec<Page>, metrics: Option<&Metrics>) -> Result<Self, RouteError> {
         let mut endpoints = Endpoints::new();
         api.add_routes(&mut endpoints);
@@ -109,8 +111,8 @@ impl Routes {
         Ok(Self { paths, not_found: Route::new(UNMATCHED, None, metrics, not_found) })
     }
 
-    /// Always finds a route: for an unknown path one that responds 404, for a method that the path lacks one that responds
-    /// 405. HEAD matches GET.
+    /// Always returns a route. An unknown path gets a route that responds 404. A method that the path does not support
+    /// gets a route that responds 405. HEAD matches GET.
     pub(crate) fn find(&self, method: &Method, path: &str) -> (&Arc<Route>, PathParams) {
         let Ok(found) = self.paths.at(path) else { return (&self.not_found, PathParams::default()) };
         let routes = found.value;
@@ -168,8 +170,8 @@ fn insert(
     Ok(())
 }
 
-/// `path`, and its variants with empty parameters. matchit does not match an empty parameter, but its value must be refused
-/// with a 400 that names it.
+/// Returns `path` and its variants with empty parameters. matchit does not match an empty parameter, but such a request
+/// must get a 400 that names the parameter, not a 404.
 fn with_empty_params(path: &str) -> Vec<String> {
     path.split('/').skip(1).fold(vec![String::new()], |paths, segment| {
         let append = |segment: &str| paths.iter().map(|path| format!("{path}/{segment}")).collect::<Vec<_>>();
@@ -177,7 +179,7 @@ fn with_empty_params(path: &str) -> Vec<String> {
     })
 }
 
-/// `value` is a slice of `path`.
+/// The position of `value` in `path`. `value` must be a slice of `path`.
 fn range_of(value: &str, path: &str) -> Range<usize> {
     let start = value.as_ptr().addr().saturating_sub(path.as_ptr().addr());
     start..start + value.len()
@@ -194,7 +196,7 @@ fn method_not_allowed(mut methods: Vec<&str>) -> Problem {
     problem
 }
 
-/// poem-openapi keys the endpoint of `/{userName}/{streamId}` as `/:param0/:param1`.
+/// Converts a path such as `/{userName}/{streamId}` to poem-openapi's key for its endpoints: `/:param0/:param1`.
 fn poem_path_pattern(path: &str) -> String {
     let mut params = 0;
     let mut pattern = |segment: &str| {

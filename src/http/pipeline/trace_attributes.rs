@@ -1,5 +1,5 @@
-//! OpenTelemetry's HTTP attributes of a request's span, and the caller's trace context. They are set on the OpenTelemetry
-//! span, not as fields of the `tracing` span, so that log lines do not repeat them. No-op if trace export is off.
+//! Sets OpenTelemetry's HTTP attributes and the caller's trace context on a request's span. The attributes are not fields
+//! of the `tracing` span, so that log lines do not repeat them. No-op if trace export is off.
 
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
@@ -11,8 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// Names the span after the route. `template` is the path as the OpenAPI document spells it. Returns whether the span is
-/// exported.
+/// Names the span after the route. `template` is the path in the OpenAPI document. Returns whether the span is exported.
 pub(crate) fn begin(
     span: &Span,
     route: &'static str,
@@ -28,7 +27,7 @@ pub(crate) fn begin(
     if span.set_parent(parent).is_err() {
         return false;
     }
-    // A client can invent methods: unknown ones share one value, which bounds the number of values.
+    // A client can invent methods. Unknown methods share one value, so that the number of values is bounded.
     let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
     let method = if known.contains(method) { method.as_str().to_owned() } else { "_OTHER".to_owned() };
     span.set_attribute("http.request.method", method);
@@ -52,7 +51,7 @@ fn parent_context(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceparentOnly(headers))
 }
 
-/// Hides `tracestate`: it is free text of the caller that the exporter would forward.
+/// Hides the `tracestate` header, because it is free text from the caller that the exporter would forward.
 struct TraceparentOnly<'a>(&'a HeaderMap);
 
 impl Extractor for TraceparentOnly<'_> {

@@ -1,4 +1,4 @@
-//! Request bodies: strict JSON, with unknown fields and repeated keys rejected.
+//! Request bodies. Unknown fields and repeated keys are rejected.
 
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
@@ -23,7 +23,7 @@ pub(crate) struct StartBody(StartRequest);
 /// The body of a request that sets a limit: a JSON object.
 pub(crate) struct LimitBody(pub(crate) StreamLimit);
 
-/// A user holds at most 50 streams, so a longer list is a mistake or an attack.
+/// Maximum length of `replaces`. A start takes over from few streams, so a longer list is a mistake or an attack.
 const MAX_REPLACES: usize = 10;
 
 impl StartBody {
@@ -109,7 +109,7 @@ impl<'a> ApiExtractor<'a> for LimitBody {
     }
 }
 
-/// Adds what poem-openapi cannot derive: `null` for absent, and the allowed characters.
+/// Completes the schema that poem-openapi derives: adds `null` for absent fields, and the allowed characters.
 fn complete_schema(start_request: &mut MetaSchema) {
     start_request.nullable = true;
     for (name, property) in &mut start_request.properties {
@@ -135,7 +135,7 @@ fn json_request(description: &'static str, schema: MetaSchemaRef, required: bool
     MetaRequest { description: Some(description), content, required }
 }
 
-/// `None` for an empty body and for `null`.
+/// Returns `None` for an empty body and for `null`.
 async fn read_json<T: DeserializeOwned>(request: &Request, body: &mut RequestBody) -> Result<Option<T>> {
     let unreadable = |_| Problem::new(ProblemCode::InvalidRequest, "the request body could not be read");
     let body = body.take()?.into_bytes().await.map_err(unreadable)?;
@@ -157,15 +157,15 @@ fn check_media_type(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the body as application/json"))
 }
 
-/// `None` for `null`. An error names the field if serde reports it.
+/// Returns `None` for `null`. An error names the field if serde reports it.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Problem> {
-    // serde would read the fields of an object from an array, by position.
+    // Arrays are rejected, because serde would accept an array and read the object's fields by position.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::new(ProblemCode::InvalidRequest, "the body must be a JSON object, not an array"));
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize::<_, Option<T>>(&mut json).map_err(|error| {
-        // serde calls an array a sequence and an object a map.
+        // Replaces serde's terms: it calls an array a sequence and an object a map.
         let reason = error.inner().to_string().replacen("type: sequence", "type: array", 1);
         let (field, reason) = (error.path().to_string(), reason.replacen("type: map", "type: object", 1));
         if matches!(field.as_str(), "" | ".") || !error.inner().is_data() {

@@ -10,11 +10,11 @@ use serde_json::json;
 use crate::domain::names::IdempotencyKey;
 use crate::http::api::problems::Problem;
 
-/// The `Idempotency-Key` header. An invalid or repeated one is an error: ignoring it would make a start that is not safe to
-/// repeat.
+/// The `Idempotency-Key` header. An invalid or repeated header is an error. If it were ignored, the start would not be
+/// safe to retry.
 pub(crate) struct IdempotencyKeyHeader(pub(crate) Option<IdempotencyKey>);
 
-/// `evict=true` in the query: the stop is an eviction.
+/// The `evict` query parameter. If it is `true`, the stop is an eviction.
 pub(crate) struct EvictQuery(pub(crate) bool);
 
 impl<'a> ApiExtractor<'a> for IdempotencyKeyHeader {

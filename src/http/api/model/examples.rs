@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart};
 
-    /// serde writes the responses, poem-openapi the document.
+    /// serde writes the responses, and poem-openapi describes them in the document. Both must have the same fields.
     fn assert_same_json(object: &(impl ToJSON + Serialize)) {
         assert_eq!(serde_json::to_value(object).ok(), object.to_json());
     }

@@ -13,15 +13,15 @@ use super::responses::Stream;
 pub(crate) struct ProblemBody {
     /// `urn:stream-manager:problem:<code>`
     pub(crate) r#type: String,
-    /// Identifies the kind of problem; stable.
+    /// Stable identifier of the kind of problem.
     pub(crate) code: String,
-    /// The problem in a few words; the same for each code.
+    /// Short summary of the problem. It depends only on the code.
     pub(crate) title: String,
     /// The HTTP status.
     pub(crate) status: u16,
-    /// This occurrence of the problem, for people; the wording may change.
+    /// Explanation of this occurrence, for human readers. The wording may change.
     pub(crate) detail: String,
-    /// `urn:stream-manager:request:<X-Request-Id>`. The log has the same id.
+    /// `urn:stream-manager:request:<X-Request-Id>`. The log contains the same id.
     pub(crate) instance: String,
     /// The invalid fields (`invalid-request`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(crate) struct ProblemBody {
     /// The live streams, oldest first (`stream-limit-reached`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<Stream>>,
-    /// Seconds until the first of them expires, unless it is renewed (`stream-limit-reached`).
+    /// Seconds until the first of these streams expires if it is not renewed (`stream-limit-reached`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slot_frees_in_seconds: Option<u32>,
     /// `expired`, `evicted` or `replaced` (`stream-ended`).
@@ -63,7 +63,7 @@ pub(crate) struct FieldError {
 pub(crate) enum Restart {
     /// The player starts again by itself.
     Auto,
-    /// The player waits for its user. Someone ended the stream on purpose, and two players that restart by themselves
+    /// The player waits for its user, because the stream was ended on purpose. Two players that restart by themselves
     /// would evict each other endlessly.
     User,
 }

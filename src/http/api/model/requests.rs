@@ -16,22 +16,24 @@ pub(crate) struct StartRequest {
     /// reload never counts twice. 1 to 128 bytes in NFC, no control characters.
     #[oai(validator(min_length = 1, max_length = 128))]
     pub(crate) device_id: Option<String>,
-    /// The name of the device, for people: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    /// A human-readable name of the device. It is shown in lists and denials. 1 to 256 bytes in NFC, no control
+    /// characters.
     #[oai(validator(min_length = 1, max_length = 256))]
     pub(crate) device_name: Option<String>,
-    /// The content that is played: shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
+    /// The content that is played. It is shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
     #[oai(validator(min_length = 1, max_length = 256))]
     pub(crate) content_id: Option<String>,
-    /// Streams of the same user that this start ends in the same step. If the start is denied, they stay live.
+    /// Ids of the same user's streams that this start ends in the same step. If the start is denied, they stay live.
     #[oai(validator(max_items = 10))]
     #[serde(default, deserialize_with = "stream_ids")]
     pub(crate) replaces: Option<Vec<String>>,
-    /// The action if the user is at the limit. The default is the setting `limits.at_limit`, normally `reject`.
+    /// The action if the user is at the limit. The default is the setting `limits.at_limit`, which is `reject` unless
+    /// configured.
     #[serde(default, deserialize_with = "at_limit")]
     pub(crate) at_limit: Option<AtLimit>,
 }
 
-// Mirrors the domain's enum, which does not depend on poem-openapi.
+// A copy of the domain's enum, because the domain does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "camelCase", remote = "admission::AtLimit")]
 pub(crate) enum AtLimit {
@@ -50,7 +52,8 @@ pub(crate) struct LimitRequest {
     pub(crate) limit: u64,
 }
 
-// Derived deserializers would report Rust terms such as "sequence" and "variant", and would accept an object as an enum.
+// These deserializers are written by hand. Derived ones would report Rust terms such as "sequence" and "variant", and
+// would accept an object as an enum.
 
 fn stream_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let error = || D::Error::custom("must be a list of stream ids");
@@ -75,7 +78,7 @@ fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit
     }
 }
 
-/// 0, which is not a valid limit, if the value is not a whole number. The caller reports the same error for both.
+/// Returns 0 if the value is not a whole number. 0 is not a valid limit, so the caller reports the same error for both.
 fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(0))
 }

@@ -24,15 +24,15 @@ pub(crate) struct Stream {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content_id: Option<String>,
     pub(crate) started_at: Rfc3339,
-    /// By the server's clock. Players use `expiresInSeconds` instead.
+    /// Expiry time by the server's clock. Players should use `expiresInSeconds` instead.
     pub(crate) expires_at: Rfc3339,
-    /// Seconds until the lease expires, rounded up. Count from when the request was sent.
+    /// Seconds until the lease expires, rounded up. Count from the time when the request was sent.
     pub(crate) expires_in_seconds: u32,
     /// Interval between heartbeats, in seconds. May differ between responses.
     pub(crate) heartbeat_interval_seconds: u32,
 }
 
-/// The stream of a start, new or replayed.
+/// The stream of a start: a new one, or the one of an earlier start with the same `Idempotency-Key`.
 #[derive(Clone, Debug, Object, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
@@ -82,7 +82,7 @@ pub(crate) struct Limit {
     pub(crate) source: LimitSource,
 }
 
-// Mirrors the limiter's enum, which does not depend on poem-openapi.
+// A copy of the limiter's enum, because the limiter does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[oai(rename_all = "lowercase", remote = "limiter::LimitSource")]
@@ -119,8 +119,8 @@ impl Stream {
             content_id: lease.content_id.as_ref().map(Label::to_string),
             started_at: lease.started_at.into(),
             expires_at: lease.expires_at.into(),
-            // An instance with a later clock may have renewed the lease. By this clock it then lasts longer than a lease
-            // duration, but no player should rely on that.
+            // Another instance whose clock is ahead may have renewed the lease. By this instance's clock, the lease then
+            // lasts longer than one lease duration. Players must not rely on the extra time.
             expires_in_seconds: lease.expires_at.seconds_after(now).min(policy.terms.duration_s),
             heartbeat_interval_seconds: policy.heartbeat_interval_s,
         }

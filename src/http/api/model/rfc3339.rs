@@ -50,7 +50,7 @@ impl ToJSON for Rfc3339 {
     }
 }
 
-/// Never called: the `Object` macro requires it, but no request contains a timestamp.
+/// Never called, because no request contains a timestamp. The `Object` macro requires it.
 impl ParseFromJSON for Rfc3339 {
     fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
         String::parse_from_json(value).map(Self).map_err(ParseError::propagate)

@@ -21,7 +21,7 @@ export function createAnimation(hue) {
   let timer;
 
   function draw() {
-    // With reduced motion only the time display changes.
+    // With reduced motion, only the time display changes.
     const t = reducedMotion.matches ? 0 : seconds;
     context.fillStyle = sky;
     context.fillRect(0, 0, WIDTH, HEIGHT);
@@ -32,7 +32,7 @@ export function createAnimation(hue) {
     hills.forEach((color, depth) => drawHill(color, depth, t));
     context.fillStyle = "rgb(255 255 255 / 0.85)";
     context.font = "600 15px system-ui, sans-serif";
-    // High enough not to be cropped by a wider aspect ratio.
+    // High enough that a wider aspect ratio does not crop the text.
     context.fillText(formatTime(), 14, 214);
   }
 

@@ -37,7 +37,7 @@ const devices = DEVICES.map((device) =>
   }),
 );
 
-// Kept across reloads, so that the devices keep their ids. Another window has other devices.
+// The id is kept across reloads, so that the devices keep their ids. Each window has its own devices.
 function loadTabId() {
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(4)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   try {
@@ -56,7 +56,7 @@ function randomUserName() {
   return `${first}-${second}-${10 + Math.floor(Math.random() * 90)}`;
 }
 
-// The URL contains the user, so that a second window shows the same account.
+// The URL hash contains the user, so that a second window shows the same account.
 function userFromHash() {
   try {
     return decodeURIComponent(location.hash.slice(1)).trim().normalize() || randomUserName();
@@ -117,7 +117,7 @@ function showUsage({ count, limit, streams }) {
   byId("device-count").textContent = `${count} of ${limit} live`;
   byId("slots").classList.remove("stale");
   const slots = JSON.stringify([limit, streams.map(({ streamId }) => streamId)]);
-  // Do not replace unchanged slots: a button could disappear during a click.
+  // Do not replace unchanged slots, because a button could disappear during a click.
   if (slots === renderedSlots) return;
   renderedSlots = slots;
   byId("usage-status").textContent = `${count} of ${limit} streams live`;
@@ -180,7 +180,7 @@ addEventListener("hashchange", () => {
 });
 byId("play-all").addEventListener("click", async () => {
   for (const device of devices) {
-    // One after the other, so that the last device is the one that is denied.
+    // Start the devices one after the other, so that the last one is denied.
     await Promise.race([device.play(), new Promise((resolve) => setTimeout(resolve, MAX_START_WAIT_MS))]);
   }
 });

@@ -1,14 +1,14 @@
-// One device of the page: a player of the package on a <video>, its lease as a ring, and a status text. The player decides by
-// itself when to play; the card shows its state and passes on the buttons.
+// One device of the page: a player from the player package on a <video> element, its lease as a ring, and a status text.
+// The player decides when to play. The card shows the player's state and forwards button clicks to the player.
 
 import { createAnimation } from "./animation.js";
 import { createNetwork } from "./network.js";
 import { button, overlays } from "./overlays.js";
 import { attach } from "./player.js";
 
-// Shorter than the default of 300 s, so that visitors can wait for it.
+// Shorter than the default of 300 s, so that visitors can wait until a paused player stops.
 const STOP_AFTER_PAUSE_S = 60;
-// How long a reloading page shows no video.
+// How long the video is absent during a simulated page reload.
 const RELOAD_MS = 400;
 
 /** `account()` returns the player options of the account. `onChange()` is called when the stream count may have changed. */
@@ -101,7 +101,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     render();
   }
 
-  /** Resolves after the response to the start, or its failure. */
+  /** Resolves when the start request has a response or has failed. */
   function play() {
     // `evictOldest` applies to one start only, so a later start uses a new player without it.
     if (crashed || (evictsOldest && !player.session.streamId)) {
@@ -112,7 +112,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     return player.session.start();
   }
 
-  // Sets the source only now: with an unplayed canvas stream, the page would never finish loading.
+  // Sets the source only when playback starts. With an unplayed canvas stream, the page would never finish loading.
   async function startVideo() {
     video.srcObject ??= animation.stream;
     await video.play().catch(() => {});
@@ -167,7 +167,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     if (current === network && state === "live" && previousLease) setNote("Restarted as the same device and took over its own slot.");
   }
 
-  /** After a change of user: frees the slot of the previous user. */
+  /** Called after the user changes. Frees the slot of the previous user. */
   function reset() {
     const previous = player;
     if (previous) {

@@ -12,7 +12,7 @@ export function createNetwork({ device, log, onResponse }) {
     try {
       const response = await fetch(url, init);
       const body = await response.clone().json().catch(() => undefined);
-      // Fail instead of waiting forever: the next start of the device waits for this request.
+      // Fail instead of waiting forever, because the device's next start waits for this request.
       if (cut) throw new TypeError("network is cut");
       log.add({ ...request, status: response.status, ...describeResponse(request, response, body) });
       return response;

@@ -1,4 +1,4 @@
-// Contents of the overlay that covers a device's video when it does not play. Also the button and paragraph helpers.
+// Contents of the overlay that covers a device's video when it does not play. The file also contains the button and paragraph helpers.
 
 const SVG = "http://www.w3.org/2000/svg";
 

@@ -58,7 +58,7 @@ function createCell(className, text) {
   return cell;
 }
 
-// Omits the user, and all but the first digits of a stream id.
+// Shortens a URL: omits the user, and keeps only the first four digits of a stream id.
 function shorten(url) {
   const { pathname, search } = new URL(url, location.href);
   const path = pathname.replace(/^.*\/v1\/users\/[^/]+/, "…");
