@@ -1,8 +1,8 @@
-//! The memory store over HTTP against alternatives: an empty poem-openapi endpoint on poem's server, a bare hyper
-//! server, and axum with a script in Redis. 64 keep-alive connections in a closed loop. The server has one core and the
-//! client the other; Redis shares the server's core, or the client's where the output says so. Contenders take turns.
-//! A ratio compares the rates of one round; the output shows the median, minimum and maximum of all rounds.
-//! Needs `redis-server`. Run it with `just bench`, which builds the peers.
+//! Compares the memory store over HTTP with an empty poem-openapi endpoint on poem's server, a bare hyper server, and axum with
+//! scripts in Redis. The client uses 64 keep-alive connections in a closed loop. Server and client have one core each. Redis
+//! shares the server's core unless the output names the client's core. Each round measures every contender once. A ratio compares
+//! the rates of one round, and the output shows the median, minimum and maximum of all rounds.
+//! Requires `redis-server`. Run it with `just bench`, which builds the peers.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -61,7 +61,7 @@ async fn compare() {
     }
 }
 
-/// The length of the body of a heartbeat response.
+/// The body length of a heartbeat response.
 async fn heartbeat_bytes(server: &Server) -> usize {
     let mut user = User::connect(server.address, 0).await;
     user.connection.call(&user.heartbeat, 200).await.len()

@@ -1,7 +1,7 @@
-//! Heartbeats over HTTP on the DynamoDB store against a loop that sends the same `UpdateItem` through the bare SDK. Both
-//! use the same stub of DynamoDB, which sends canned responses, with 64 requests in flight. The contender has one core;
-//! stub and client have the other. Contenders take turns. A ratio compares the results of one round; the output shows
-//! the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
+//! Compares heartbeats over HTTP on the DynamoDB store with a loop that sends the same `UpdateItem` through the bare SDK. Both
+//! have 64 requests in flight, and use a stub of DynamoDB that returns canned responses. The measured process has one core. Stub
+//! and client share the other. Each round measures both contenders once. A ratio compares the results of one round, and the
+//! output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -28,7 +28,7 @@ const CONCURRENCY: usize = 64;
 const ROUNDS: usize = 7;
 const RUN: Duration = Duration::from_secs(2);
 
-/// Static credentials, so that the SDK does not search for others.
+/// Contains static credentials, so that the SDK does not search for others.
 const AWS_ENVIRONMENT: [(&str, &str); 4] = [
     ("AWS_REGION", "eu-central-1"),
     ("AWS_ACCESS_KEY_ID", "bench"),
@@ -37,7 +37,7 @@ const AWS_ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 fn main() {
-    // The service also has tokio's current-thread scheduler when it has one core.
+    // With one core, the service uses this scheduler too.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let arguments: Vec<String> = std::env::args().collect();
     match &arguments[..] {
@@ -80,7 +80,7 @@ async fn compare() {
     println!("share of CPU time outside the SDK: {}", http_results.cpu_overhead(&sdk_results));
 }
 
-/// Measures once for each line of standard input, and prints the updates per second.
+/// For each line of standard input, runs one measurement and prints the updates per second.
 async fn sdk_loop(endpoint: &str) {
     let config = aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).endpoint_url(endpoint).load().await;
     let client = aws_sdk_dynamodb::Client::new(&config);

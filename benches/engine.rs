@@ -1,8 +1,8 @@
-//! Compares the memory store and the embedded store over HTTP. Also measures the overhead of HTTP: records the DynamoDB
-//! requests of the same operations, and sends them directly to the thread of an engine. The workload is a start, four
-//! heartbeats, a count and a stop, on 64 connections or in 64 tasks. Each engine has its own file. Contenders take turns.
-//! A ratio compares the rates of one round; the output shows the median, minimum and maximum of all rounds.
-//! `cargo bench --bench engine`
+//! Compares the memory store and the embedded store over HTTP. To measure the overhead of HTTP, also records the DynamoDB requests
+//! of the same operations and sends them directly to an embedded engine. The workload is a start, four heartbeats, a count and a
+//! stop, on 64 connections or in 64 tasks. Each engine has a separate file. Each round measures every contender once. A ratio
+//! compares the rates of one round, and the output shows the median, minimum and maximum of all rounds.
+//! Run it with `cargo bench --bench engine`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -66,7 +66,7 @@ async fn service(settings: &[(&str, &str)]) -> Server {
     Server::service(Command::new(SERVICE), settings).await
 }
 
-/// The DynamoDB requests of each user's workload, and the connector that sends requests to the engine.
+/// Records the DynamoDB requests of each user's workload. Returns the connector to the engine, and the requests.
 async fn record(engine: &Embedded) -> (SharedHttpConnector, Vec<Vec<HttpRequest>>) {
     let recorder = Recorder { inner: engine.http_client(), recording: Arc::default() };
     let store = DynamoStore::new(client_with_table(SharedHttpClient::new(recorder.clone())).await, TABLE);

@@ -1,7 +1,7 @@
-//! How the time of an operation grows with the number of users, of leases of the user, and of expired leases in the
-//! user's partition. Prints the median time of each operation, and in parentheses its ratio to the first row. Also
-//! measures the memory per lease of the memory store, and the pauses of its sweep. One thread, no HTTP.
-//! `cargo bench --bench growth`
+//! Measures how the time of an operation grows with the number of users, of leases per user, and of expired leases in the user's
+//! partition. Prints the median time of each operation and, in parentheses, its ratio to the first row. Also measures the memory
+//! per lease and the sweep pauses of the memory store. Uses one thread and no HTTP.
+//! Run it with `cargo bench --bench growth`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -28,7 +28,7 @@ const MAX_LIMIT: u64 = 50;
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // First, because memory that other sections have freed would be reused and not counted.
+        // Must run first. Otherwise, the store would reuse memory that other sections have freed. This memory would not be counted.
         memory_and_sweep().await;
         users().await;
         leases("leases per user, memory store", 2000, async || Arc::new(MemoryStore::new()) as _).await;
@@ -53,13 +53,13 @@ async fn memory_and_sweep() {
         if per_user == 1 {
             sweep(&store);
         } else {
-            // Its memory must not be reused by the next store.
+            // Leak the store, so that the next store does not reuse its memory.
             std::mem::forget(store);
         }
     }
 }
 
-/// How long users of one shard wait for its sweep.
+/// Measures how long requests have to wait while their shard is swept.
 fn sweep(store: &MemoryStore) {
     for (name, now) in [("none expired", NOW), ("all expired", NOW.plus_s(100_000))] {
         let pauses: Vec<f64> = (0..store.shards())
@@ -85,7 +85,7 @@ async fn users() {
         for n in 0..users {
             start(&store, &user(n), &request(0, MAX_LIMIT)).await;
         }
-        // Spread over all users, so that their leases are not in the CPU cache.
+        // The sample is spread over all users, so that its leases are not in the CPU cache.
         let sample: Vec<UserName> = (0..2000).map(|n| user(n * 7919 % users)).collect();
         table.row(users, &measure(&store, &sample, 1).await);
     }
@@ -107,7 +107,7 @@ async fn leases(title: &str, users: u64, new_store: impl AsyncFn() -> Arc<dyn Le
 
 const OPERATIONS: [&str; 5] = ["start", "heartbeat", "list", "stop", "denied start"];
 
-/// The median time of each operation. Each user has `leases` leases, among them stream 0, and has reached the limit.
+/// Returns the median time of each operation. Each user has `leases` leases, including stream 0, and has reached the limit.
 async fn measure(store: &dyn LeaseStore, users: &[UserName], leases: u64) -> [Duration; 5] {
     let mut times = [const { Vec::new() }; 5];
     for user in users {
@@ -124,7 +124,7 @@ async fn measure(store: &dyn LeaseStore, users: &[UserName], leases: u64) -> [Du
     times.map(median)
 }
 
-/// Expired leases that TTL has not deleted yet, in the partition of a user without active leases.
+/// Measures the effect of expired leases that TTL has not deleted yet. Their user has no active leases.
 async fn expired_leases() {
     let operations = ["start", "heartbeat", "list", "stop", "start of a device"];
     let mut table = Table::new("expired leases in the partition, embedded store", operations);
@@ -183,13 +183,13 @@ async fn timed(operation: impl Future<Output = ()>) -> Duration {
     start.elapsed()
 }
 
-/// Other processes on the machine affect it less than the mean.
+/// The median. Other processes on the machine affect it less than the mean.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
 
-/// The memory that this process occupies.
+/// The resident memory of this process.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();

@@ -1,5 +1,6 @@
-//! AppDeps of a request in isolation: the admission decision, the DynamoDB item codec, requests without the network, and
-//! token verification. `cargo bench --bench micro`, or `cargo bench --bench micro -- token` for benchmarks by name.
+//! Measures single steps of a request: the admission decision, the DynamoDB item codec, request handling without a network, and
+//! token verification. Run all benchmarks with `cargo bench --bench micro`, or only those with "token" in their name with
+//! `cargo bench --bench micro -- token`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -80,7 +81,7 @@ fn codec(criterion: &mut Criterion) {
     });
 }
 
-/// From a parsed request to the bytes of the response body, on the memory store.
+/// Measures the time from a parsed request to the bytes of the response body, on the memory store.
 fn responses(criterion: &mut Criterion, runtime: &Runtime) {
     let app = app();
     let start = br#"{"deviceName":"Living room","contentId":"movie-007"}"#.as_slice();
@@ -157,7 +158,7 @@ fn app() -> Arc<App> {
     .unwrap()
 }
 
-/// A start of stream `n` with a device name, and without a device id.
+/// A start of stream `n` with a device name but without a device id.
 fn named_request(n: u64) -> StartRequest {
     StartRequest { device_name: Label::parse("Living room").ok(), ..start_request(n) }
 }

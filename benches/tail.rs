@@ -1,7 +1,7 @@
-//! Latency of heartbeats on the memory store below saturation. Measures the highest rate first, and then sends 70 % of
-//! it on a schedule; latency counts from the time at which a request is due. A bare hyper server at the same rate shows
-//! which part of the tail comes from the machine. Server and client have one core each. Also measures the startup time.
-//! Run it with `just bench`, which builds the bare server.
+//! Measures the latency of heartbeats on the memory store below saturation. First measures the maximum rate, and then sends requests
+//! at 70 % of this rate on a fixed schedule. Latency counts from the time at which a request is due. A bare hyper server at the
+//! same rate shows which part of the tail latency the machine causes. Server and client have one core each. Also measures the
+//! startup time. Run it with `just bench`, which builds the bare server.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -22,7 +22,8 @@ const LOAD: f64 = 0.7;
 const ROUNDS: usize = 3;
 const STARTUPS: usize = 20;
 const RUN: Duration = Duration::from_secs(8);
-/// A hypervisor may take a core away for milliseconds, several times per second. Most windows are not affected.
+/// Latencies are also evaluated per window of this length. A hypervisor may pause a core for milliseconds several times per
+/// second, but most windows contain no such pause.
 const WINDOW: Duration = Duration::from_millis(50);
 
 fn main() {
@@ -62,7 +63,7 @@ async fn service() -> Server {
     Server::service(pinned(SERVER_CORE, SERVICE), &[("STORE__KIND", "memory")]).await
 }
 
-/// From the start of the process to the first response that reports it as ready.
+/// Measures the time from the start of the process to its first successful readiness response.
 async fn startup() {
     let mut times_ms = Vec::new();
     for _ in 0..STARTUPS {
@@ -77,9 +78,9 @@ async fn startup() {
     println!("binary {:.1} MB, with debug information", bytes as f64 / 1e6);
 }
 
-/// Sends requests at a fixed rate, in turn on each connection. A request waits for the response to the previous one on
-/// its connection. Returns one histogram per window. Polls in a busy loop, since the timers of a runtime have a
-/// resolution of a millisecond, which is longer than a response takes.
+/// Sends requests at a fixed rate, on one connection after the other. A request waits until the previous request on its connection
+/// has its response. Returns one histogram per window. Polls in a busy loop, because the runtime's timers have a resolution of one
+/// millisecond, and a response takes less time than that.
 async fn open_loop(address: SocketAddr, per_s: f64, run: Duration) -> Vec<Histogram<u64>> {
     let mut players = Vec::new();
     for n in 0..CONNECTIONS {
@@ -121,7 +122,7 @@ async fn open_loop(address: SocketAddr, per_s: f64, run: Duration) -> Vec<Histog
 struct Player {
     stream: TcpStream,
     heartbeat: Vec<u8>,
-    /// Due times of the requests without a response. Only the first of them has been sent.
+    /// Due times of the requests without a response. Only the first of these requests has been sent.
     due: VecDeque<Instant>,
     received: usize,
 }
@@ -131,7 +132,7 @@ impl Player {
         self.stream.write_all(&self.heartbeat).is_ok()
     }
 
-    /// Reads what has arrived; true once the response is complete.
+    /// Reads the bytes that have arrived. Returns true once the response is complete.
     fn poll_response(&mut self, response_bytes: usize) -> bool {
         let mut response = [0; 1024];
         match self.stream.read(&mut response) {
@@ -148,7 +149,7 @@ impl Player {
         complete
     }
 
-    /// The length of a heartbeat response, which is always the same. Waits long enough for the whole response.
+    /// The length of a heartbeat response, which is constant. Waits before it reads, so that the whole response has arrived.
     fn response_bytes(&mut self) -> usize {
         self.send();
         std::thread::sleep(Duration::from_millis(100));

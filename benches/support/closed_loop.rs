@@ -1,4 +1,4 @@
-//! Closed-loop HTTP load on one thread: each connection sends its next request as soon as it has the response.
+//! Closed-loop HTTP load on one thread: each connection sends its next request as soon as it has received the response.
 //! The client sends prepared bytes and parses only what it needs, so that it is not the bottleneck.
 
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ impl Connection {
     }
 }
 
-/// The status, and where the body starts and ends; `None` until the whole head has arrived.
+/// Returns the status, and the start and end of the body. Returns `None` until the whole head has arrived.
 fn parse_head(response: &[u8]) -> Option<(u16, usize, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
@@ -64,7 +64,7 @@ pub fn request(method: &str, path: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{length}\r\n").into_bytes()
 }
 
-/// What each connection repeats.
+/// The requests that each connection repeats.
 #[derive(Clone, Copy, Debug)]
 pub enum Workload {
     Heartbeat,
@@ -85,7 +85,8 @@ pub struct User {
 }
 
 impl User {
-    /// Connects as user `n` and starts the stream. Peers without starts accept heartbeats of any stream.
+    /// Connects as user `n` and starts a stream. Uses the nil UUID if the peer does not support starts, because such a peer accepts
+    /// heartbeats of any stream.
     pub async fn connect(address: SocketAddr, n: usize) -> Self {
         let streams = format!("/v1/users/user-{n:04}/streams");
         let (start, count) = (request("POST", &streams), request("GET", &format!("{streams}/count")));
@@ -133,7 +134,7 @@ fn stream_path(streams: &str, body: &[u8]) -> String {
     format!("{streams}/{}", body["streamId"].as_str().unwrap())
 }
 
-/// Requests per second. Panics when a response is not the expected one.
+/// Measures the requests per second. Panics if a response has an unexpected status.
 pub async fn requests_per_s(address: SocketAddr, connections: usize, workload: Workload, run: Duration) -> f64 {
     let mut users = Vec::new();
     for n in 0..connections {

@@ -1,4 +1,4 @@
-//! Test data, and a table in an in-process engine.
+//! Test data, and a client of an in-process engine with a table.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub fn default_config() -> Config {
     Config::load(None, HashMap::new()).unwrap()
 }
 
-/// A client of the engine behind `http`, in which it creates the table.
+/// Creates the table in the engine behind `http`, and returns a client of this engine.
 pub async fn client_with_table(http: SharedHttpClient) -> Client {
     let client = client::in_process(&default_config().client(), http);
     migrate::migrate(&client, TABLE).await.unwrap();

@@ -1,4 +1,4 @@
-//! Shared by the benchmarks: processes under test, closed-loop HTTP load, test data and statistics.
+//! Code shared by the benchmarks: processes under test, closed-loop HTTP load, test data and statistics.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use process::cpu_seconds;
 
-/// Rate and CPU time of one contender in each round. The first round warms up and is not counted.
+/// Rate and CPU time of one contender in each round. The first round is a warm-up and is not counted.
 #[derive(Default)]
 pub struct Series {
     rates: Vec<f64>,
@@ -19,8 +19,8 @@ pub struct Series {
 }
 
 impl Series {
-    /// Measures one round: awaits `requests_per_s`, which puts load on `process` for the time `run` and returns the request
-    /// rate, and records that rate and the CPU time per request.
+    /// Measures one round. Awaits `requests_per_s`, which puts load on `process` for the duration `run` and returns the request
+    /// rate. Records this rate, and the CPU time of `process` per request.
     pub async fn measure(&mut self, process: u32, run: Duration, requests_per_s: impl Future<Output = f64>) {
         let cpu_before = cpu_seconds(process);
         let rate = requests_per_s.await;
@@ -37,12 +37,12 @@ impl Series {
         Spread::of(self.cpu_us[1..].iter().copied())
     }
 
-    /// The ratio of the rates, calculated round by round.
+    /// The ratio of the rates, calculated for each round.
     pub fn rate_ratio(&self, base: &Self) -> Spread {
         Spread::of(self.rates[1..].iter().zip(&base.rates[1..]).map(|(rate, base)| rate / base))
     }
 
-    /// The share of the CPU time per request that exceeds that of `base`, calculated round by round.
+    /// The share of the CPU time per request that `base` does not need, calculated for each round.
     pub fn cpu_overhead(&self, base: &Self) -> Spread {
         Spread::of(self.cpu_us[1..].iter().zip(&base.cpu_us[1..]).map(|(cpu, base)| 1.0 - base / cpu))
     }

@@ -1,4 +1,4 @@
-//! Child processes under test, pinned to a core. Needs Linux, two cores and `taskset` (util-linux).
+//! Starts the processes under test, and can pin them to a core. Requires Linux, two cores and `taskset` (util-linux).
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// The stream-manager binary.
 pub const SERVICE: &str = env!("CARGO_BIN_EXE_stream-manager");
-/// The core of the process that is measured.
+/// The core of the measured process.
 pub const SERVER_CORE: &str = "0";
 /// The core of the benchmark itself, which sends the requests.
 pub const CLIENT_CORE: &str = "1";
@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the service with `command`. The names of `settings` have no prefix, as in `STORE__KIND`.
+    /// Starts the service with `command`. The names in `settings` have no prefix, for example `STORE__KIND`.
     pub async fn service(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let address = free_address();
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -35,7 +35,7 @@ impl Server {
         Self::spawn(command, address).await
     }
 
-    /// Starts a binary of the package `peers`, which must have been built with the profile of the benchmark.
+    /// Starts a binary of the package `peers`. It must have been built with the same profile as the benchmark.
     pub async fn peer(name: &str, core: &str, arguments: &[&str]) -> Self {
         let address = free_address();
         let mut command = pinned(core, Path::new(SERVICE).with_file_name(name));
@@ -43,7 +43,7 @@ impl Server {
         Self::spawn(command, address).await
     }
 
-    /// Starts Redis without persistence, since the memory store has none either.
+    /// Starts Redis without persistence, because the memory store has none either.
     pub async fn redis(core: &str) -> Self {
         let address = free_address();
         let mut command = pinned(core, "redis-server");
@@ -61,7 +61,7 @@ impl Server {
         Self::spawn(command, address).await
     }
 
-    /// Waits until the process accepts connections at `address`.
+    /// Starts the process and waits until it accepts connections at `address`.
     async fn spawn(mut command: Command, address: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = command.current_dir(folder.path()).spawn().unwrap();
@@ -85,7 +85,7 @@ impl Drop for Server {
     }
 }
 
-/// Pins this process. Threads inherit the core, so call this before starting any.
+/// Pins this process to a core. New threads inherit the core, so call this before starting threads.
 pub fn pin_self(core: &str) {
     let mut taskset = Command::new("taskset");
     taskset.args(["-cp", core, &std::process::id().to_string()]).stdout(Stdio::null());
@@ -98,7 +98,7 @@ pub fn pinned(core: &str, program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// User and system time of a process. The kernel counts it in ticks of 10 ms.
+/// User and system CPU time of a process. The kernel counts it in ticks of 10 ms.
 pub fn cpu_seconds(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields = stat.rsplit(')').next().unwrap();

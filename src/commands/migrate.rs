@@ -19,7 +19,7 @@ pub struct MigrateArguments {
     check: bool,
 }
 
-/// The exit code of a check that failed. 1 means that the table differs, and 2 an invalid command line.
+/// The exit code if the check could not be completed. 1 means that the table differs, and 2 that the command line is invalid.
 const UNKNOWN: u8 = 3;
 
 pub fn run(file: Option<&Path>, arguments: &MigrateArguments) -> Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! One file per subcommand, and what they share.
+//! The subcommands, one file each, and the code that they share.
 
 pub mod check_config;
 pub mod healthcheck;

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
-/// Writes to standard output. A closed pipe, as after `| head`, is not an error.
+/// Writes to standard output. Ignores a closed pipe, such as with `| head`.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -15,11 +15,11 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes the line `error: …` to standard error.
 pub fn print_error(error: &anyhow::Error) {
-    // There is no other place for an error of standard error itself.
+    // If this write fails, there is no other place to report the error.
     _ = writeln!(std::io::stderr(), "error: {}", one_line(error));
 }
 
-/// The error with its causes. Joins the lines that parsers use to show a position.
+/// Formats the error and its causes on one line. Messages from parsers can have several lines, which are joined.
 pub fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -46,7 +46,7 @@ pub fn run(file: Option<&Path>, arguments: &PlanArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The settings, with heartbeat and lease from the command line. As settings, they are checked against the same bounds.
+/// Loads the settings. Heartbeat and lease from the command line override them, and are checked against the same bounds.
 fn load(file: Option<&Path>, arguments: &PlanArguments) -> Result<Config> {
     let mut environment = settings::environment()?;
     let mut set = |name: &str, value: Option<u64>| {

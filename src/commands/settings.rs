@@ -10,7 +10,7 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     Ok(Config::load(file, environment()?)?)
 }
 
-/// The environment variables that may be settings. Others need not be UTF-8.
+/// The environment variables that may be settings. Only these must be UTF-8.
 pub fn environment() -> Result<HashMap<String, String>> {
     let candidates = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;

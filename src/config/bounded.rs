@@ -1,4 +1,4 @@
-//! A whole number with bounds, checked when it is read.
+//! A whole number with bounds. Deserialization checks the bounds.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
         self.0
     }
 
-    /// Saturates. Every `MAX` in use fits.
+    /// Saturates, but every `MAX` in use fits into `u32`.
     pub(super) fn to_u32(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
-    /// Saturates. Every `MAX` in use fits.
+    /// Saturates, but every `MAX` in use fits into `usize`.
     pub(super) fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -35,8 +35,8 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
     }
 }
 
-/// Accepts a number, or a string of digits as environment variables contain it. The crate `config` would round 1.5 and read
-/// `true` as 1.
+/// Accepts a number. Also accepts a string of digits, because the values of environment variables are strings. The integer
+/// conversion of the crate `config` is not used, because it rounds 1.5 and reads `true` as 1.
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = match Value::deserialize(deserializer)? {

@@ -1,5 +1,5 @@
-//! Rules that involve several settings, or more than a type and bounds. Each error names the key, the value and what is
-//! allowed. A value that may be secret is not shown.
+//! Rules that types and bounds cannot express, such as rules between several settings. Each error contains the key, the value
+//! and the allowed values. Errors do not show values that may be secret.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::sections::{Auth, AuthMode, Config, Cors, DynamoDb, Embedded};
 use crate::http::auth::ALGORITHMS;
 
-/// RFC 7518, section 3.2: a key for HMAC-SHA-256 has at least as many bytes as the hash.
+/// A key for HMAC-SHA-256 must be at least as long as the hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
 const KEY_SOURCES: &str = "auth.jwks_url, auth.jwks_file and auth.hs256_secret";
@@ -64,7 +64,7 @@ fn check_dynamodb(dynamodb: &DynamoDb) -> Result<(), ConfigError> {
 
 fn check_embedded(embedded: &Embedded) -> Result<(), ConfigError> {
     let path = embedded.path.to_string_lossy();
-    // SQLite reads ":memory:" and "file:" URIs as something other than the path of a file.
+    // SQLite does not treat ":memory:" and "file:" URIs as file paths.
     if embedded.path.file_name().is_none() || path.starts_with(':') || path.starts_with("file:") {
         return Err(ConfigError::invalid("embedded.path", format!("{path:?}"), "must name a file"));
     }
@@ -109,7 +109,8 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
     check_keys(auth)
 }
 
-/// Without `auth.mode`, the other keys must be unset: a forgotten mode must not disable authentication.
+/// With `auth.mode = "none"`, key source, issuer and audience must be unset. Otherwise, a forgotten `auth.mode` would disable
+/// authentication unnoticed.
 fn check_auth_unset(auth: &Auth, sources: [(&str, bool); 3]) -> Result<(), ConfigError> {
     let others = [("auth.issuer", auth.issuer.is_some()), ("auth.audience", !auth.audience.is_empty())];
     match sources.into_iter().chain(others).find(|(_, is_set)| *is_set) {
@@ -142,7 +143,7 @@ fn check_keys(auth: &Auth) -> Result<(), ConfigError> {
 /// Origins are compared byte by byte, so they must be written as browsers send them (RFC 6454, section 6.1).
 fn check_origins(cors: &Cors) -> Result<(), ConfigError> {
     for origin in &cors.allowed_origins {
-        // A URL's host may contain '*', but patterns are not supported.
+        // `parse_url` accepts '*' in a host, but patterns are not supported.
         let is_serialized = !origin.contains('*')
             && parse_url(origin).is_some_and(|url| {
                 let authority = url.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
@@ -156,7 +157,7 @@ fn check_origins(cors: &Cors) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// `None` unless it is an HTTP or HTTPS URL without user and password.
+/// Returns `None` unless `url` is an HTTP or HTTPS URL without user and password.
 fn parse_url(url: &str) -> Option<Uri> {
     let url = url.parse::<Uri>().ok()?;
     let authority = url.authority()?;

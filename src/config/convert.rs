@@ -1,4 +1,4 @@
-//! Converts the settings into those of each module.
+//! Converts the settings into the settings types of the other modules.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::telemetry::logging::LogSettings;
 impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
-            // The bounds of the setting are those of `StreamLimit`.
+            // The fallback is never used, because the setting has the same bounds as `StreamLimit`.
             default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
             at_limit: self.limits.at_limit,
             terms: LeaseTerms {
@@ -27,13 +27,13 @@ impl Config {
         }
     }
 
-    /// The number of worker threads: as set, or one per CPU core that this process may use.
+    /// The configured number of worker threads. If the setting is 0, one per CPU core that this process may use.
     pub fn worker_threads(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.server.worker_threads.to_usize())
             .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
-    /// Whether `/demo` exists.
+    /// Whether the demo page `/demo` is available.
     pub fn demo(&self) -> bool {
         match self.server.demo {
             Demo::Loopback => self.server.bind.ip().is_loopback(),
@@ -90,7 +90,7 @@ impl Config {
             (_, Some(url), _, _) => KeySource::Url(url),
             (_, _, Some(path), _) => KeySource::File(path),
             (_, _, _, Some(secret)) => KeySource::Secret(secret),
-            // `checks` rejects this. An empty path would fail the start.
+            // Never happens, because `checks` rejects it. With an empty path, the startup would fail.
             (_, None, None, None) => KeySource::File(PathBuf::new()),
         };
         Some(TokenSettings {

@@ -1,4 +1,4 @@
-//! Why settings are rejected.
+//! Errors in the settings.
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ pub enum ConfigError {
     #[error("{key} = {value}: {problem}")]
     Invalid {
         key: String,
-        /// `…` if it may be secret.
+        /// `…` if the value may be secret.
         value: String,
         problem: String,
     },
@@ -24,7 +24,7 @@ impl ConfigError {
         Self::Invalid { key: key.to_owned(), value: value.into(), problem: problem.into() }
     }
 
-    /// The same for a value that may be secret.
+    /// Like [`Self::invalid`], but hides the value because it may be secret.
     pub(super) fn hidden(key: &str, problem: impl Into<String>) -> Self {
         Self::invalid(key, "…", problem)
     }

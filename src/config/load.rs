@@ -11,7 +11,7 @@ use super::error::ConfigError;
 use super::sections::Config;
 use crate::telemetry::logging::LogFormat;
 
-/// The lowest layer, and the reference of all settings.
+/// The lowest layer: the default of each setting. Its comments are the reference for users.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 const PREFIX: &str = "STREAM_MANAGER";
@@ -36,7 +36,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The log format, also if the file or other settings are invalid.
+    /// Returns the log format even if the file or other settings are invalid.
     pub fn log_format(file: Option<&Path>, environment: &HashMap<String, String>) -> LogFormat {
         let format = |file| layers(file, environment.clone()).ok()?.get("log.format").ok();
         format(file).or_else(|| format(None)).unwrap_or(LogFormat::Pretty)
@@ -56,15 +56,15 @@ fn layers(file: Option<&Path>, environment: HashMap<String, String>) -> Result<c
     layers.add_source(environment).build().map_err(unreadable)
 }
 
-/// Removes quoted configuration lines from the parser's error message, because they may contain a secret. Keeps the line
-/// and column.
+/// Removes quoted configuration lines from the parser's error message, because they may contain a secret. Keeps the line and
+/// column numbers.
 fn unreadable(error: config::ConfigError) -> ConfigError {
     let is_quote = |line: &&str| line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
     let error = error.to_string();
     ConfigError::Unreadable(error.lines().filter(|line| !is_quote(line)).collect::<Vec<_>>().join(" "))
 }
 
-/// Names the key and the value, in terms of settings instead of serde's terms of Rust.
+/// Adds the key and the value to serde's error, and replaces the names of Rust types with descriptions of the expected value.
 fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> ConfigError {
     let key = error.path().to_string();
     let problem = error.inner().to_string().replacen("unknown variant", "unknown value", 1);
@@ -76,17 +76,17 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
         None => problem,
     };
     match key.as_str() {
-        // The value may contain a secret at the wrong place, and serde's message may contain the value.
+        // The value may contain a misplaced secret, and serde's message may contain the value.
         "auth" => return ConfigError::hidden(&key, "must be a section of settings"),
         "auth.hs256_secret" => return ConfigError::hidden(&key, "must be a string"),
-        // The environment variable has the prefix and no name.
+        // The key is empty if the name of an environment variable consists of the prefix alone.
         "" => return ConfigError::hidden("\"\"", problem),
         // A misspelled key may hold a secret, so its value is hidden.
         _ if problem.starts_with("unknown field") => return ConfigError::hidden(&key, problem),
         _ => {}
     }
     let value = match key.split('.').fold(values, |value, part| &value[part]) {
-        // A number from the environment is shown like one from the file.
+        // Show a number from an environment variable without quotes, like a number from the file.
         Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.clone()
         }

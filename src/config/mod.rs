@@ -1,4 +1,4 @@
-//! Settings: their sections, defaults and bounds, and their conversion into the settings of each module.
+//! The settings: sections, defaults, bounds, and the conversion into the settings types of the other modules.
 
 mod bounded;
 mod checks;

@@ -1,4 +1,4 @@
-//! Prints the settings as a file that can be read again.
+//! Prints the settings as TOML that can be loaded again.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::sections::Config;
 
 impl Config {
-    /// The settings in force as TOML, without secrets.
+    /// The effective settings as TOML, without secrets.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let sections = serde_json::to_value(self).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The sections of the settings, with the bounds of each number. `default.toml` explains every key; `checks` has the rules that
-//! involve several keys.
+//! The sections of the settings, with the bounds of each number. `default.toml` explains every key. `checks` contains the rules
+//! between several keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -153,7 +153,7 @@ pub struct Log {
     pub filter: String,
 }
 
-/// Accepts a list of strings, or one string with commas as environment variables contain it.
+/// Accepts a list of strings. Also accepts one string with commas, because an environment variable cannot contain a list.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let wrong_type = || D::Error::custom("must be a list of strings, or one string with commas");
     let items: Vec<String> = match Value::deserialize(deserializer)? {
@@ -170,7 +170,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     Ok(items)
 }
 
-/// Writes an empty object in place of a secret: it shows that a secret is set, but not which.
+/// Serializes a secret as an empty object, which shows only that a secret is set.
 fn without_secret<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(|_| serde_json::Map::new()).serialize(serializer)
 }

@@ -1,4 +1,4 @@
-//! The input of a plan: how much is watched and how, as given on the command line, and the settings that matter.
+//! The input of a plan: the expected load from the command line, and the settings that affect the result.
 
 use clap::Args;
 use serde::Serialize;
@@ -33,18 +33,18 @@ pub struct Demand {
     /// Shortest time in which all streams start, such as at kick-off
     #[arg(long, value_name = "MINUTES", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=1440))]
     pub ramp_minutes: u64,
-    /// Utilization of provisioned capacity in percent. The default is that of AWS' auto scaling
+    /// Target utilization of provisioned capacity in percent. The default equals that of AWS auto scaling
     #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u64).range(20..=90))]
     pub utilization_percent: u64,
 }
 
-/// The settings that matter for a plan, already validated.
+/// The settings that affect a plan, already validated.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Terms {
     pub heartbeat_s: u64,
     pub lease_s: u64,
     pub streams_per_user: u64,
-    /// Rate limits of a user at one instance. 0 means no limit.
+    /// Rate limits per user and instance. 0 means no limit.
     pub starts_per_minute: u64,
     pub heartbeats_per_minute: u64,
 }

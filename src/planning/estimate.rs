@@ -1,17 +1,17 @@
-//! The arithmetic of a plan. docs/ARCHITECTURE.md lists the store requests of each operation; tests/integration/requests.rs
-//! measures their capacity units.
+//! Calculates a plan. docs/ARCHITECTURE.md lists the store requests of each operation. tests/integration/requests.rs measures
+//! their capacity units.
 
 use serde::Serialize;
 
 use super::demand::{Demand, Terms};
 use super::prices::Prices;
 
-/// The load at the peak, and what follows from it.
+/// The load at the peak, from which the results of a plan are calculated.
 pub(super) struct Estimate<'a> {
     demand: &'a Demand,
     terms: Terms,
     prices: &'a Prices,
-    /// Units that a start or a stop writes.
+    /// Write units of a start or a stop.
     change_write_units: f64,
     pub requests: Vec<Requests>,
 }
@@ -44,7 +44,7 @@ pub struct Month {
     pub fargate: Option<f64>,
     pub load_balancer: f64,
     pub traffic: f64,
-    /// With the table on demand.
+    /// The total with an on-demand table.
     pub total: f64,
 }
 
@@ -55,21 +55,21 @@ pub struct Headroom {
     pub needed: f64,
     pub granted: f64,
     pub used_percent: f64,
-    /// What to do in advance if more is needed than granted.
+    /// What to do in advance. Set only if the plan needs more than AWS grants.
     pub advice: Option<&'static str>,
 }
 
-/// One write unit covers this much of one item.
+/// One write unit covers this many bytes of one item.
 const WRITE_UNIT_BYTES: u64 = 1024;
-/// One read unit covers this much of all items of a consistent query together.
+/// One read unit covers this many bytes of the items that a consistent query reads. The sizes of these items are added up.
 const READ_UNIT_BYTES: u64 = 4096;
 /// Size of a counter without members, for a user name of up to 64 bytes.
 const COUNTER_BYTES: u64 = 150;
-/// Size of a member: its stream id.
+/// Size of a member, which is a stream id.
 const MEMBER_BYTES: u64 = 36;
-/// DynamoDB bills this much per stored item in addition to its size.
+/// DynamoDB bills this many bytes per stored item in addition to its size.
 const STORED_ITEM_BYTES: u64 = 100;
-/// A transaction writes each item twice: to prepare and to commit.
+/// A transaction costs two writes per item: one to prepare and one to commit.
 const WRITES_IN_TRANSACTION: u64 = 2;
 const GB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// Reserved capacity is sold in blocks of this many units.
@@ -154,13 +154,13 @@ impl<'a> Estimate<'a> {
         Month { total, ..month }
     }
 
-    /// Write and read units to provision so that this load reaches the requested utilization.
+    /// The write and read units to provision for this load at the requested utilization.
     fn provisioned(&self, load: Units) -> (f64, f64) {
         let to_provision = |units: f64| (units * 100.0 / self.demand.utilization_percent as f64).ceil();
         (to_provision(load.write_units_per_second), to_provision(load.read_units_per_second))
     }
 
-    /// At the peak: one counter per user, one lease per stream.
+    /// The stored data at the peak: one counter per user, one lease per stream.
     fn stored_gb(&self) -> f64 {
         let users = self.demand.users.unwrap_or(self.demand.streams) as f64;
         let counters = users * (COUNTER_BYTES + MEMBER_BYTES + STORED_ITEM_BYTES) as f64;
@@ -171,11 +171,11 @@ impl<'a> Estimate<'a> {
     pub(super) fn instances(&self) -> Option<u64> {
         let instance = &self.prices.instance;
         let each = instance.heartbeats_per_second * instance.target_percent / 100.0;
-        // Treats every request as a heartbeat: nearly all of them are.
+        // Counts every request as a heartbeat, because nearly all requests are heartbeats.
         (each > 0.0).then(|| (self.peak().requests_per_second / each).ceil().max(instance.at_least) as u64)
     }
 
-    /// The instances for the peak, for the whole month.
+    /// The monthly cost of the instances. Enough instances for the peak run during the whole month.
     fn fargate(&self) -> Option<f64> {
         let Prices { instance, fargate, hours_per_month, .. } = self.prices;
         let hour = instance.vcpus * fargate.vcpu_hour + instance.memory_gb * fargate.gb_hour;
@@ -191,7 +191,7 @@ impl<'a> Estimate<'a> {
         let streams = self.demand.streams as f64 * self.demand.average_percent as f64 / 100.0;
         let heartbeat_s = self.terms.heartbeat_s as f64;
         let starts = streams / (self.demand.session_minutes as f64 * 60.0);
-        // A connection that idles longer than the timeout is closed, so that each heartbeat opens one.
+        // The load balancer closes connections at the idle timeout. With a longer interval, each heartbeat opens a connection.
         let (opened, open) = if heartbeat_s < load_balancer.idle_timeout_s {
             (starts, streams)
         } else {

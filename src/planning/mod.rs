@@ -1,5 +1,5 @@
-//! What a number of streams costs and needs on AWS: request rates, capacity units, money, quotas, instances, and how long a
-//! crashed player holds its slot.
+//! Estimates what a number of streams needs on AWS: request rates, capacity units, costs, quotas and instances. Also calculates
+//! how long a crashed player holds its slot.
 
 pub mod demand;
 mod estimate;

@@ -1,4 +1,4 @@
-//! A plan: the result of `stream-manager plan` as plain data. Its field names are the keys of `--json`.
+//! The result of `stream-manager plan`. The field names are the keys in the output of `--json`.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Plan {
     pub instances: Option<u64>,
     /// Write units of one user at the limit, without retries.
     pub user_write_units_per_second: f64,
-    /// Write units per instance that the rate limits allow one user. `None` without rate limits.
+    /// Write units that the rate limits allow one user on each instance. `None` unless both rate limits are set.
     pub user_bound_write_units_per_second: Option<f64>,
     pub lease: LeaseTimes,
     pub choices: Vec<Choice>,
@@ -35,33 +35,33 @@ pub struct Source {
     pub as_of: String,
 }
 
-/// What a lease duration and a heartbeat interval mean for crashed players, and for running players during an outage.
+/// The effects of lease duration and heartbeat interval on crashed players, and on running players during a store outage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LeaseTimes {
     pub lease_s: u64,
-    /// Longest time that a crashed player holds its slot: it crashed right after a heartbeat.
+    /// Longest time that a crashed player holds its slot, which is the case if it crashes right after a heartbeat.
     pub longest_ghost_s: u64,
     /// Average time that a crashed player holds its slot.
     pub average_ghost_s: f64,
-    /// Longest store outage that ends no stream, even if it begins right before a heartbeat.
+    /// Longest store outage in which no lease expires, even if the outage begins right before a heartbeat.
     pub outage_survived_s: u64,
 }
 
-/// Another heartbeat interval: its costs and its leases.
+/// The costs and lease times with one heartbeat interval.
 #[derive(Clone, Debug, Serialize)]
 pub struct Choice {
     pub heartbeat_s: u64,
     pub write_units_per_second: f64,
     pub table_month: f64,
     pub total_month: f64,
-    /// Compared with the plan's own interval. Negative if it costs more.
+    /// Savings compared with the plan's interval. Negative if this interval costs more.
     pub saves_month: f64,
     pub leases: Vec<LeaseTimes>,
 }
 
-/// The heartbeat intervals to compare with the plan's, in seconds.
+/// The heartbeat intervals to compare with the plan's interval, in seconds.
 const HEARTBEATS_S: [u64; 8] = [10, 15, 20, 30, 45, 60, 90, 120];
-/// The lease durations to compare, in heartbeat intervals. 2 is the smallest that settings allow.
+/// The lease durations to compare, as multiples of the heartbeat interval. The settings allow no factor below 2.
 const LEASES_IN_HEARTBEATS: [u64; 3] = [2, 3, 5];
 
 impl Plan {

@@ -125,7 +125,7 @@ impl Prices {
         Ok(prices)
     }
 
-    /// Rejects negative values, divisors of 0, and percentages above 100.
+    /// Rejects negative values, zeros in divisors, and percentages above 100.
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let Self { dynamodb, quotas, instance, fargate, load_balancer, traffic, .. } = self;
         for (key, value) in [

@@ -1,4 +1,4 @@
-//! Prints a plan as text for people or as JSON for programs. Numbers are rounded to their accuracy.
+//! Formats a plan as text for people or as JSON for programs. Numbers are rounded.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::plan::Plan;
 
-/// Rounds to two decimal places, which is enough for every number of a plan.
+/// The plan as JSON. Rounds numbers to two decimal places, which is enough for every number of a plan.
 pub fn json(plan: &Plan) -> String {
     let mut value = serde_json::to_value(plan).unwrap_or_default();
     round(&mut value);
@@ -17,7 +17,7 @@ fn round(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(round),
         Value::Object(values) => values.values_mut().for_each(round),
-        // Always finite: `Prices` rejects divisors of 0.
+        // Always finite, because `Prices` rejects zeros in divisors.
         value if value.is_f64() => *value = Value::from((value.as_f64().unwrap_or(0.0) * 100.0).round() / 100.0),
         _ => {}
     }
@@ -162,7 +162,7 @@ fn sources(plan: &Plan) -> String {
     with_texts(&rows, texts.iter().map(String::as_str))
 }
 
-/// Columns, with one text of any length after each row.
+/// Aligned columns, and one text of any length at the end of each row.
 fn with_texts<'a>(rows: &[Vec<String>], texts: impl IntoIterator<Item = &'a str>) -> String {
     let lines = columns(rows);
     lines.lines().zip(texts).map(|(line, text)| format!("{}\n", format!("{line}  {text}").trim_end())).collect()
@@ -172,7 +172,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).into()
 }
 
-/// Aligns the first column to the left, the others to the right.
+/// Aligns the first column to the left and the other columns to the right.
 fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let mut text = String::new();
@@ -187,7 +187,7 @@ fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Two decimal places below 100 if they are not 0, none from 100 on.
+/// Numbers below 100 have two decimal places, which are omitted if both are 0. Larger numbers have none.
 fn number(value: f64) -> String {
     if value.abs() >= 99.995 {
         return whole(value);
@@ -200,7 +200,7 @@ fn percent(value: f64) -> String {
     if value >= 10.0 { format!("{} %", whole(value)) } else { format!("{} %", number(value)) }
 }
 
-/// Rounded, with commas between thousands.
+/// Rounds to a whole number, with commas as thousands separators.
 fn whole(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();

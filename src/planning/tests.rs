@@ -1,4 +1,4 @@
-//! Plans compared with numbers calculated by hand.
+//! Compares plans with numbers calculated by hand.
 
 use std::io::Write;
 
@@ -31,7 +31,7 @@ fn prices(overrides: &str) -> Result<Prices, String> {
     Prices::load(Some(file.path())).map_err(|error| error.to_string())
 }
 
-/// Uses fixed prices, so that expected values do not change with those of AWS.
+/// Creates a plan with fixed prices, so that the expected values do not change when AWS changes its prices.
 fn plan_of(demand: &Demand, terms: Terms) -> Plan {
     let fixed = "
         hours_per_month = 730
@@ -70,7 +70,7 @@ fn assert_near(value: f64, expected: f64) {
 #[test]
 fn capacity_units_follow_from_rates_and_item_sizes() {
     let plan = plan_of(&demand(), TERMS);
-    // 1,000,000 / 30 s heartbeats of 1 unit; 1,000,000 / 2,700 s starts and as many stops of 4.
+    // Per second: 1,000,000 / 30 heartbeats of 1 unit, 1,000,000 / 2,700 starts of 4 units, and as many stops of 4 units.
     assert_near(plan.peak.write_units_per_second, 33_333.33 + 2.0 * 370.37 * 4.0);
     // One read before each start, and one count after it.
     assert_near(plan.peak.read_units_per_second, 2.0 * 370.37);
@@ -94,7 +94,7 @@ fn provisioned_capacity_costs_whole_units_at_the_utilization() {
     assert_near(plan.month.provisioned_for_the_peak, 24_704.28);
     // 18,148.15 / 0.7 = 25,926 and 370.37 / 0.7 = 530
     assert_near(plan.month.provisioned_following, 12_352.18);
-    // In blocks of 100, at 46 %: (51,900 × 0.4745 + 1,100 × 0.0949) × 0.46
+    // In blocks of 100 units, at 46 % of the price: (51,900 × 0.4745 + 1,100 × 0.0949) × 0.46
     assert_near(plan.month.reserved_for_the_peak, 11_376.23);
 }
 
@@ -131,7 +131,7 @@ fn exceeded_quotas_have_advice() {
     let expected =
         [(91.0, None), (2.0, None), (94.0, None), (130.0, request), (65.0, None), (907.0, warm), (0.0, None)];
     assert_eq!(used, expected);
-    // Three streams: 3 / 30 heartbeats, and 3 / 2,700 starts and stops of 4 units each.
+    // Three streams, per second: 3 / 30 heartbeats of 1 unit, 3 / 2,700 starts of 4 units, and as many stops of 4 units.
     assert_near(plan.user_write_units_per_second, 0.1 + 3.0 / 2700.0 * 8.0);
 }
 
@@ -139,7 +139,7 @@ fn exceeded_quotas_have_advice() {
 fn rate_limits_bound_the_write_units_of_a_user() {
     let terms = Terms { starts_per_minute: 10, heartbeats_per_minute: 12, ..TERMS };
     let plan = plan_of(&demand(), terms);
-    // (12 × 1 + 10 × 4) / 60 s
+    // 12 heartbeats of 1 unit and 10 starts of 4 units in 60 s.
     assert_near(plan.user_bound_write_units_per_second.unwrap(), 52.0 / 60.0);
     assert!(report::text(&plan).contains("Rate limit of one user: 0.87 write units/s"), "{}", report::text(&plan));
     assert_eq!(plan_of(&demand(), TERMS).user_bound_write_units_per_second, None);
@@ -147,7 +147,7 @@ fn rate_limits_bound_the_write_units_of_a_user() {
 
 #[test]
 fn instances_follow_from_the_measured_rate() {
-    // 34,444 / (5,000 × 50 %) = 13.8
+    // 34,444 requests/s / (5,000 × 50 %) = 13.8
     let plan = plan_of(&demand(), TERMS);
     assert_eq!(plan.instances, Some(14));
     // 14 × (2 × 0.03238 + 4 × 0.00356) × 730
@@ -161,9 +161,9 @@ fn instances_follow_from_the_measured_rate() {
 
 #[test]
 fn heartbeats_beyond_the_idle_timeout_open_a_connection_each() {
-    // 1,000,000 open / 3,000 = 333.3 LCU: 730 × (0.0225 + 333.3 × 0.008)
+    // 1,000,000 open connections / 3,000 = 333.3 LCU, which cost 730 × (0.0225 + 333.3 × 0.008).
     assert_near(plan_of(&demand(), TERMS).month.load_balancer, 1_963.09);
-    // 16,666.7 + 370.4 opened per second / 25 = 681.5 LCU
+    // (16,666.7 + 370.4) new connections per second / 25 = 681.5 LCU
     let minute = plan_of(&demand(), Terms { heartbeat_s: 60, lease_s: 180, ..TERMS });
     assert_near(minute.month.load_balancer, 3_996.29);
 }

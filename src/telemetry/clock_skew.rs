@@ -1,25 +1,26 @@
 //! Clock skew between this host and the store, estimated from the `Date` header of the store's responses.
 //!
-//! Skew never changes a decision: the limit holds under any skew. A wrong clock only shifts when leases may be taken.
+//! The estimate is only reported. No decision depends on it, because the limit holds under any skew. A wrong clock only shifts
+//! the time at which the slots of expired leases become free.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::domain::lease::Timestamp;
 
-/// Skew beyond this is reported.
+/// Larger skew is reported.
 const TOLERANCE_MS: i64 = 1000;
-/// `Date` contains whole seconds.
+/// Resolution of the `Date` header.
 const RESOLUTION_MS: i64 = 1000;
-/// How long samples are combined: short enough that clocks do not drift in between.
+/// Period whose samples are combined. It is so short that clocks do not drift noticeably within it.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The estimate from the samples of the current and the previous window.
+/// Estimates the clock skew from the samples of the current and the previous window.
 #[derive(Debug, Default)]
 pub struct ClockSkew(Mutex<Estimator>);
 
-/// One response of the store: when the request left and the response arrived on this host's clock, and the time on the
-/// store's clock in between.
+/// One response of the store. `sent` and `received` are times on this host's clock. `date` is a time between them on the
+/// store's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockSample {
     pub sent: Timestamp,
@@ -44,9 +45,9 @@ struct SkewRange {
 
 #[derive(Debug, Default)]
 struct Estimator {
-    /// When the current window began, and the range of its samples.
+    /// The start of the current window, and the intersection of the ranges of its samples.
     current: Option<(Duration, SkewRange)>,
-    /// The range of the previous window, so that a new window does not start with a single sample.
+    /// The range of the previous window. It keeps the estimate precise while the current window has few samples.
     previous: Option<SkewRange>,
     /// Whether the last event was a detection.
     skewed: bool,
@@ -66,7 +67,7 @@ impl ClockSkew {
         self.estimator().range().map(|range| range.midpoint_ms() as f64 / 1000.0)
     }
 
-    /// The same, but only if the skew is certainly beyond the tolerance.
+    /// This host's clock minus the store's, in seconds. `None` unless the skew certainly exceeds the tolerance.
     pub(crate) fn seconds_off(&self) -> Option<f64> {
         let range = self.estimator().range().filter(SkewRange::is_outside_tolerance);
         range.map(|range| range.midpoint_ms() as f64 / 1000.0)
@@ -96,12 +97,14 @@ impl SkewRange {
         (min_ms <= max_ms).then_some(Self { min_ms, max_ms })
     }
 
-    /// The whole range is outside, so that neither the resolution nor a slow network reports a correct clock.
+    /// Whether the whole range exceeds the tolerance. Therefore neither the resolution of `Date` nor a slow network makes a
+    /// correct clock look wrong.
     fn is_outside_tolerance(&self) -> bool {
         self.min_ms > TOLERANCE_MS || self.max_ms < -TOLERANCE_MS
     }
 
-    /// The whole range is within, so that a skew near the tolerance does not alternate between detected and resolved.
+    /// Whether the whole range is within the tolerance. Skew is resolved only then, so that a skew near the tolerance does not
+    /// alternate between detected and resolved.
     fn is_within_tolerance(&self) -> bool {
         self.min_ms >= -TOLERANCE_MS && self.max_ms <= TOLERANCE_MS
     }
@@ -131,7 +134,7 @@ impl Estimator {
         self.previous = self.previous.filter(|previous| previous.intersection(range).is_some());
     }
 
-    /// The best estimate: the current window, narrowed by the previous one.
+    /// The best estimate: the range of the current window, narrowed by the range of the previous window.
     fn range(&self) -> Option<SkewRange> {
         let (_, current) = self.current?;
         Some(self.previous.and_then(|previous| previous.intersection(current)).unwrap_or(current))
@@ -156,8 +159,8 @@ mod tests {
 
     const START_MS: i64 = 1_790_000_000_000;
 
-    /// A request that leaves `at_ms` after the start on the store's clock and takes `took_ms`, half of it each way, on a
-    /// host that is `ahead_ms` ahead.
+    /// The sample of a request that is sent `at_ms` after the start on the store's clock and takes `took_ms`, half of it in each
+    /// direction. This host's clock is `ahead_ms` ahead.
     fn sample(at_ms: i64, took_ms: i64, ahead_ms: i64) -> ClockSample {
         let store = Timestamp::from_epoch_ms(START_MS + at_ms);
         let date_ms = store.plus_ms(took_ms / 2).epoch_ms() / 1000 * 1000;

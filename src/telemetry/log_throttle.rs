@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quick_cache::unsync::Cache;
 
-/// Allows at most one line per key and interval. It tracks a limited number of keys. For a key that it stops
-/// tracking, the next line is allowed early, and the count of suppressed lines is lost.
+/// Allows at most one line per key and interval. It tracks a limited number of keys. If it drops a key, it allows the next line
+/// for this key early, and loses the count of suppressed lines.
 pub(crate) struct LogThrottle<K> {
     interval: Duration,
     keys: Mutex<Cache<K, Window>>,
@@ -26,7 +26,7 @@ impl<K: Clone + Eq + Hash> LogThrottle<K> {
     }
 
     /// Returns the number of lines suppressed since the last allowed line, or `None` if this line must be suppressed
-    /// too. `now` is the monotonic time.
+    /// too. `now` is the time on a monotonic clock.
     pub(crate) fn allow(&self, key: &K, now: Duration) -> Option<u64> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut window) = keys.get_mut(key) {

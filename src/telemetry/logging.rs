@@ -1,4 +1,4 @@
-//! The log on standard error: lines for people or JSON for machines.
+//! Logging to standard error, as text for people or as JSON for machines.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
@@ -30,12 +30,12 @@ pub enum LogFormat {
 impl LogSettings {
     /// Parses the filter.
     ///
-    /// A directive without `=` or `[` must be a level: `EnvFilter` would take a misspelled level for the name of a module,
-    /// and log nothing. Spaces around directives are removed: after a space, `EnvFilter` 0.3.23 reads a directive from the
-    /// wrong offset and panics if that is inside a character of several bytes.
+    /// A directive without `=` or `[` must be a level, because `EnvFilter` treats a misspelled level as the name of a module and
+    /// then logs nothing. Removes the spaces around directives. After a space, `EnvFilter` 0.3.23 reads a directive from a wrong
+    /// offset, and panics if this offset is inside a multi-byte character.
     ///
     /// # Errors
-    /// What is wrong with the filter.
+    /// A description of the error in the filter.
     pub fn filter(&self) -> Result<EnvFilter, String> {
         let directives: Vec<&str> = self.filter.split(',').map(str::trim).collect();
         let mut levels = directives.iter().filter(|directive| !directive.contains(['=', '[']));
@@ -46,7 +46,7 @@ impl LogSettings {
     }
 }
 
-/// Logs a failed start as one JSON line, before logging has started and whatever its filter is.
+/// Logs a failed startup as one JSON line. Works before logging has started, and does not depend on the log filter.
 pub fn log_start_failure(error: &str) {
     let subscriber = registry().with(lines(LogFormat::Json, io::stderr));
     tracing::subscriber::with_default(subscriber, || {
@@ -67,7 +67,7 @@ where
     }
 }
 
-/// Logs each panic as one event. Rust's own message has several lines, which a JSON parser rejects.
+/// Logs each panic as one event, because Rust's own message has several lines and is not JSON.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);

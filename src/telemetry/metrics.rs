@@ -1,4 +1,4 @@
-//! The service's metrics, in Prometheus' names and units. docs/MONITORING.md, "Metrics", describes each of them.
+//! The service's metrics, with Prometheus names and units. docs/MONITORING.md, "Metrics", describes each metric.
 //!
 //! No label contains a user name, an id or a path.
 
@@ -20,10 +20,11 @@ pub struct Metrics {
     pub(crate) heartbeats: HeartbeatCounters,
     pub(crate) stops: StopCounters,
     pub(crate) streams_ended: EndedCounters,
-    /// The share of the lease that had passed when a heartbeat renewed it: 0 right after the last renewal, 1 at the expiry.
+    /// Share of the lease duration that had passed when a heartbeat renewed the lease: 0 right after the previous renewal, 1 at
+    /// the expiry.
     pub(crate) heartbeat_lateness: Histogram,
     pub(crate) leases_reaped: Counter,
-    /// Attempts repeated because other requests changed the same user's streams.
+    /// Attempts that were repeated because another request changed the streams of the same user at the same time.
     pub(crate) contention: Counter,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
@@ -38,8 +39,8 @@ pub struct Metrics {
 
 /// Starts by outcome.
 ///
-/// Here and below, every series exists from the beginning: PromQL's `rate()` misses the first event of a series that starts
-/// at 1.
+/// Each series of these counters, and of the counters below, is created at startup with the value 0. PromQL's `rate()` would miss
+/// the first event of a series that starts at 1.
 pub(crate) struct StartCounters {
     pub started: Counter,
     pub replayed: Counter,
@@ -66,13 +67,13 @@ pub(crate) struct StopCounters {
     pub failed: Counter,
 }
 
-/// Streams that others ended, by reason.
+/// Streams that were evicted or replaced.
 pub(crate) struct EndedCounters {
     pub evicted: Counter,
     pub replaced: Counter,
 }
 
-/// The metrics of one route, looked up once instead of per request.
+/// The metrics of one route. The histogram is looked up once, not for each request.
 pub(crate) struct RouteMetrics {
     route: &'static str,
     requests: Family<RequestLabels, Counter>,
@@ -100,12 +101,12 @@ struct RouteLabels {
     route: &'static str,
 }
 
-/// From responses of the memory store to the default request timeout.
+/// Buckets from the fastest responses with the memory store up to the default request timeout.
 const REQUEST_BUCKETS_S: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Dense around a third, the heartbeat interval by default. Above two thirds a heartbeat was missed; near 1 the stream was
-/// almost lost.
+/// Dense around 1/3, because the default heartbeat interval is 1/3 of the lease duration. Above 2/3, a heartbeat was missed. Near
+/// 1, the lease almost expired.
 const LATENESS_BUCKETS: [f64; 9] = [0.1, 0.25, 0.35, 0.5, 0.66, 0.8, 0.9, 0.95, 1.0];
 
 impl Metrics {
@@ -180,7 +181,7 @@ impl Default for Metrics {
 }
 
 impl RouteMetrics {
-    /// Records one response and the time since the request's head.
+    /// Records one response, and the time from the head of the request to the response.
     pub(crate) fn observe(&self, status: u16, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { route: self.route, status }).inc();
         self.seconds.observe(seconds);

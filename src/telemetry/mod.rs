@@ -17,9 +17,9 @@ use tracing_subscriber::{Layer, registry};
 use self::logging::LogSettings;
 pub use self::tracing::TraceExporter;
 
-/// Starts logging for the rest of the process, and the export of traces if `environment` requests it.
+/// Starts logging for the lifetime of the process. Also starts trace export if the variables in `environment` enable it.
 ///
-/// Must not be called inside the Tokio runtime: the exporter's HTTP client blocks.
+/// Must not be called inside the Tokio runtime, because the exporter's HTTP client blocks.
 ///
 /// # Errors
 /// An invalid filter, an `OTEL_*` variable that this build does not support, or a second call.
@@ -31,9 +31,9 @@ pub fn start(
     let exporter = TraceExporter::from_environment(environment)?;
     let format = settings.format;
     let started = match &exporter {
-        // A filter for the whole registry costs less than one per layer.
+        // A filter for the whole registry costs less than a filter for each layer.
         None => registry().with(filter).with(logging::lines(format, stderr)).try_init(),
-        // Request spans are always recorded here, so every log line of a request can contain its request id.
+        // The log layer also records request spans that the filter excludes, so that log lines can contain the request id.
         Some(exporter) => {
             let filter = filter.or(filter_fn(tracing::is_request_span));
             let lines = logging::lines(format, stderr).with_filter(filter);

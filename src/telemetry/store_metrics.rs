@@ -1,4 +1,4 @@
-//! Metrics of the requests that the DynamoDB store sends, and of the clock skew that its responses reveal.
+//! Metrics of the requests to DynamoDB or the embedded engine, and of the clock skew against the store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ struct OperationLabels {
     operation: &'static str,
 }
 
-/// From responses of the embedded store to the default operation timeout.
+/// Buckets from the fastest responses of the embedded store up to the default operation timeout.
 const BUCKETS_S: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 6.0];
 
 impl StoreMetrics {
@@ -71,7 +71,7 @@ impl StoreMetrics {
         registry.register_collector(Box::new(ClockSkewCollector(Arc::clone(&self.clock_skew))));
     }
 
-    /// Creates the request counters at 0: PromQL's `rate()` misses the first event of a series that starts at 1.
+    /// Creates the request counters with the value 0. PromQL's `rate()` would miss the first event of a series that starts at 1.
     pub(crate) fn create_series(&self, operations: &[&'static str], outcomes: &[&'static str]) {
         for &operation in operations {
             for &outcome in outcomes {
@@ -94,7 +94,7 @@ impl StoreMetrics {
     }
 }
 
-/// Exports the clock skew once it is known: a 0 before that would be wrong.
+/// Exports the clock skew once it is known. Before that, the value 0 would be wrong.
 #[derive(Debug)]
 struct ClockSkewCollector(Arc<ClockSkew>);
 

@@ -1,7 +1,7 @@
-//! Export of OpenTelemetry traces over OTLP: one span per request, and one per store request below it.
+//! Exports OpenTelemetry traces over OTLP: one span per request, with a child span per store request.
 //!
-//! Off unless the standard `OTEL_*` variables request it. Spans have the attributes listed in docs/MONITORING.md, "Traces":
-//! never a user name, a path or a token. Log events are not added to spans.
+//! Disabled unless the standard `OTEL_*` variables enable it. docs/MONITORING.md, "Traces", lists the attributes of the spans. No
+//! attribute contains a user name, a path or a token. Log events are not added to spans.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,17 +19,17 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 const SERVICE_NAME: &str = "stream-manager";
-/// Prefix of the target of the AWS SDK's spans, one per operation.
+/// Prefix of the targets of the AWS SDK's operation spans.
 const SDK_SPAN_TARGET: &str = "aws_sdk_dynamodb::operation::";
-/// Time budget of the last export at shutdown.
+/// Time limit for the last export at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Exports spans in batches, on its own thread.
+/// Exports spans in batches on a separate thread.
 pub struct TraceExporter(SdkTracerProvider);
 
 impl TraceExporter {
-    /// Returns `None` unless the environment names a collector. The SDK reads the other variables: timeouts, headers,
-    /// sampler, limits, queue.
+    /// Returns `None` if the environment does not enable traces. The SDK reads the variables for timeouts, headers, sampler,
+    /// limits and queue.
     pub(super) fn from_environment(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         if !is_enabled(environment)? {
             return Ok(None);
@@ -42,7 +42,7 @@ impl TraceExporter {
         Ok(Some(Self(provider.build())))
     }
 
-    /// Records the spans of requests and of the SDK's operations, whatever the filter of the log is.
+    /// Records the spans of requests and of the SDK's operations, independently of the log filter.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + Send + Sync + for<'span> LookupSpan<'span>,
@@ -66,12 +66,12 @@ fn is_exported(metadata: &Metadata<'_>) -> bool {
     is_request_span(metadata) || (metadata.is_span() && metadata.target().starts_with(SDK_SPAN_TARGET))
 }
 
-/// Spans of requests that log nothing at `info` have the level `debug`.
+/// Request spans have the level `info`, or `debug` if the request logs nothing at `info`.
 pub(super) fn is_request_span(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target().starts_with("stream_manager::") && *metadata.level() <= Level::DEBUG
 }
 
-/// Whether the environment requests traces. An error for a value that this build does not support.
+/// Returns whether the environment enables traces, or an error for a value that this build does not support.
 fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, String> {
     // OpenTelemetry treats an empty variable as unset.
     let variable = |name: &str| environment(name).map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
@@ -96,7 +96,7 @@ fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Stri
     }
 }
 
-/// The resource that the environment describes, with a default service name.
+/// The resource that the environment describes. If the environment sets no service name, [`SERVICE_NAME`] is used.
 fn resource() -> Resource {
     let resource = Resource::builder().build();
     let name = resource.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
@@ -106,8 +106,8 @@ fn resource() -> Resource {
     Resource::builder().with_service_name(SERVICE_NAME).build()
 }
 
-/// An OTLP exporter that logs failures, which the SDK does not, and sets the kind of each span. A span field for the kind
-/// would appear in every log line.
+/// An OTLP exporter that logs failures, because the SDK does not. It also sets the kind of each span, because a span field for
+/// the kind would appear in every log line.
 #[derive(Debug)]
 struct LoggingExporter {
     exporter: SpanExporter,
@@ -141,7 +141,7 @@ impl sdk::SpanExporter for LoggingExporter {
     }
 }
 
-/// Derived from the attributes that OpenTelemetry's conventions require for incoming requests and outgoing calls.
+/// Derives the kind from the attributes that OpenTelemetry's conventions require for incoming requests and outgoing calls.
 fn kind(span: &SpanData) -> SpanKind {
     let has = |name: &str| span.attributes.iter().any(|attribute| attribute.key.as_str() == name);
     if has("http.request.method") {

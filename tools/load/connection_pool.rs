@@ -20,7 +20,7 @@ use crate::options::Options;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Body = Full<Bytes>;
 
-/// Opens connections. All threads share one, since loading the certificates is slow.
+/// Opens connections. All threads share one connector, because loading the certificates is slow.
 #[derive(Clone)]
 pub enum Connector {
     Plain(TowerToHyperService<HttpConnector>),
@@ -30,7 +30,7 @@ pub enum Connector {
 pub struct ConnectionPool {
     connector: Connector,
     base_url: Uri,
-    /// The headers of every request.
+    /// Headers that every request contains.
     headers: HeaderMap,
     timeout: Duration,
     idle: RefCell<Vec<SendRequest<Body>>>,
@@ -79,7 +79,7 @@ impl ConnectionPool {
         })
     }
 
-    /// Opens one connection, to find out whether the service is reachable.
+    /// Opens one connection to check whether the service is reachable.
     pub async fn check(&self) -> Result<(), String> {
         let error = match tokio::time::timeout(self.timeout, self.open()).await {
             Ok(Ok(_)) => return Ok(()),
@@ -89,7 +89,7 @@ impl ConnectionPool {
         Err(format!("cannot reach {}: {error}", self.base_url))
     }
 
-    /// The request target of a path below the base URL.
+    /// The request target for `path`, which is relative to the base URL.
     pub fn target(&self, path: &str) -> Uri {
         let base = self.base_url.path().trim_end_matches('/');
         format!("{base}{path}").parse().unwrap_or_default()
@@ -121,7 +121,8 @@ impl ConnectionPool {
         Ok(Response { status, retry_after: seconds.map(Duration::from_secs), body })
     }
 
-    /// The server may close an idle connection at any time. A request that was not sent for that reason is sent on another.
+    /// Sends a request on an idle or a new connection. The server may close an idle connection at any time. If the request
+    /// could not be sent for this reason, tries another connection.
     async fn send_on_any_connection(
         &self,
         mut request: Request<Body>,

@@ -1,5 +1,5 @@
-//! Checks the limit from the responses that the players received. A violation is a moment at which a user certainly held more
-//! leases than the limit allows. Where the outcome of a request is unknown, the check assumes that the service was right.
+//! Checks the limit with the responses that the players received. A violation is a period in which a user certainly held more
+//! leases than the limit allows. If the outcome of a request is unknown, the check assumes an outcome without a violation.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,31 +9,31 @@ use uuid::Uuid;
 
 pub const MAX_REPORTED_VIOLATIONS: usize = 20;
 
-/// A lease as its player observed it.
+/// A lease, as observed by its player.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedLease {
     pub stream_id: Uuid,
-    /// When the response to the start arrived.
+    /// Time at which the response to the start arrived.
     pub from: Instant,
-    /// When the last heartbeat with a 200 response was sent. The lease was certainly held until then, whatever the clocks show.
+    /// Time at which the last heartbeat with a 200 response was sent. The lease was certainly held until then, under any clock skew.
     pub confirmed_until: Instant,
-    /// When the lease expires without another heartbeat: `expiresInSeconds` from when the request was sent, less the tolerance.
-    /// Earlier if the player did something that ends the lease.
+    /// Time at which the lease expires without another heartbeat: `expiresInSeconds` after the request was sent, minus the
+    /// tolerance. Earlier if the player ended the lease or found it inactive.
     pub expires: Instant,
 }
 
-/// What one player observed of its user.
+/// The observations of one player about its user.
 #[derive(Clone, Debug, Default)]
 pub struct Observations {
     pub user: usize,
     pub leases: Vec<ObservedLease>,
-    /// The highest limit in a response.
+    /// The highest limit in any response.
     pub limit: Option<u32>,
     /// Starts that were denied, or that ended a stream of another player.
     pub starts_at_limit: u64,
-    /// When the first start with an unknown outcome was sent. It may have evicted any lease of the user.
+    /// Time at which the first start with an unknown outcome was sent. This start may have evicted any lease of the user.
     pub unknown_start: Option<Instant>,
-    /// Streams that a start ended according to its response, and when that start was sent.
+    /// Streams that a start ended according to its response, each with the time at which this start was sent.
     pub ended: Vec<(Uuid, Instant)>,
 }
 
@@ -41,12 +41,12 @@ pub struct Observations {
 #[serde(rename_all = "camelCase")]
 pub struct LimitCheck {
     pub violations: u64,
-    /// At most [`MAX_REPORTED_VIOLATIONS`].
+    /// The first violations, at most [`MAX_REPORTED_VIOLATIONS`].
     pub reported: Vec<Violation>,
     pub users: usize,
     /// Users that were not checked, because no response contained a limit.
     pub users_without_limit: usize,
-    /// Users with at least one of [`Observations::starts_at_limit`]. The limit was tested only for them.
+    /// Users with at least one start at the limit ([`Observations::starts_at_limit`]). The limit was tested only for these users.
     pub users_at_limit: usize,
     pub leases: usize,
     pub max_held: usize,
@@ -105,7 +105,7 @@ pub fn check_limit(
     check
 }
 
-/// The most leases held at once, and each period with more than `limit`.
+/// Returns the highest number of leases held at once, and each period in which more than `limit` leases were held.
 fn violations(user: &Observations, limit: usize) -> (usize, Vec<(Instant, Instant, Vec<Uuid>)>) {
     let mut ended: HashMap<Uuid, Instant> = HashMap::new();
     for (stream_id, sent) in &user.ended {

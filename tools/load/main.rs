@@ -1,4 +1,4 @@
-//! A load tool for a running service. It simulates players, measures latency, and checks that no user exceeds the limit.
+//! A load tool for a running service. It simulates players, measures latency, and checks that no user exceeds the limit. Example:
 //! `cargo run --release --example load -- --base-url http://127.0.0.1:8080 --players 1000 --duration 60`
 
 mod connection_pool;
@@ -45,7 +45,7 @@ fn run() -> Result<Report, String> {
     Ok(report)
 }
 
-/// The first Ctrl-C ends the run, which then prints its report. The second ends the process.
+/// The first Ctrl-C ends the run, which then prints its report. The second Ctrl-C ends the process at once.
 async fn cancel_on_ctrl_c(cancel: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         cancel.cancel();

@@ -1,4 +1,4 @@
-//! Counts and latencies. Each thread has its own; they are merged after the run.
+//! Counts and latencies. Each thread measures separately, and the results are merged after the run.
 
 #![allow(clippy::unwrap_used, reason = "all histograms have the same constant bounds")]
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longer latencies count as this one.
+/// Longer latencies are recorded as this value.
 const MAX_LATENCY_US: u64 = 600_000_000;
 pub const OPERATIONS: [Operation; 3] = [Operation::Start, Operation::Heartbeat, Operation::Stop];
 
@@ -32,7 +32,7 @@ impl Operation {
 #[derive(Default)]
 pub struct Measurements {
     pub operations: [OperationMeasurements; OPERATIONS.len()],
-    /// How long after the intended time the tool woke a player.
+    /// Delays of the tool's timers: how much later than intended a player continued.
     pub timer_delay: Latencies,
     pub seconds: Vec<Second>,
     /// Requests that waited for a connection.
@@ -40,8 +40,9 @@ pub struct Measurements {
     pub connections_opened: u64,
     /// Successful responses that do not conform to the protocol.
     pub malformed: u64,
-    /// Streams that were active at the end of the run, and stopped or not.
+    /// Streams that were active at the end of the run and then stopped.
     pub stopped_after_run: u64,
+    /// Streams that were active at the end of the run and could not be stopped.
     pub not_stopped: u64,
 }
 
@@ -50,7 +51,7 @@ pub struct OperationMeasurements {
     pub statuses: BTreeMap<Option<u16>, u64>,
     /// Latencies of responses that are not failures.
     pub succeeded: Latencies,
-    /// Separate, since failures are often fast and would make the service look faster.
+    /// Latencies of failures. They are separate, because failures are often fast and would make the service look faster.
     pub failed: Latencies,
 }
 
@@ -63,7 +64,7 @@ pub struct Second {
     pub failed: u32,
 }
 
-/// In microseconds.
+/// A histogram in microseconds.
 pub struct Latencies(pub Histogram<u32>);
 
 impl Default for Latencies {
@@ -84,7 +85,7 @@ impl Latencies {
 }
 
 impl Measurements {
-    /// Records a response that arrived in this second of the run, or a failure.
+    /// Records a response or a failure in the given second of the run.
     pub fn record(&mut self, operation: Operation, status: Option<u16>, latency: Duration, second: usize) {
         let failed = is_failure(status);
         let measured = &mut self.operations[operation as usize];
@@ -127,7 +128,7 @@ impl Measurements {
     }
 }
 
-/// Denials are not failures; missing responses are.
+/// Missing responses count as failures. Denials do not.
 pub const fn is_failure(status: Option<u16>) -> bool {
     matches!(status, None | Some(401 | 403 | 429 | 500..))
 }

@@ -61,13 +61,13 @@ pub struct Options {
     #[arg(long, value_name = "PERCENT")]
     #[serde(skip)]
     reload: Option<u8>,
-    /// What identifies a repeated start
+    /// How the service recognizes a repeated start
     #[arg(long, value_enum, default_value_t = StartBy::Device)]
     pub start_by: StartBy,
     /// The limit to check [default: the limit in the responses]
     #[arg(long)]
     pub limit: Option<u32>,
-    /// How much earlier than promised a lease may expire, for rounding (up to 1 s) and clock skew between instances
+    /// How much earlier than promised a lease may expire, because of rounding (up to 1 s) and clock skew between instances
     #[arg(long, default_value = "2", value_parser = seconds, value_name = "SECONDS")]
     #[serde(serialize_with = "as_seconds")]
     pub tolerance_seconds: Duration,
@@ -116,7 +116,7 @@ pub enum StartBy {
 }
 
 impl Options {
-    /// Checks the options against each other, and fills in those that have no fixed default.
+    /// Checks the options against each other, and sets the options that have no fixed default.
     pub fn resolve(mut self) -> Result<Self, String> {
         self.ends = match (self.stop, self.crash, self.reload) {
             (None, None, None) if self.closed_loop => Ends { stop: 90, crash: 0, reload: 10 },

@@ -19,7 +19,7 @@ use crate::options::StartBy;
 use crate::worker::Worker;
 
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
-/// Used until a response contains the interval.
+/// Heartbeat interval that is used until a response contains one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 const DAY_S: u64 = 86_400;
 const MAX_STOP_ATTEMPTS: u32 = 3;
@@ -36,7 +36,7 @@ pub struct Player {
     playback: u32,
     first_heartbeat_scheduled: bool,
     interval: Duration,
-    /// How much longer the session lasts.
+    /// Remaining length of the session.
     remaining: Duration,
     failures: u32,
     active: Option<ActiveStream>,
@@ -102,7 +102,7 @@ impl Player {
         }
     }
 
-    /// Plays until the end of the run. Then stops the active stream, without measuring it.
+    /// Plays until the end of the run. Then stops the active stream, but does not measure this request.
     pub async fn run(mut self, first_start: Instant) -> Observations {
         let mut next = (Step::Start, first_start);
         while let Some(due) = self.worker.wait_until(next.1).await {
@@ -139,7 +139,7 @@ impl Player {
             Some(429) => self.retry_after(Step::Start, &response),
             status => {
                 self.unknown_start(sent);
-                // The stream of this idempotency key is over, so the next start needs another key.
+                // The stream of this idempotency key has ended, so the next start needs another key.
                 self.playback += u32::from(status == Some(410));
                 self.back_off(Step::Start)
             }
@@ -207,11 +207,12 @@ impl Player {
         }
     }
 
-    /// The next heartbeat, or the end of the session if that is earlier. A closed loop has the same number of heartbeats, but
-    /// does not wait between them.
+    /// Returns the next heartbeat, or the end of the session if the session ends earlier. A closed loop has the same number of
+    /// heartbeats but does not wait between them.
     fn schedule_heartbeat(&mut self, stream: &Stream, due: Instant) -> NextStep {
         self.interval = Duration::from_secs(stream.heartbeat_interval_seconds.clamp(1, DAY_S));
-        // The first heartbeat is anywhere in the interval. Otherwise players that start together would stay in step.
+        // The first heartbeat is at a random time in the interval. Otherwise, players that start together would always send their
+        // heartbeats together.
         let first = !std::mem::replace(&mut self.first_heartbeat_scheduled, true);
         let wait = self.interval.mul_f64(if first { self.random.f64() } else { 0.95 + self.random.f64() / 10.0 });
         let (step, wait) = if self.remaining <= wait { (Step::End, self.remaining) } else { (Step::Heartbeat, wait) };
@@ -229,7 +230,7 @@ impl Player {
         if percentile < options.ends.stop + options.ends.reload {
             return (Step::Start, due);
         }
-        // A crash sends nothing, so the lease lasts until it expires.
+        // A crashed player sends nothing, so the lease lasts until it expires.
         self.end_lease(|lease| lease.expires);
         self.device += 1;
         self.playback += 1;
@@ -285,7 +286,8 @@ impl Player {
         self.observations.unknown_start.get_or_insert(sent);
     }
 
-    /// The player sends a request that ends its lease, so the lease counts only until `now`. Returns the target of a stop.
+    /// Counts the lease only until `now`, because the player is about to send a request that ends it. Returns the target of a stop
+    /// request.
     fn release(&mut self, now: Instant) -> Option<Uri> {
         self.end_lease(|lease| lease.expires.min(now))
     }
@@ -298,13 +300,13 @@ impl Player {
         Some(stop)
     }
 
-    /// Never earlier than `Retry-After`.
+    /// Schedules a retry, never earlier than `Retry-After`.
     fn retry_after(&mut self, step: Step, response: &Response) -> NextStep {
         let wait = response.retry_after.unwrap_or(MIN_BACKOFF).clamp(MIN_BACKOFF, Duration::from_secs(DAY_S));
         (step, Instant::now() + wait.mul_f64(1.0 + self.random.f64() / 10.0))
     }
 
-    /// Exponential backoff up to the heartbeat interval.
+    /// Schedules a retry with exponential backoff up to the heartbeat interval.
     fn back_off(&mut self, step: Step) -> NextStep {
         let backoff = MIN_BACKOFF * 2_u32.pow(self.failures.min(16));
         self.failures += 1;
@@ -321,7 +323,8 @@ impl Player {
     }
 }
 
-/// This distribution has no memory: the remaining length does not depend on the elapsed one. So a run needs no warm-up.
+/// A random duration with an exponential distribution. The remaining length of a session then does not depend on its elapsed
+/// length, so a run needs no warm-up.
 fn exponential(random: &mut fastrand::Rng, mean: Duration) -> Duration {
     mean.mul_f64(-(1.0 - random.f64()).ln())
 }

@@ -10,7 +10,7 @@ use crate::limit_check::{LimitCheck, MAX_REPORTED_VIOLATIONS};
 use crate::measurements::{Latencies, Measurements, OPERATIONS, Second};
 use crate::options::Options;
 
-/// How finely the curve resolves the tail: points per halving of the distance to 100 %.
+/// Number of points of the latency curve each time the distance to 100 % halves, for example from 90 % to 95 %.
 const CURVE_POINTS_PER_HALVING: u32 = 4;
 
 #[derive(Serialize)]
@@ -24,11 +24,11 @@ pub struct Report {
     pub responses_per_second: f64,
     /// The mean of all full seconds after the ramp-up.
     pub responses_per_second_after_ramp_up: Option<f64>,
-    /// By operation and status; "none" if there was no response.
+    /// Counts by operation and status. The status is "none" if there was no response.
     pub statuses: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    /// By operation, for status 2xx, 404, 409 and 410.
+    /// Latencies by operation, for status 2xx, 404, 409 and 410.
     pub latencies: BTreeMap<&'static str, LatencySummary>,
-    /// By operation, for status 401, 403, 429 and 5xx, and without a response.
+    /// Latencies by operation, for status 401, 403, 429 and 5xx, and for requests without a response.
     pub failure_latencies: BTreeMap<&'static str, LatencySummary>,
     pub seconds: Vec<Second>,
     pub malformed_responses: u64,
@@ -49,7 +49,7 @@ pub struct LatencySummary {
     pub p99_us: u64,
     pub p999_us: u64,
     pub max_us: u64,
-    /// Quantile and latency.
+    /// Pairs of quantile and latency in microseconds.
     pub curve: Vec<(f64, u64)>,
 }
 
@@ -90,7 +90,7 @@ impl Report {
         self.statuses.get(operation).and_then(|statuses| statuses.get(status)).copied().unwrap_or(0)
     }
 
-    /// Why the run failed; empty if it passed.
+    /// The reasons why the run failed. Empty if it passed.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         if self.limit_check.violations > 0 {

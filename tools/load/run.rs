@@ -1,4 +1,4 @@
-//! A run: starts the threads, shows the progress, and combines the results.
+//! Starts the threads of a run, shows the progress, and combines the results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub struct Run {
     pub id: String,
 }
 
-/// For the progress bar.
+/// Counters for the progress bar.
 #[derive(Default)]
 pub struct Progress {
     pub responses: AtomicU64,
@@ -84,7 +84,7 @@ impl Run {
     }
 }
 
-/// Draws on standard error, and only if that is a terminal.
+/// Draws the progress bar on standard error, if standard error is a terminal.
 async fn show_progress(run: Run) {
     let seconds = run.options.duration.as_secs();
     let bar = ProgressBar::new(seconds);

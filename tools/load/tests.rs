@@ -1,5 +1,5 @@
-//! Tests of the load tool: it reports every violation of the limit and no other, measures from when a request was due, and
-//! its players follow the protocol.
+//! Tests of the load tool. It must report exactly the violations of the limit, measure latency from the due time of a request, and
+//! simulate players that follow the protocol.
 
 mod servers;
 
@@ -28,7 +28,7 @@ async fn load(url: &str, arguments: &str) -> Report {
     run(options, CancellationToken::new()).await.unwrap()
 }
 
-/// Leases of user 0 with a limit of 2. Each lease has the seconds at which it begins, was last confirmed, and expires.
+/// Leases of user 0 with a limit of 2. Each tuple has the seconds at which a lease begins, is last confirmed, and expires.
 fn observed(leases: &[(u64, u64, u64)], start: Instant) -> Observations {
     let at = |seconds: &u64| start + Duration::from_secs(*seconds);
     let lease = |(from, confirmed, expires): &(u64, u64, u64)| ObservedLease {

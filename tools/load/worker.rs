@@ -82,7 +82,8 @@ impl Worker {
         Some(if delay <= TIMER_RESOLUTION { now } else { due })
     }
 
-    /// Sends a request and measures it. Latency counts from `due`, so that it includes the time behind a slow response.
+    /// Sends a request and measures it. Latency counts from `due`, so it includes the time that the request was delayed by a slow
+    /// previous response.
     pub async fn send(&self, operation: Operation, due: Instant, request: Request<Full<Bytes>>) -> Response {
         if self.connections.all_busy() {
             self.measurements.borrow_mut().queued += 1;

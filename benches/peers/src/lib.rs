@@ -1,4 +1,4 @@
-//! Shared by the peers: the command line, and the accept loop of those on bare hyper.
+//! Code shared by the peers: the command line, and the accept loop of the peers on bare hyper.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// The first argument: where to listen.
+/// The address to listen on, from the first argument.
 pub fn address() -> String {
     std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned())
 }

@@ -1,4 +1,4 @@
-//! `serve`: connects the real clock, store and servers, runs them, and stops them in order.
+//! `serve`: creates the store, the background tasks and the servers, runs them, and stops them in order.
 
 mod shutdown;
 mod store;
@@ -34,7 +34,7 @@ use self::tasks::BackgroundTasks;
 use super::output::one_line;
 use super::{runtime, settings};
 
-/// Enough for a few scrapers and browsers.
+/// Maximum number of open connections of the management server. Enough for a few scrapers and browsers.
 const MANAGEMENT_CONNECTIONS: usize = 32;
 
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
@@ -59,7 +59,7 @@ pub fn run(file: Option<&Path>) -> Result<ExitCode> {
 
 /// Serves until SIGTERM, Ctrl-C, or the unexpected end of a background task.
 async fn serve(config: &Config) -> Result<ExitCode> {
-    // Before everything else: the kernel ignores SIGTERM for process 1 of a container until there is a handler.
+    // Must come first: as long as process 1 of a container has no handler for SIGTERM, the kernel ignores the signal.
     let mut signals = ShutdownSignals::new()?;
     let service = tokio::select! {
         service = start(config) => service?,
@@ -125,7 +125,7 @@ fn log_listening(url: &str, metrics_url: &str, demo: bool) {
 
 /// Each connection needs a file descriptor, and the usual soft limit of a process is 1024.
 fn raise_file_descriptor_limit(max_connections: u64) {
-    // For the store, its connections, and the log.
+    // File descriptors for the store, its connections and the log.
     const RESERVE: u64 = 256;
     let needed = max_connections + RESERVE;
     match rlimit::increase_nofile_limit(needed) {

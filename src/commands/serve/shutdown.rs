@@ -1,4 +1,4 @@
-//! The running service: waits for the reason to stop, and stops in order.
+//! The running service: waits for a signal or a failed task, and then shuts down in order.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use tracing::{error, info, warn};
 use super::store::CloseStore;
 use super::tasks::BackgroundTasks;
 
-/// Time budget of the embedded store to write its log into its file at shutdown.
+/// Time limit for the embedded store to write its log into its file at shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Service {
-    /// Returns whether all requests completed in time.
+    /// The result is whether all requests completed in time.
     pub public_server: JoinHandle<bool>,
     pub management_server: JoinHandle<bool>,
     pub readiness: Arc<Readiness>,
-    /// Cancelled when the servers have to stop accepting connections.
+    /// When this token is cancelled, the servers stop accepting connections.
     pub stop: CancellationToken,
     pub close_store: Option<CloseStore>,
     pub tasks: BackgroundTasks,
@@ -35,18 +35,18 @@ enum Reason {
     TaskEnded,
 }
 
-/// How long the steps of a shutdown may take.
+/// Maximum durations of the steps of a shutdown.
 #[derive(Clone, Copy, Debug)]
 pub struct ShutdownSettings {
-    /// How long connections are still accepted after SIGTERM.
+    /// Time after SIGTERM during which the servers still accept connections.
     pub deregistration_s: u64,
-    /// How long requests in flight may take after that. Only logged here: the servers enforce it.
+    /// Time for requests in flight after `deregistration_s`. The servers enforce it; this module only logs it.
     pub drain_s: u64,
 }
 
 impl Service {
-    /// Runs until there is a reason to stop, then completes the requests in flight. Each further signal skips the current
-    /// wait.
+    /// Runs until a signal arrives or a task ends, and then completes the requests in flight. Each further signal skips the
+    /// current wait.
     pub async fn run(mut self, settings: ShutdownSettings, mut signals: ShutdownSignals) -> ExitCode {
         let reason = tokio::select! {
             signal = signals.received() => Reason::Signal(signal),
@@ -69,8 +69,8 @@ impl Service {
         }
     }
 
-    /// Fails readiness but accepts connections until load balancers have noticed. Skipped on Ctrl-C: an interactive run has no
-    /// load balancer.
+    /// Fails readiness but still accepts connections, so that load balancers have time to stop sending requests. Ctrl-C skips
+    /// this wait, because an interactive run has no load balancer.
     async fn drain(&self, reason: Reason, deregistration_s: u64, signals: &mut ShutdownSignals) {
         self.readiness.drain();
         if reason == Reason::Signal(SignalKind::interrupt()) || deregistration_s == 0 {
@@ -94,7 +94,8 @@ impl Service {
         };
         self.management_server.abort();
         _ = self.management_server.await;
-        // Unfinished requests keep the file open, so waiting is useless. The next start reads the rest from SQLite's log.
+        // Unfinished requests keep the file open, so there is no point in waiting. SQLite recovers from its log when the file
+        // is opened again.
         let timeout = if completed { CLOSE_TIMEOUT } else { Duration::ZERO };
         let closing = tokio::task::spawn_blocking(move || self.close_store.is_none_or(|close| close(timeout)));
         let closed = tokio::select! {
@@ -129,7 +130,7 @@ impl ShutdownSignals {
 mod tests {
     use super::*;
 
-    /// Runs a service whose task of this name ends at once, and returns its exit code.
+    /// Runs a service in which a task with this name ends at once. Returns the exit code.
     async fn exit_code_after_the_end_of(task: &'static str) -> String {
         let (tasks, stop) = (BackgroundTasks::new(), CancellationToken::new());
         let until_stopped = |stop: CancellationToken| async move {

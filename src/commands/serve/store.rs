@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::tasks::BackgroundTasks;
 
-/// Pause between the sweeps of two shards. A sweep of all shards takes less than a minute.
+/// Pause between the sweeps of two shards. With this pause, a sweep of all shards takes less than a minute.
 const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Pause between checks of a store that did not respond at startup.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -27,10 +27,10 @@ pub struct OpenedStore {
     pub close: Option<CloseStore>,
 }
 
-/// Blocks for at most the given time until the store's file is flushed and closed. Returns whether it was.
+/// Closes the store. Blocks for at most the given time, and returns whether the file was flushed and closed in this time.
 pub type CloseStore = Box<dyn FnOnce(Duration) -> bool + Send>;
 
-/// Opens the store and reports it to `readiness`. A DynamoDB table that does not respond is reported later.
+/// Opens the store and marks it as available in `readiness`. If a DynamoDB table does not respond yet, a task marks it later.
 pub async fn open(
     config: &Config,
     readiness: &Arc<Readiness>,
@@ -110,7 +110,7 @@ async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>
     }
 }
 
-/// Deletes expired leases, one shard after the other.
+/// Deletes leases whose retention has passed, one shard after the other.
 async fn sweep(store: Arc<MemoryStore>, clock: Arc<SystemClock>) {
     let mut interval = tokio::time::interval(MEMORY_SWEEP_INTERVAL);
     loop {

@@ -45,7 +45,7 @@ impl BackgroundTasks {
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // The receiver is gone after shutdown, when tasks may end.
+        // Sending fails after shutdown, because the receiver has been dropped. Tasks may end then.
         _ = self.sender.send(self.name);
     }
 }

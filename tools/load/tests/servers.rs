@@ -1,4 +1,4 @@
-//! Servers for the tests: the service itself in this process, and stubs.
+//! Servers for the tests: the service itself, which runs in this process, and stubs.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use stream_manager::telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The service on the memory store, with the default limit of 3.
+/// Starts the service on the memory store with the default limit of 3. Returns its URL.
 pub async fn service(at_limit: AtLimit) -> String {
     let (listener, url) = listen().await;
     let config = Config::load(None, HashMap::new()).unwrap();
@@ -48,7 +48,7 @@ pub async fn service(at_limit: AtLimit) -> String {
     url
 }
 
-/// A stub that maps the path of a request to status and body. Its responses always have `Retry-After: 1`.
+/// Starts a stub that maps the path of a request to status and body. Its responses always have `Retry-After: 1`. Returns its URL.
 pub async fn stub<R, F>(respond: R) -> String
 where
     R: Fn(String) -> F + Clone + Send + 'static,

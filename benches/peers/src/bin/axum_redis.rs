@@ -1,5 +1,5 @@
-//! The usual alternative: axum, and per user a sorted set in Redis, which scripts keep within the limit. All requests share one
-//! multiplexed connection to Redis. `axum_redis ADDRESS REDIS_URL`
+//! A common alternative: axum with one sorted set per user in Redis. Redis scripts enforce the limit. All requests share one
+//! multiplexed connection to Redis. Usage: `axum_redis ADDRESS REDIS_URL`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use serde::Serialize;
 const LEASE_MS: u64 = 90_000;
 const LIMIT: u64 = 3;
 
-/// Key: the user's set. Arguments: stream, now, expiry, limit. Deletes expired streams before it counts.
+/// Key: the user's set. Arguments: stream, now, expiry, limit. Deletes expired streams before it compares the count with the limit.
 const START: &str = "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
@@ -135,7 +135,7 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
-/// Redis failed.
+/// A Redis request failed.
 struct Unavailable;
 
 impl From<redis::RedisError> for Unavailable {

@@ -1,5 +1,5 @@
-//! A bare hyper server: responds to every request with the same text, about as long as the response to a heartbeat.
-//! `bare_hyper ADDRESS`
+//! A bare hyper server that sends the same response to every request. The body is about as long as that of a heartbeat response.
+//! Usage: `bare_hyper ADDRESS`
 
 use hyper::Response;
 use hyper::body::Bytes;

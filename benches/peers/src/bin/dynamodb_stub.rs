@@ -1,5 +1,5 @@
-//! A stub of DynamoDB on bare hyper, with the same response to every request of an operation. Enough for starts and heartbeats.
-//! `dynamodb_stub ADDRESS`
+//! A stub of DynamoDB on bare hyper. It has one fixed response per operation, which is enough for starts and heartbeats.
+//! Usage: `dynamodb_stub ADDRESS`
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -19,7 +19,7 @@ async fn respond(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     let body =
         canned_responses::response_body(target.and_then(|target| target.rsplit('.').next()).unwrap_or_default());
-    // hyper closes the connection if the request body is not read.
+    // Read the body, because otherwise hyper closes the connection.
     _ = request.into_body().collect().await;
     let mut response = Response::new(Full::from(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
