@@ -1,5 +1,4 @@
-//! The HTTP client: sends each request to one instance, checks the response against the statuses of its operation, and
-//! records it.
+//! The HTTP client. It sends each request to one instance, checks the status of the response, and records the response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +18,13 @@ pub const LIMIT: usize = 3;
 /// A user's name is this prefix and a number.
 pub const USER_PREFIX: &str = "chaos-user-";
 /// With fault injection, every fifth request times out on the client side after this time. The service continues to
-/// process it.
+/// process the request.
 const SHORT_TIMEOUT: Duration = Duration::from_millis(900);
 
 pub struct Api {
     pub recorder: Arc<Recorder>,
     pub instances: Vec<Instance>,
-    /// Set with fault injection. The checker then verifies times and order after the run.
+    /// Set only with fault injection. The checker then verifies times and order after the run.
     pub history: Option<Arc<History>>,
     http: reqwest::Client,
     sent: AtomicU64,
@@ -40,7 +39,7 @@ pub struct Request<'a> {
     pub options: Option<&'a StartOptions>,
 }
 
-/// A response. `status` is 0 if there was none.
+/// A response. `status` is 0 if there was no response.
 pub struct Response {
     pub status: u16,
     pub body: Value,
@@ -61,7 +60,7 @@ pub struct StartOptions {
 
 impl Api {
     pub fn new(recorder: Arc<Recorder>, instances: Vec<Instance>, history: Option<Arc<History>>) -> Self {
-        // Longer than the service's own request timeout, so that the client sees the service's response.
+        // Longer than the service's own request timeout, so that the client receives the service's response.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(15));
         let http = http.pool_idle_timeout(Duration::from_secs(30)).build().unwrap();
         Self { recorder, instances, history, http, sent: AtomicU64::new(0) }
@@ -75,8 +74,8 @@ impl Api {
         if !options.body.is_null() {
             request = request.json(&options.body);
         }
-        // With fault injection a start without a key can also return 200 or 410: the store's response is lost, and the
-        // stream may end before the service retries.
+        // With fault injection, a start without a key can also return 200 or 410. If the store's response is lost, the
+        // service retries the start, and the stream may have ended before the retry.
         let expected = if options.key.is_some() || self.history.is_some() {
             &[201, 200, 409, 410, 503][..]
         } else {
@@ -152,7 +151,8 @@ impl Api {
         let result = result.await;
         let end = Instant::now();
         let now_ms = now_ms();
-        // With fault injection a killed instance restarts. The history records when it was down.
+        // With fault injection, a killed instance restarts, so its current state is not conclusive. The history records
+        // when it was down.
         let instance_killed = self.history.is_some() || !self.instances[instance].is_alive();
         let response = match result {
             Ok((status, headers, bytes)) => {
@@ -212,7 +212,7 @@ impl Response {
 /// The label of a request without a response.
 pub const NO_RESPONSE: &str = "no response";
 
-/// The status, and for 410 and 503 also the reason.
+/// The label of a response: the status, and for 410 and 503 also the reason.
 fn label(status: u16, body: &Value) -> String {
     match (status, body["detail"].as_str(), body["reason"].as_str()) {
         // Both kinds of 503 have the code store-unavailable. Only the detail distinguishes contention.

@@ -1,5 +1,5 @@
-//! A client: starts, renews, stops and loses streams at random, from a seed, and sends each request to a random instance.
-//! It checks each response against the earlier ones.
+//! A client that starts, renews, stops and abandons streams at random, from a seed. It sends each request to a random
+//! instance, and checks each response against earlier responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +31,9 @@ struct Stream {
     id: String,
     expires_ms: i64,
     started: Instant,
-    /// When the client sent the last heartbeat that succeeded.
+    /// When the client sent its last successful heartbeat.
     renewed: Instant,
-    /// False if the client may not have held the lease without a gap.
+    /// Whether the client certainly held the lease without a gap.
     continuous: bool,
 }
 
@@ -60,8 +60,9 @@ impl Client {
         }
     }
 
-    /// Sometimes the client waits until shortly before its lease expires. Without these pauses, a lease that
-    /// another request takes too early would rarely be noticed. Clients without a stream send fewer requests than the others.
+    /// Sometimes the client waits until shortly before its lease expires. Without these pauses, the test would rarely
+    /// detect that another request takes a lease too early. Clients without a stream send fewer requests than clients
+    /// with a stream.
     fn pause_ms(&mut self) -> u64 {
         match (self.stream.is_some(), self.random.random_bool(0.2)) {
             (true, true) => self.random.random_range(900..LEASE_S * 1000),
@@ -86,8 +87,8 @@ impl Client {
         self.keep(&[response]);
     }
 
-    /// Sends a start with the same idempotency key to two instances, concurrently or in turn. In turn, it sometimes skips the
-    /// second start if the first had a definite result.
+    /// Sends two starts with the same idempotency key, each to a random instance, concurrently or one after the other.
+    /// In the second case, the client sometimes skips the second start if the first had a definite result.
     async fn start_keyed(&mut self) {
         self.keys += 1;
         let key = Some(format!("{}-{}", self.number, self.keys));
@@ -116,7 +117,7 @@ impl Client {
         self.keep(&[first, second]);
     }
 
-    /// Keeps the started stream with the latest expiry among the responses to one start.
+    /// Keeps the stream from the response with the latest expiry. All responses belong to one start.
     fn keep(&mut self, responses: &[Response]) {
         let successful = || responses.iter().filter(|response| matches!(response.status, 200 | 201));
         let Some(latest) = successful().max_by_key(|response| response.expires_ms()) else { return };
@@ -149,7 +150,7 @@ impl Client {
                 self.stream = Some(stream);
             }
             84..90 if self.user != UNDISTURBED_USER => self.replace(&stream).await,
-            // A crash: the client neither stops nor renews the stream.
+            // Simulates a crash: the client neither stops nor renews the stream.
             90..95 => self.record_held(&stream),
             _ => {
                 let instance = self.instance();
@@ -178,7 +179,7 @@ impl Client {
                 return true;
             }
             404 | 410 => {
-                // Guarantee G3: before its expiry, only an eviction or a replacement ends a lease.
+                // Guarantee G3: only an eviction or a replacement ends a lease before its expiry.
                 let evicted = matches!(response.text("reason"), "evicted" | "replaced");
                 let allowed = if evicted { self.user != UNDISTURBED_USER } else { !same_clock || remaining_ms <= 0 };
                 recorder.check(allowed, || {
@@ -258,7 +259,7 @@ impl Client {
         format!("device-{}", self.number / 32)
     }
 
-    /// A random instance. An instance that is down or frozen is chosen less often.
+    /// Chooses a random instance. An instance that is down or frozen is chosen less often.
     fn instance(&mut self) -> usize {
         let first = self.random.random_range(0..self.api.instances.len());
         let second = self.random.random_range(0..self.api.instances.len());

@@ -58,7 +58,7 @@ impl Emulator {
         freeze_process(self.child.as_ref().unwrap()).await;
     }
 
-    /// Sends SIGCONT. The emulator then executes the queued requests, long after their senders gave up.
+    /// Sends SIGCONT. The emulator then executes the queued requests, long after their senders have given up.
     pub fn resume(&self) {
         send_signal(self.child.as_ref().unwrap(), "CONT");
     }

@@ -1,5 +1,5 @@
-//! Checks after the load: every user can start exactly as many streams as the limit allows, even after TTL has deleted
-//! leases whose ids still count.
+//! Checks after the load that every user can start exactly as many streams as the limit allows. This must also hold
+//! after TTL has deleted leases whose ids are still on the counter.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub async fn all_users_can_start_up_to_their_limit(api: &Api, table: &Table, use
     println!("final checks: {users} users started exactly {LIMIT} streams each on the live instances");
 }
 
-/// Waits for a TTL deletion of a lease that still counts: at most 150 s, which is more than two sweeps.
+/// Waits until TTL has deleted a lease whose id is still on the counter, and then checks the limit. Waits for at most
+/// 150 s, which is longer than two TTL sweeps.
 pub async fn limit_holds_after_a_ttl_deletion(api: &Api, table: &Table, users: usize) {
     let begin = Instant::now();
     loop {
@@ -61,7 +62,7 @@ async fn wait_until_expired(table: &Table, user: usize) {
 }
 
 /// Starts one stream more than the limit allows, on the instances in turn. All starts must complete before the first
-/// lease expires. On a slow host they are repeated, at most five times.
+/// lease expires. On a slow host, the check makes up to five attempts.
 async fn check_limit(api: &Api, table: &Table, user: usize) {
     let instances = live_instances(api);
     for _ in 0..5 {

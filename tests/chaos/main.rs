@@ -1,9 +1,11 @@
-//! Chaos test: clients of a few users call three instances of the service on one table, while one instance is killed and
-//! the store is restarted and frozen under load. It uses only loopback addresses and ends within a fixed time.
+//! Chaos test. Clients of a few users call three instances of the service, which share one table. Meanwhile, the test
+//! kills one instance, restarts the store and freezes the store. It uses only loopback addresses and ends within a
+//! fixed time.
 //!
-//! Unlike the other tests it sleeps, because processes, leases and the store's TTL use the host's clock.
+//! Unlike the other tests, this test sleeps, because processes, leases and the store's TTL use the host's clock.
 //!
-//! `cargo test --release --test chaos -- --seconds 30`. With `--faults` it injects the faults described in [`faults`].
+//! Run it with `cargo test --release --test chaos -- --seconds 30`. With `--faults`, it injects the faults that
+//! [`faults`] describes.
 
 #![allow(clippy::unwrap_used, reason = "a panic ends the test and kills the child processes")]
 
@@ -188,7 +190,8 @@ async fn restart_store(emulator: &mut Emulator, api: &Arc<Api>, begin: Instant) 
     println!("{:>5.1} s  store started, service recovered", begin.elapsed().as_secs_f64());
 }
 
-/// Freezes the emulator with its connections open. After that it executes all queued requests at once.
+/// Freezes the emulator while its connections stay open. When the emulator resumes, it executes all queued requests at
+/// once.
 async fn freeze_store(emulator: &Emulator, api: &Arc<Api>, begin: Instant) {
     let recorder = &api.recorder;
     println!("{:>5.1} s  store frozen (SIGSTOP)", begin.elapsed().as_secs_f64());
@@ -203,8 +206,8 @@ async fn freeze_store(emulator: &Emulator, api: &Arc<Api>, begin: Instant) {
     println!("{:>5.1} s  store resumed (SIGCONT), service recovered", begin.elapsed().as_secs_f64());
 }
 
-/// Probes until every write operation has worked on every live instance, or until the recovery time is over. The report
-/// checks the result.
+/// Probes until every write operation has succeeded on every live instance, or until the recovery time is over. The
+/// report checks the result.
 async fn wait_for_recovery(api: &Arc<Api>) {
     let begin = Instant::now();
     let expected = WRITE_OPERATIONS.len() * api.instances.iter().filter(|instance| instance.is_alive()).count();

@@ -1,5 +1,5 @@
-//! Starts, stops, kills and freezes instances of the service, with helpers for all child processes. Dropping the handle of
-//! a child kills it. Signals go to process ids, never to names.
+//! Starts, stops, kills and freezes instances of the service. Contains helpers for all child processes. Dropping a
+//! child's handle kills the child. The helpers send signals to process ids, never to names.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -18,9 +18,9 @@ pub const RETENTION_S: u64 = 5;
 
 pub struct Instance {
     pub url: String,
-    /// Set before the kill. From then on, requests may fail.
+    /// True from just before a kill until the instance is ready again. During this time, requests may fail.
     pub killed: AtomicBool,
-    /// Between SIGSTOP and SIGCONT. Responses arrive late.
+    /// True between SIGSTOP and SIGCONT. During this time, responses arrive late.
     pub frozen: AtomicBool,
     launch_options: LaunchOptions,
     child: Mutex<Child>,
@@ -32,7 +32,7 @@ pub struct LaunchOptions {
     pub ports: [u16; 2],
     pub store_port: u16,
     pub directory: PathBuf,
-    /// Overrides the common environment.
+    /// Variables that override the common environment.
     pub environment: Vec<(&'static str, String)>,
 }
 
@@ -117,7 +117,7 @@ pub async fn migrate(store_port: u16) {
     print!("migrate: {out}");
 }
 
-/// The service without the caller's environment: no AWS profile, proxy or settings.
+/// The service command without the caller's environment, which can contain an AWS profile, a proxy or settings.
 fn service_command(store_port: u16) -> Command {
     let mut command = Command::new(BINARY);
     command
@@ -137,7 +137,8 @@ fn service_command(store_port: u16) -> Command {
     command
 }
 
-/// Sends a signal to a running child. The system cannot have reused its process id, because nothing has waited for the child.
+/// Sends a signal to a running child. The system cannot have reused the child's process id, because nothing has waited
+/// for the child.
 pub fn send_signal(child: &Child, name: &str) {
     let id = child.id().unwrap();
     let sent = std::process::Command::new("kill").args([format!("-{name}"), id.to_string()]).status();
@@ -149,7 +150,7 @@ pub async fn freeze_process(child: &Child) {
     send_signal(child, "STOP");
     let stat = format!("/proc/{}/stat", child.id().unwrap());
     let deadline = Instant::now() + Duration::from_secs(5);
-    // In /proc/PID/stat, the state follows the process name in parentheses. `T` is stopped.
+    // In /proc/PID/stat, the state follows the process name in parentheses. `T` means stopped.
     while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
         assert!(Instant::now() < deadline, "the process did not stop");
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Within this time after an outage, responses may still fail. After it, every operation must work again.
+/// Time after an outage during which requests may still fail. Afterwards, every operation must work again.
 pub const RECOVERY_TIME: Duration = Duration::from_secs(5);
 /// Each of these operations must fail during an outage and work after it.
 pub const WRITE_OPERATIONS: [&str; 3] = ["start", "heartbeat", "stop"];
-/// The label of a 503 for contention that outlasted the retries.
+/// The label of a 503 response after the last retry failed because of contention.
 pub const CONTENTION: &str = "503 contention";
 
 #[derive(Default)]
@@ -18,11 +18,11 @@ pub struct Recorder(Mutex<Records>);
 
 #[derive(Default)]
 pub struct Records {
-    /// Responses by operation and label.
+    /// Number of responses by operation and label.
     pub responses: BTreeMap<(&'static str, String), u64>,
-    /// Responses to requests that began and ended during an outage, by outage, operation and label.
+    /// Number of responses to requests that began and ended during an outage, by outage, operation and label.
     pub responses_in_outage: BTreeMap<(&'static str, &'static str, String), u64>,
-    /// 503 responses while the store was healthy, by operation and label.
+    /// Number of 503 responses while the store was healthy, by operation and label.
     pub healthy_failures: BTreeMap<String, u64>,
     pub healthy_responses: u64,
     pub outages: Vec<Outage>,
@@ -32,17 +32,17 @@ pub struct Records {
     pub violation_count: u64,
 }
 
-/// An outage of the store. When it begins, the store may still respond. From `down` on it certainly does not.
+/// An outage of the store. At its beginning, the store may still respond. After `down`, the store does not respond.
 pub struct Outage {
     pub name: &'static str,
     pub down: Option<Instant>,
     pub up: Option<Instant>,
-    /// Time from `up` until each operation first worked on each instance.
+    /// Time from `up` until the first success, by instance and operation.
     pub recovered: BTreeMap<(usize, &'static str), Duration>,
 }
 
-/// A period in which a user certainly held a lease: from the response to its start until the client sent the last
-/// heartbeat that succeeded.
+/// A period in which a user certainly held a lease. It begins with the response to the start and ends when the client
+/// sends the last successful heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldLease {
     pub user: usize,
@@ -50,7 +50,7 @@ pub struct HeldLease {
     pub until: Instant,
 }
 
-/// Counters and maxima of the observer's reads of the table.
+/// Counters and maximum values from the observer's reads of the table.
 #[derive(Clone, Copy, Default)]
 pub struct Observations {
     pub reads: u64,
@@ -158,7 +158,7 @@ impl Records {
         self.outages.iter().all(|outage| outage.up.is_some_and(|up| up + RECOVERY_TIME < begin))
     }
 
-    /// Counts the pairs of instance and write operation that have worked since the last outage.
+    /// Counts the combinations of instance and write operation that have succeeded since the last outage.
     pub fn recovered(&self) -> usize {
         let is_write = |(_, operation): &&(usize, &str)| WRITE_OPERATIONS.contains(operation);
         self.outages.last().map_or(0, |outage| outage.recovered.keys().filter(is_write).count())

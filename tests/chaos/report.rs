@@ -1,4 +1,4 @@
-//! The report: prints a summary, and records a violation for every event that the test relies on but that did not occur.
+//! Prints a summary. Records a violation for every expected event that did not occur.
 
 use crate::api::{LIMIT, NO_RESPONSE};
 use crate::recorder::{RECOVERY_TIME, Records, WRITE_OPERATIONS};
@@ -42,7 +42,8 @@ pub fn summarize(records: &mut Records) {
     }
 }
 
-/// Records a violation for every outage that no request hit, or after which an operation did not recover in time.
+/// Records a violation for every write operation that was not called during an outage or did not recover in time after
+/// it.
 pub fn check_outages(records: &mut Records, live_instances: &[usize]) {
     for missing in outage_failures(records, live_instances) {
         records.violation(missing);

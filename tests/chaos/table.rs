@@ -1,5 +1,5 @@
-//! The observer: reads the table with consistent reads and without the service's code, and checks the invariants of the
-//! table on each read. The emulator executes one operation at a time, so a page is always a snapshot.
+//! The observer. It reads the table with consistent reads and without the service's code, and checks the table's
+//! invariants on each read. The emulator executes one operation at a time, so each page is a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{LIMIT, now_ms, user_name};
 use crate::recorder::Recorder;
 
-/// The emulator's first TTL sweep is 60 s after its start.
+/// No TTL sweep occurs before this time, because the emulator's first sweep is 60 s after its start.
 const NO_SWEEP_BEFORE: Duration = Duration::from_secs(50);
 
 #[derive(Clone)]
@@ -104,7 +104,7 @@ impl Partition {
         self.leases.values().filter(|expires| **expires > now_ms).count()
     }
 
-    /// Counts the members whose lease item TTL has deleted.
+    /// Counts the members without a lease item. TTL has deleted these items.
     pub fn without_lease(&self) -> usize {
         self.members.iter().filter(|id| !self.leases.contains_key(*id)).count()
     }
@@ -129,7 +129,7 @@ fn check(user: usize, partition: &Partition, recorder: &Recorder, swept: bool) {
     check(members <= LIMIT, "too many members");
     check(live <= LIMIT, "too many live leases");
     if partition.complete {
-        // Even an expired lease stays on the counter until a start deletes it.
+        // An expired lease also stays on the counter until a start deletes it.
         check(partition.leases.keys().all(|id| partition.members.contains(id)), "lease is not on the counter");
         check(partition.ended.keys().all(|id| !partition.members.contains(id)), "ended lease is on the counter");
         check(swept || partition.without_lease() == 0, "id on the counter without a lease, before any TTL sweep");

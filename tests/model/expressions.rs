@@ -1,5 +1,5 @@
-//! Tests that the DynamoDB expressions match the model: for every kind of write and every combination of stored items,
-//! the embedded engine ends in the same state as `protocol.rs`.
+//! Tests that the DynamoDB expressions match the model. For every kind of write and every combination of stored items,
+//! the embedded engine and `protocol.rs` must end in the same state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +25,14 @@ const TABLE: &str = "expressions";
 const NOW: Tick = 10;
 const DURATION: Tick = 5;
 const TERMS: LeaseTerms = LeaseTerms { duration_s: DURATION as u32, retention_s: RETENTION_S };
-/// The revision that the read of a start returned.
+/// The revision that a start has read.
 const READ_REVISION: u8 = 4;
 const OWN: Id = 0;
 const DEAD: Id = 1;
 const ENDED: Id = 2;
 const PRUNED: Id = 3;
 
-/// An embedded engine, and counts of the cases that ran on it. Every case has its own user.
+/// An embedded engine, and the number of test cases that ran on it. Every case has a new user.
 struct Fixture {
     client: Client,
     store: DynamoStore,
@@ -260,7 +260,8 @@ impl Fixture {
         }
     }
 
-    /// Asserts that the engine applied the writes if and only if the model does, and with the same result.
+    /// Asserts that the engine applied the writes if and only if the model applies them, and that both end in the same
+    /// state.
     async fn assert_matches(&mut self, user: &UserName, before: &Items, applied: bool, expected: &[Write]) {
         let holds = expected.iter().all(|write| write.condition_holds(before));
         assert_eq!(applied, holds, "{expected:?} on {before:?}");

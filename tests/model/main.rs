@@ -1,5 +1,5 @@
-//! Searches for violations of the guarantees: an exhaustive model of the protocol, a simulation of the real code, and
-//! mutants of both that the search must detect. docs/CORRECTNESS.md explains what each one covers.
+//! Searches for violations of the guarantees, with an exhaustive model of the protocol and with a simulation of the
+//! real code. Mutants check that both searches detect errors. docs/CORRECTNESS.md explains what each part covers.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a failed unwrap is a failed test")]
 

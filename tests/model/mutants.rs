@@ -1,21 +1,21 @@
-//! Mutants: wrong versions of the protocol that the searches must detect. The product contains none of them.
+//! Mutants: wrong versions of the protocol, which exist only in these tests. The searches must detect each one.
 //!
 //! The model applies a mutant in `state_space/mutations.rs`. The simulation applies it to a request
 //! (`simulation/faulty_requests.rs`) or to a store operation (`simulation/faulty_store.rs`).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// A read-then-start stores the leases that its query returned as the members.
+    /// A read-then-start replaces the members with the live leases that its query returned.
     RecountFromQuery,
-    /// A start removes a dead member but does not delete its lease in the same transaction.
+    /// A start removes a dead member, but does not delete its lease in the same transaction.
     RemoveMemberWithoutDelete,
-    /// A start deletes the lease of a dead member without checking that it is still dead.
+    /// A start deletes the lease of a dead member without checking that the lease is still dead.
     DeleteDeadUnconditionally,
     /// A heartbeat renews an ended lease.
     HeartbeatIgnoresEviction,
     /// A heartbeat renews an expired lease.
     HeartbeatRenewsExpired,
-    /// A heartbeat can move the expiry back.
+    /// A heartbeat can move the expiry to an earlier time.
     HeartbeatMovesExpiryBack,
     /// A read-then-start does not check that the revision is unchanged.
     StartIgnoresRevision,
@@ -27,13 +27,13 @@ pub enum Mutant {
     MarkMissingLease,
     /// Every attempt of a start with an idempotency key uses a new stream id.
     KeyedRetryCreatesSecondLease,
-    /// A start that meets a transaction conflict returns a denial.
+    /// A start returns a denial after a transaction conflict.
     ConflictIsDenial,
-    /// A start whose response is lost returns a denial.
+    /// A start returns a denial after a lost response.
     LostResponseIsDenial,
-    /// A start with an unknown outcome counts as not applied and is retried with a new stream id.
+    /// A start treats an unknown outcome as not applied, and retries with a new stream id.
     UnknownOutcomeIsNotApplied,
-    /// An eviction frees the slot in one transaction and takes it in another.
+    /// A start that evicts frees the slot in one transaction and takes it in a second one.
     EvictionInTwoTransactions,
     /// Members whose lease is missing or expired keep their slots.
     DeadLeasesKeepSlots,
@@ -45,7 +45,7 @@ pub enum Mutant {
     OptimisticStartIgnoresStoredLimit,
     /// A heartbeat creates a lease that is not stored.
     HeartbeatCreatesLease,
-    /// A heartbeat that meets a conflict returns "not found".
+    /// A heartbeat returns "not found" after a conflict.
     ConflictIsStreamEnded,
     /// A list contains live leases that are not members.
     ListIgnoresMembers,
@@ -77,7 +77,7 @@ impl Mutant {
         Self::ListIgnoresMembers,
     ];
 
-    /// The model checks starts and items. It does not check the responses to heartbeats and lists.
+    /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists.
     pub fn is_in_model(self) -> bool {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
     }

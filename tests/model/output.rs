@@ -1,4 +1,4 @@
-//! Summary lines of the searches.
+//! Prints the summary lines of the searches.
 
 use std::io::Write as _;
 

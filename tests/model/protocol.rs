@@ -1,5 +1,5 @@
-//! The protocol as the model sees it: the items of one user, and each write as a condition and a change. Plain data and
-//! pure functions. `expressions.rs` tests that the DynamoDB expressions have the same effect.
+//! The protocol in the model: the items of one user, and the writes, each with a condition and an effect.
+//! `expressions.rs` tests that the DynamoDB expressions have the same conditions and effects.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub type IdSet = u8;
 /// A time in seconds.
 pub type Tick = u8;
 
-/// The counter item. The default value stands for a missing item.
+/// The counter item. The default value represents a missing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CounterItem {
     pub members: IdSet,
@@ -38,7 +38,7 @@ pub struct LeaseItem {
 pub struct TerminationMark {
     /// True for a replacement, false for an eviction.
     pub replaced: bool,
-    /// The start that ended the stream. An eviction by id has none.
+    /// The start that ended the stream. `None` for an eviction by id.
     pub by: Option<Id>,
 }
 
@@ -55,7 +55,7 @@ pub enum ItemKey {
     Lease(Id),
 }
 
-/// A single write, or one action of a transaction. All flags are true in the correct protocol; a mutant clears one.
+/// One write, alone or as an action of a transaction. Each flag enables one check or effect. A mutant clears one flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
     /// Optimistic start: if no limit is stored and there are fewer than `limit` members, adds the id and increments the
@@ -72,16 +72,16 @@ pub enum Write {
     },
     /// Stop and eviction: if the id is a member, removes it and increments the revision.
     RemoveMember { id: Id },
-    /// Stores a lease if none is stored. With `replaces_expired_at`, it can also replace a lease that expired by then and
-    /// was not ended.
+    /// Stores a lease if none is stored. With `replaces_expired_at`, also replaces a lease that had expired at that
+    /// time and was not ended.
     PutLease { id: Id, lease: LeaseItem, replaces_expired_at: Option<Tick>, conditional: bool },
-    /// Deletes a dead lease: it must be missing or expired at `now`.
+    /// Deletes a dead lease. The condition holds if the lease is missing or had expired at `now`.
     DeleteDead { id: Id, now: Tick, conditional: bool },
     /// Marks a stored lease as ended.
     MarkEnded { id: Id, termination: TerminationMark, conditional: bool },
-    /// Deletes an ended lease: it must be missing or ended.
+    /// Deletes an ended lease. The condition holds if the lease is missing or ended.
     Prune { id: Id },
-    /// Deletes a lease without a condition, for the player's own stop.
+    /// Deletes a lease without a condition, for the player's own stop and for TTL.
     DeleteLease { id: Id },
     /// Heartbeat: if the lease is stored, not ended, not expired at `now`, and expires before `new`, moves its expiry to
     /// `new`.
@@ -94,11 +94,11 @@ pub enum Write {
         rejects_expired: bool,
         only_forward: bool,
     },
-    /// Stores the user's limit. `None` deletes it, if there is one.
+    /// Stores the user's limit. `None` deletes the limit if one is stored.
     SetLimit { limit: Option<u8> },
 }
 
-/// One transaction: all writes are applied, or none.
+/// One transaction: either all writes are applied, or none.
 pub type Writes = Arc<[Write]>;
 
 impl Write {
@@ -190,10 +190,10 @@ impl Write {
     }
 }
 
-/// An update of a missing item begins with this one.
+/// The initial value of a lease item that an update creates.
 const EMPTY_LEASE: LeaseItem = LeaseItem { started_at: 0, expires_at: 0, device: None, termination: None };
 
-/// A start that does not read first.
+/// The writes of a start that does not read first.
 pub fn optimistic_start(id: Id, request: &StartRequest, now: Tick) -> Vec<Write> {
     let lease = lease_item(&request.lease(timestamp(now)));
     vec![
@@ -252,7 +252,7 @@ pub fn heartbeat(id: Id, now: Tick, duration: Tick) -> Write {
 }
 
 impl Items {
-    /// Calls `decide` with the items as the production snapshot.
+    /// Converts the items to a production [`Snapshot`] and calls `decide` with it.
     pub fn with_snapshot<T>(&self, duration: Tick, decide: impl FnOnce(&Snapshot<'_>) -> T) -> T {
         let members: Vec<StreamId> = ids(self.counter.members).map(stream_id).collect();
         let stored = (0..STREAMS).filter_map(|id| Some((id as Id, self.leases[id]?)));
@@ -313,7 +313,7 @@ pub fn request(
     }
 }
 
-/// Longer than any run of the model, which has a separate action for TTL.
+/// Longer than any run of the model, because the model has a separate action for TTL.
 pub const RETENTION_S: u32 = 1000;
 
 pub fn bit(id: Id) -> IdSet {

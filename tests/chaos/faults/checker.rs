@@ -1,13 +1,13 @@
-//! Checks a response against the history: earlier and concurrent events must explain it. The checker uses neither the
-//! service's code nor the table. From the requests to the store it uses only the faults and the writes that
+//! Checks a response against the history: earlier and concurrent events must explain the response. The checker uses
+//! neither the service's code nor the table. Of the requests to the store, it uses only the faults and the writes that
 //! create, end or delete leases.
 //!
-//! Two effects make several responses possible. The checker allows for exactly these:
+//! Because of two effects, more than one response can be correct. The checker allows for exactly these effects:
 //!
-//! - Clock skew: each call has a range of times that its instance's clock can have shown. A lease may be taken if the range
-//!   of the taker reaches its expiry.
-//! - Delayed writes: the store may apply a start's write after the stream has ended, which recreates the lease. If a write
-//!   for this id was under way when the stream ended, the checker draws no conclusion from the end.
+//! - Clock skew: the checker knows only a range for the clock time of each call. A call may treat a lease as expired if
+//!   this range reaches the lease's expiry.
+//! - Delayed writes: the store may apply a start's write after the stream has ended, which recreates the lease. If such
+//!   a write was in flight when the stream ended, the checker accepts that the stream is live again.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::process::{LEASE_S, RETENTION_S};
 use crate::recorder::CONTENTION;
 
 const LEASE_MS: i64 = LEASE_S as i64 * 1000;
-/// How long after a fault requests may still fail: clients may reuse connections that a kill broke, and timers of a
-/// frozen instance may have expired.
+/// Time after a fault during which requests may still fail. Clients may reuse connections that a kill broke, and timers
+/// of a frozen instance may have expired.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
 type CheckResult = Result<(), String>;
@@ -46,7 +46,8 @@ fn check_no_response(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     require(call.short_timeout || killed, || "no response from an instance that was not killed".to_owned())
 }
 
-/// A 503 requires a fault of this instance or of its requests for this user. Contention requires concurrent writes.
+/// A 503 requires a fault of this instance or of its store requests for this user. A 503 for contention requires
+/// concurrent writes.
 fn check_unavailable(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     let explained = if call.label == CONTENTION {
         index.had_concurrent_writes(call)
@@ -69,7 +70,7 @@ fn check_started(call: &Call) -> CheckResult {
     require(expires == started + LEASE_MS, || "the lease does not have the configured duration".to_owned())
 }
 
-/// The same idempotency key always returns the same id.
+/// The same idempotency key must always return the same id.
 fn check_id(call: &Call) -> CheckResult {
     require(call.response_id == call.id, || format!("the id for this idempotency key is {:?}", call.id))
 }
@@ -87,7 +88,7 @@ fn check_lease(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     check_live(call, id, expires, index)
 }
 
-/// Checks that the stream can be live until `expires`, as the response says.
+/// Checks that the stream can be live until `expires`, which is the expiry in the response.
 fn check_live(call: &Call, id: &str, expires: i64, index: &HistoryIndex<'_>) -> CheckResult {
     require(expires > call.clock_ms.0, || format!("{id} had already expired"))?;
     let latest = call.end_ms + MAX_SKEW_MS + LEASE_MS;
@@ -113,7 +114,7 @@ fn check_listed(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     Ok(())
 }
 
-/// A denial requires as many other live streams as the limit. The start's own stream must not be live.
+/// A denial requires that the number of other live streams equals the limit. The start's own stream must not be live.
 fn check_denied(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     require(call.listed.len() == LIMIT, || "denied with fewer streams than the limit".to_owned())?;
     check_listed(call, index)?;
@@ -124,7 +125,8 @@ fn check_denied(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
 
 fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     let Some(id) = &call.id else {
-        // A start without a key: its stream ended before the response. That requires a retry after a disturbed request.
+        // A start without a key gets this response only if its stream ended before the service retried a disturbed
+        // request.
         let retried = index.requests_during(call).any(|request| request.was_disturbed() && request.creates.is_some());
         let explained = retried && call.operation == "start";
         return require(explained, || "the started stream had ended, without a disturbed request".to_owned());
@@ -142,8 +144,9 @@ fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     }
 }
 
-/// An acknowledged lease may be missing for these reasons: a stop, a deletion by a start on whose clock it had expired, the
-/// deletion of a surplus ended lease, or TTL. The TTL of an ended lease counts from its end on the ending instance's clock.
+/// An acknowledged lease may be missing because of a stop, a start on whose clock the lease had expired, the deletion
+/// of a surplus ended lease, or TTL. For an ended lease, the TTL period begins when the stream ends, on the clock of
+/// the instance that ended it.
 fn check_missing_or_expired(call: &Call, id: &str, index: &HistoryIndex<'_>) -> CheckResult {
     let Some((expires, by)) = index.acknowledged(id, call.begin) else { return Ok(()) };
     let renewal_took_ms = i64::try_from((by.end - by.begin).as_millis()).unwrap_or(i64::MAX);

@@ -1,5 +1,6 @@
-//! Skews the clock of an instance: `faketime` intercepts `CLOCK_REALTIME` and reads the skew from a file on every call, so
-//! that the skew can change while the instance runs. The monotonic clock, which timers use, is not skewed.
+//! Skews the clock of an instance with `faketime`, which intercepts `CLOCK_REALTIME` and reads the skew from a file on
+//! every call. Therefore, the skew can change while the instance runs. The monotonic clock, which timers use, is not
+//! skewed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The largest skew of an instance against the host, in both directions. Twice this skew is longer than a lease.
+/// Maximum skew of an instance against the host, in both directions. Between two instances, the skew can be twice as
+/// large, which is longer than a lease.
 pub const MAX_SKEW_MS: i64 = 1500;
 
-/// On a busy host, a new skew may take effect this late: the threads of a process share the last value that one of them read.
+/// Maximum delay before a new skew takes effect. Such delays occur on a busy host, because the threads of a process
+/// share the value that one of them read last.
 const LAG: Duration = Duration::from_secs(1);
 
 pub struct SkewedClock {

@@ -1,4 +1,5 @@
-//! Prints how often each fault occurred and how many requests it hit, and records a violation for every fault without effect.
+//! Prints how often each kind of fault occurred and how many requests it affected. Records a violation for every kind
+//! that had no effect.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::clock_skew::SkewedClock;
 use crate::api::{Request, Response, StartOptions, now_ms, user_name};
 
-/// Clock readings are truncated to milliseconds, so the ranges are widened by this tolerance.
+/// Tolerance of the clock ranges, because clock readings are truncated to milliseconds.
 const ROUNDING_MS: i64 = 2;
 
 pub struct History {
@@ -29,16 +29,17 @@ pub struct Call {
     pub operation: &'static str,
     pub instance: usize,
     pub user: usize,
-    /// The stream in the request. For a start, it is the id derived from the idempotency key, or else the id in the response.
+    /// The stream in the request. For a start with an idempotency key, the id derived from the key. For other starts,
+    /// the id in the response.
     pub id: Option<String>,
     pub options: Option<StartOptions>,
     /// Whether the client used the short timeout.
     pub short_timeout: bool,
     pub begin: Instant,
     pub end: Instant,
-    /// The range of the instance's own clock between begin and end.
+    /// The earliest and latest time that the instance's clock can have shown during the call.
     pub clock_ms: (i64, i64),
-    /// The end on the host's clock.
+    /// The end of the call on the host's clock.
     pub end_ms: i64,
     pub status: u16,
     pub label: String,
@@ -84,7 +85,7 @@ impl History {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The latest time that the instance's clock can have shown at the instant.
+    /// The latest time that the instance's clock can have shown at this instant.
     pub fn latest_ms(&self, instance: usize, at: Instant) -> i64 {
         let (anchor, anchor_ms) = self.anchor;
         let elapsed = i64::try_from((at - anchor).as_millis()).unwrap_or(i64::MAX);
@@ -100,7 +101,7 @@ impl History {
         let &Request { operation, instance, user, stream, options } = request;
         let (begin, end) = (response.begin, response.end);
         let (min_skew, max_skew) = self.clocks[instance].range_ms(begin, end);
-        // This assumes that the host's clock is steady during a call.
+        // This assumes that the host's clock is not adjusted during a call.
         let begin_ms = response.now_ms - i64::try_from((end - begin).as_millis()).unwrap_or(i64::MAX);
         let text = |field: &str| Some(response.text(field)).filter(|text| !text.is_empty()).map(str::to_owned);
         let response_id = text("streamId");
@@ -142,12 +143,12 @@ impl Call {
         matches!(self.status, 200 | 201) && matches!(self.operation, "start" | "heartbeat")
     }
 
-    /// Whether the client cannot know what the request did.
+    /// Whether the client cannot know the outcome of the request.
     pub fn outcome_unknown(&self) -> bool {
         matches!(self.status, 0 | 503)
     }
 
-    /// A field of the body of a start, or null.
+    /// A field in the request body of a start, or null.
     pub fn body(&self, field: &str) -> &Value {
         self.options.as_ref().map_or(&Value::Null, |options| &options.body[field])
     }
@@ -177,14 +178,14 @@ impl fmt::Display for Call {
 }
 
 impl InstanceFault {
-    /// Whether the call overlaps with the fault or the time `aftermath` after it.
+    /// Whether the call used this instance during the fault or during the time `aftermath` after it.
     pub fn affects(&self, call: &Call, aftermath: Duration) -> bool {
         self.instance == call.instance && self.from <= call.end && call.begin <= self.to + aftermath
     }
 }
 
-/// The id that the service derives from an idempotency key. It uses the production code, because the derivation is part of the
-/// storage format.
+/// The id that the service derives from an idempotency key. This function calls the production code, because the
+/// derivation is part of the storage format.
 fn id_of_key(user: usize, key: &str) -> String {
     let user = UserName::parse(&user_name(user)).unwrap();
     StreamId::from_key(&user, &IdempotencyKey::parse(key.as_bytes()).unwrap()).to_string()

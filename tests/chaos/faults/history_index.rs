@@ -1,4 +1,4 @@
-//! The history indexed by stream and by user, with the queries that the checker needs.
+//! Indexes the history by stream and by user, and answers the queries of the checker.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::history::{Call, History, InstanceFault};
 use super::store_request::StoreRequest;
 use crate::recorder::HeldLease;
 
-/// Longer than any call. It bounds the search for writes during a call.
+/// Upper bound for the duration of a call. It limits the search for writes during a call.
 const MAX_CALL_DURATION: Duration = Duration::from_secs(20);
 
 pub struct HistoryIndex<'a> {
@@ -17,18 +17,18 @@ pub struct HistoryIndex<'a> {
     /// Requests to the store by instance, in the order in which the proxy received them.
     requests: &'a [Vec<StoreRequest>],
     calls: HashMap<&'a str, Vec<&'a Call>>,
-    /// Starts by user, in the order of their begin.
+    /// Starts by user, sorted by begin time.
     starts: Vec<Vec<&'a Call>>,
     creates: HashMap<&'a str, Vec<&'a StoreRequest>>,
     ends: HashMap<&'a str, Vec<&'a StoreRequest>>,
-    /// Deletions with the latest time that the sender's clock can have shown.
+    /// Deletions by stream, each with the latest time that the clock of the sending instance can have shown.
     deletes: HashMap<&'a str, Vec<(&'a StoreRequest, i64)>>,
     /// Writes by user, in the order in which the proxies received them.
     writes: Vec<Vec<&'a StoreRequest>>,
 }
 
 impl<'a> HistoryIndex<'a> {
-    /// `calls` must be in the order of their begin.
+    /// `calls` must be sorted by begin time.
     pub fn new(
         history: &History,
         calls: &'a [Call],
@@ -78,22 +78,22 @@ impl<'a> HistoryIndex<'a> {
         }
     }
 
-    /// The latest expiry of the stream that a client received before the instant, and the call that returned it.
+    /// The latest expiry of the stream that a client had received before this instant, and the call that returned it.
     pub fn acknowledged(&self, id: &str, before: Instant) -> Option<(i64, &'a Call)> {
         let calls = self.calls_of(id).filter(|call| call.acknowledged_a_lease() && call.id.as_deref() == Some(id));
         let earlier = calls.filter(|call| call.end <= before);
         earlier.filter_map(|call| Some((call.expires_ms?, call))).max_by_key(|(expires, _)| *expires)
     }
 
-    /// Whether the store applied a start's write for this stream after `since` that was already under way at `since`: the
-    /// write itself was delayed, or its start had not ended or had an unknown outcome.
+    /// Whether a late write of a start recreated this stream's lease between `since` and `until`. The proxy had
+    /// received the write before `since`, or a start of this stream ended after `since` or had an unknown outcome.
     pub fn was_recreated(&self, id: &str, since: Instant, until: Instant) -> bool {
         let unfinished = || self.starts_with_id(id).any(|call| call.end >= since || call.outcome_unknown());
         let mut creates = self.creates.get(id).into_iter().flatten();
         creates.any(|create| create.applied_between(since, until) && (create.received < since || unfinished()))
     }
 
-    /// An earlier call whose response shows that the stream has ended, regardless of clocks.
+    /// An earlier call whose response shows that the stream has ended, independently of clocks.
     pub fn ended_before(&self, id: &str, call: &Call) -> Option<&'a Call> {
         self.calls_of(id).find(|other| {
             let own = other.id.as_deref() == Some(id);
@@ -108,8 +108,8 @@ impl<'a> HistoryIndex<'a> {
         self.calls_of(id).any(|other| other.operation == "stop" && other.begin <= call.end)
     }
 
-    /// Whether a client requested the eviction or replacement of this stream: in the start that the response names, or in an
-    /// evict call if the response names none.
+    /// Whether a client requested the eviction or replacement of this stream. If the response names a start, that start
+    /// must have requested it. Otherwise, there must be an evict call.
     pub fn end_was_requested(&self, id: &str, call: &Call) -> bool {
         let Some(by) = call.ended_by.as_deref() else {
             return self.calls_of(id).any(|other| other.operation == "evict" && other.begin <= call.end);
@@ -124,8 +124,9 @@ impl<'a> HistoryIndex<'a> {
         }
     }
 
-    /// Whether a write deleted the lease between its renewal and the call. The sender's clock must have reached `expires`,
-    /// unless another write had marked the stream as ended: the service keeps only a limited number of ended leases.
+    /// Whether a write deleted the lease between its renewal and the call. On the clock of the sending instance, the
+    /// lease must have expired. This does not apply to a stream that another write had marked as ended, because the
+    /// service may delete a surplus ended lease before its expiry.
     pub fn was_deleted(&self, id: &str, expires: i64, renewal: &Call, call: &Call) -> bool {
         let in_time = |write: &StoreRequest| write.applied_between(renewal.begin, call.end);
         let ended = || self.ends.get(id).into_iter().flatten().any(|write| in_time(write));
@@ -133,7 +134,7 @@ impl<'a> HistoryIndex<'a> {
         deletes.any(|(_, clock)| *clock >= expires || ended())
     }
 
-    /// Starts of a user that began at the instant or before, latest first.
+    /// Starts of a user that began at `until` or earlier, latest first.
     pub fn starts_of(&self, user: usize, until: Instant) -> impl Iterator<Item = &'a Call> + '_ {
         let begun = self.starts[user].partition_point(|start| start.begin <= until);
         self.starts[user][..begun].iter().rev().copied()
@@ -161,8 +162,8 @@ impl<'a> HistoryIndex<'a> {
         sent.filter(|write| write.applied_and_completed_after(call.begin)).count() > 1
     }
 
-    /// Periods in which streams certainly held a lease: from the first response until the sending of the last heartbeat that
-    /// succeeded. Streams whose lease was created a second time are left out.
+    /// Periods in which streams certainly held a lease. A period begins with the first response and ends when the
+    /// client sends the last successful heartbeat. Streams whose lease was recreated are omitted.
     pub fn held_leases(&self) -> Vec<HeldLease> {
         let held = self.calls.iter().filter_map(|(id, calls)| {
             let own = || calls.iter().filter(|call| call.id.as_deref() == Some(*id) && call.acknowledged_a_lease());
@@ -186,7 +187,7 @@ impl<'a> HistoryIndex<'a> {
         start.operation == "start" && start.status != 409 && requested
     }
 
-    /// The starts of the stream itself, without those that ended it.
+    /// The starts with this stream id, without the starts that ended the stream.
     fn starts_with_id(&self, id: &str) -> impl Iterator<Item = &'a Call> {
         let own = self.calls_of(id).filter(|call| call.operation == "start" && call.id.as_deref() == Some(id));
         own.collect::<Vec<_>>().into_iter()

@@ -1,7 +1,8 @@
-//! Fault injection: clients call instances that are killed, frozen or given skewed clocks, while a proxy between each
-//! instance and the store injects network faults. Afterwards the checker verifies every response against the whole history.
+//! Fault injection. The test kills and freezes instances and skews their clocks while clients call them. A proxy
+//! between each instance and the store injects network faults. After the run, the checker verifies every response
+//! against the whole history.
 //!
-//! `cargo test --test chaos -- --faults --seconds 60 --seed 7`. Needs `faketime` (`apt-get install faketime`).
+//! Run it with `cargo test --test chaos -- --faults --seconds 60 --seed 7`. It needs the package `faketime`.
 
 mod checker;
 mod clock_skew;
@@ -33,11 +34,12 @@ use crate::recorder::{RECOVERY_TIME, Recorder, Records};
 use crate::table::Table;
 use crate::{Arguments, INSTANCES, USERS, final_checks, report};
 
-/// Percentage of the writes to the store that are disturbed. For reads it is a quarter of that.
+/// Percentage of the writes to the store that get a fault. For reads, the percentage is a quarter of this value.
 const NETWORK_FAULT_PERCENT: u64 = 20;
-/// The clocks alternate between large and small skew after this time.
+/// Duration of each phase of large or small clock skew.
 const SKEW_PERIOD_S: u64 = 6;
-/// Longer than any delay of a request, and than the store needs for all queued requests.
+/// Maximum time to wait for requests in flight. It exceeds every injected delay and the time that the store needs for
+/// all queued requests.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub async fn run(arguments: Arguments, directory: &Path) -> bool {
@@ -107,7 +109,8 @@ pub async fn run(arguments: Arguments, directory: &Path) -> bool {
     report::print_violations(&records)
 }
 
-/// Injects faults into random instances. The first three faults are one of each kind, the others are random.
+/// Injects faults into random instances. The first three faults have three different kinds. The kinds of later faults
+/// are random.
 async fn inject_faults(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Proxy>], seed: u64, until: Instant) {
     let mut random = StdRng::seed_from_u64(seed ^ 0xa77a);
     let mut injections = JoinSet::new();
@@ -124,7 +127,7 @@ async fn inject_faults(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Pr
             FaultKind::Frozen => LEASE_S * 1000 + random.random_range(200..1500),
             _ => random.random_range(200..1200),
         };
-        // Leave time for the aftermath of the fault.
+        // Leave time for the recovery from the fault.
         if Instant::now() + Duration::from_millis(duration_ms + 1000) > until {
             break;
         }
@@ -132,7 +135,7 @@ async fn inject_faults(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Pr
         let lock = Arc::clone(&locks[instance]).lock_owned().await;
         let injection = Injection { kind, instance, duration: Duration::from_millis(duration_ms), _lock: lock };
         injections.spawn(injection.run(Arc::clone(api), Arc::clone(history), Arc::clone(&proxies[instance])));
-        // In the other cases, two instances can have faults at the same time.
+        // Usually, wait until this fault ends. Otherwise, two instances can have faults at the same time.
         if random.random_bool(0.7) {
             crate::join_all(std::mem::take(&mut injections), "fault injection", &api.recorder).await;
         }
@@ -173,9 +176,10 @@ async fn move_clocks(history: &History, begin: Instant, until: Instant) {
     }
 }
 
-/// Instance 0 is ahead, instance 1 is behind, and the third drifts between the two by 0.1 s per second. The skew is large
-/// and small in turn. With large skew, the instance ahead may take any lease. With small skew, one instance can renew a
-/// lease while another considers it expired.
+/// The clock of instance 0 is ahead, and the clock of instance 1 is behind. The third clock drifts between the two by
+/// 0.1 s per second. The skew alternates between large and small. With large skew, instance 0 considers even a new
+/// lease of instance 1 expired. With small skew, one instance can renew a lease while another considers the lease
+/// expired.
 fn skew_ms(number: usize, elapsed: Duration) -> i64 {
     let max = if elapsed.as_secs() / SKEW_PERIOD_S % 2 == 0 { MAX_SKEW_MS } else { MAX_SKEW_MS / 5 };
     match number {
@@ -192,7 +196,8 @@ fn skew_ms(number: usize, elapsed: Duration) -> i64 {
 async fn drain(proxies: &[Arc<Proxy>], recorder: &Recorder) {
     let begin = Instant::now();
     while proxies.iter().any(|proxy| proxy.in_flight() > 0) && begin.elapsed() < DRAIN_TIMEOUT {
-        // While the clients run, some request is almost always in flight. Then it is enough that no delayed request is left.
+        // While the clients run, a request is almost always in flight. In that case, wait only until no delayed request
+        // is left.
         let clients_run = recorder.lock().outages.last().is_some_and(|outage| outage.up.is_none());
         if clients_run && begin.elapsed() > 4 * ATTEMPT_TIMEOUT {
             return;

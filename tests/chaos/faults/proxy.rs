@@ -1,5 +1,5 @@
-//! A proxy between one instance and the store that injects network faults. It parses HTTP only to find the end of a message,
-//! never changes a byte, and records every request with its fault.
+//! A proxy between one instance and the store. It injects network faults, and records every request with its fault. It
+//! never changes the bytes that it forwards.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::store_request::{NetworkFault, StoreRequest};
 
-/// The instances' attempt timeout. It is short, so that requests can exceed it without a long run.
+/// The attempt timeout of the instances. It is short, so that injected delays can exceed it in a short run.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
 
 pub struct Proxy {
@@ -23,7 +23,7 @@ pub struct Proxy {
     random: Mutex<StdRng>,
     /// Percentage of the writes that get a fault.
     fault_percent: AtomicU64,
-    /// Requests that are not forwarded yet or have no response yet.
+    /// Number of requests that are not forwarded yet or have no response yet.
     in_flight: AtomicUsize,
     requests: Mutex<Vec<StoreRequest>>,
     /// Cancelled to close the listener and all connections.
@@ -57,7 +57,7 @@ impl Proxy {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes every connection and refuses new ones for `duration`.
+    /// Closes every connection, and refuses new connections for `duration`.
     pub async fn disconnect(self: &Arc<Self>, duration: Duration) {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).cancel();
         tokio::time::sleep(duration).await;
@@ -67,7 +67,7 @@ impl Proxy {
     async fn listen(self: &Arc<Self>) {
         let connected = CancellationToken::new();
         let deadline = Instant::now() + Duration::from_secs(5);
-        // After a disconnect, the old listener and the closed connections may hold the port for a moment.
+        // After a disconnect, the old listener and the closed connections may still use the port for a moment.
         let listener = loop {
             match TcpListener::bind(("127.0.0.1", self.port)).await {
                 Ok(listener) => break listener,
@@ -99,7 +99,7 @@ impl Proxy {
             };
             let proxy = Arc::clone(&self);
             let in_flight = InFlight::new(&self);
-            // A separate task, so that the store receives the request even if the instance closes its connection.
+            // A separate task sends the request to the store even if the instance closes its connection.
             let forwarded = tokio::spawn(async move {
                 let _in_flight = in_flight;
                 if matches!(fault, Some(NetworkFault::DelayRequest | NetworkFault::DeliverAfterTimeout)) {
@@ -125,7 +125,8 @@ impl Proxy {
         }
     }
 
-    /// Sends the request, or two thirds of it, to the store and reads the response.
+    /// Sends the request to the store and reads the response. With `TruncateRequest`, sends only two thirds of the
+    /// request.
     async fn forward(
         &self,
         number: usize,
@@ -153,7 +154,8 @@ impl Proxy {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let range = if write { 100 } else { 400 };
         let has_fault = random.random_range(0..range) < self.fault_percent.load(Ordering::SeqCst);
-        // More than half of the faults are delayed requests: they break only code that relies on an outdated read.
+        // More than half of the faults are delayed requests. Such a delay causes a violation only if the code relies on
+        // an outdated read.
         let kind = random.random_range(0..2 * NetworkFault::ALL.len());
         let fault = NetworkFault::ALL.get(kind).copied().unwrap_or(NetworkFault::DelayRequest);
         let timeout_ms = ATTEMPT_TIMEOUT.as_millis() as u64;
@@ -166,7 +168,7 @@ impl Proxy {
     }
 }
 
-/// Counts a request as in flight until it is dropped.
+/// Counts a request as in flight until this value is dropped.
 struct InFlight(Arc<Proxy>);
 
 impl InFlight {
@@ -182,7 +184,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Reads a head and as many bytes of body as its `Content-Length`. Neither side pipelines, so nothing follows the body.
+/// Reads one HTTP message: a head, and a body of `Content-Length` bytes. Neither side pipelines, so nothing follows the
+/// body.
 async fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut message = Vec::new();
     loop {

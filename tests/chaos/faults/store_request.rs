@@ -1,4 +1,4 @@
-//! A request from an instance to the store, as the proxy sees it: what it writes, its fault, and when it was processed.
+//! A request from an instance to the store, as recorded by the proxy: its writes, its fault and its times.
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -8,17 +8,17 @@ use crate::api::USER_PREFIX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkFault {
-    /// The connection breaks after two thirds of the request. The store does not apply it.
+    /// The connection breaks after two thirds of the request. The store does not apply the request.
     TruncateRequest,
     /// The connection breaks in the middle of the response. The store has applied the request.
     TruncateResponse,
-    /// The store applies the request, but the response is dropped.
+    /// The store applies the request, but the proxy drops the response.
     DropResponse,
     /// The response is delayed, sometimes beyond the attempt timeout.
     DelayResponse,
     /// The request is delayed by less than the attempt timeout.
     DelayRequest,
-    /// The store receives the request after the attempt timeout, when the instance has retried or moved on.
+    /// The store receives the request after the attempt timeout, when the instance has already retried or given up.
     DeliverAfterTimeout,
 }
 
@@ -38,18 +38,18 @@ pub struct StoreRequest {
     pub write: bool,
     /// The stream whose lease a start creates.
     pub creates: Option<String>,
-    /// The streams whose leases it deletes.
+    /// The streams whose leases the request deletes.
     pub deletes: Vec<String>,
-    /// The streams that it marks as ended.
+    /// The streams that the request marks as ended.
     pub ends: Vec<String>,
     pub fault: Option<NetworkFault>,
-    /// When the proxy received it.
+    /// When the proxy received the request.
     pub received: Instant,
-    /// When the proxy began to send it to the store.
+    /// When the proxy began to send the request to the store.
     pub forwarded: Option<Instant>,
     /// When the store responded, and whether it applied the request.
     pub completed: Option<(Instant, bool)>,
-    /// When the instance had the whole response.
+    /// When the proxy had sent the whole response to the instance.
     pub returned: Option<Instant>,
 }
 
@@ -80,12 +80,12 @@ impl StoreRequest {
         self.completed = Some((Instant::now(), response.starts_with(b"HTTP/1.1 200")));
     }
 
-    /// Whether the store applied it, possibly between the two instants.
+    /// Whether the store applied the request at a time that can be between the two instants.
     pub fn applied_between(&self, since: Instant, until: Instant) -> bool {
         self.applied_and_completed_after(since) && self.forwarded.is_some_and(|at| at <= until)
     }
 
-    /// Whether the store applied it, and responded at `since` or later.
+    /// Whether the store applied the request and responded at `since` or later.
     pub fn applied_and_completed_after(&self, since: Instant) -> bool {
         self.completed.is_some_and(|(at, applied)| applied && at >= since)
     }
@@ -94,7 +94,7 @@ impl StoreRequest {
         self.completed.is_some_and(|(_, applied)| applied)
     }
 
-    /// Whether the instance may have seen a failure or a slow response.
+    /// Whether the instance may have received an error or a slow response.
     pub fn was_disturbed(&self) -> bool {
         self.fault.is_some() || self.returned.is_none_or(|returned| returned - self.received > ATTEMPT_TIMEOUT / 2)
     }

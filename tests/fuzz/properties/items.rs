@@ -1,5 +1,5 @@
-//! Table items. A decoded item is within its bounds, and encoding and decoding it again returns the same value. An invalid item
-//! returns a `Corrupt` error that names the key and the attribute.
+//! Checks table items. A decoded item must be within its bounds and must not change if it is encoded and decoded again.
+//! An invalid item must return a `Corrupt` error that names the key and the attribute.
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -26,7 +26,7 @@ pub fn check(input: &[u8]) {
                 leases += usize::from(lease);
                 lease
             }
-            // A record of a newer version.
+            // A record of a newer version, which the decoder ignores.
             Some(AttributeValue::S(_)) => true,
             _ => false,
         };

@@ -1,5 +1,6 @@
-//! Properties that each parser of untrusted input has for any bytes. There is one file per parser, with a function `check` that
-//! panics if a property is violated. `tests/integration/corpus.rs` replays the corpus, and `scripts/fuzz` searches for new inputs.
+//! Properties of the parsers of untrusted input, which must hold for any bytes. There is one file per parser. Its
+//! function `check` panics if a property is violated. `tests/integration/corpus.rs` replays the corpus, and
+//! `scripts/fuzz` searches for new inputs.
 
 #![allow(clippy::unwrap_used, reason = "a violated property panics")]
 #![allow(clippy::disallowed_methods, reason = "the expiry of tokens depends on the host's clock")]
@@ -12,8 +13,8 @@ pub mod settings;
 pub mod starts;
 pub mod tokens;
 
-/// Fails if a message contains a word that only Rust and its libraries use. A word that occurs in the input is allowed, because
-/// messages may quote the input.
+/// Panics if a message contains a term that only Rust and its libraries use. A term that occurs in the input is
+/// allowed, because messages may quote the input.
 fn assert_no_jargon(message: &str, input: &[u8]) {
     const JARGON: [&str; 19] = [
         "u8",
@@ -36,10 +37,10 @@ fn assert_no_jargon(message: &str, input: &[u8]) {
         "Option",
         "Body",
     ];
-    // Messages contain the names of variables in lower case, whatever their case in the input.
+    // Messages contain the names of environment variables in lower case, regardless of their case in the input.
     let input = String::from_utf8_lossy(input).to_lowercase();
-    // A name from the input can end with a colon and precede the message's own colon. `::` is part of a Rust path only if an
-    // identifier follows.
+    // A message can quote a name that ends with a colon, and then add its own colon. Therefore, `::` counts as part of
+    // a Rust path only if an identifier follows.
     let is_path =
         |rest: &str| rest.starts_with(|first: char| first.is_alphanumeric() || first == '_' || first == '<');
     let contains = |word: &str| {

@@ -1,11 +1,13 @@
-//! Names. A valid name is within its bounds and is displayed unchanged. The error of an invalid name states the actual reason.
+//! Checks names. A valid name must be within its bounds and must be displayed unchanged. The error of an invalid name
+//! must state the actual reason.
 
 use std::collections::HashSet;
 
 use stream_manager::domain::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
 use unicode_normalization::UnicodeNormalization;
 
-/// The input is one name. Split at the first line break, it is also a user name and an idempotency key.
+/// The input is one name. If it contains a line break, the text before and after the first one is also a user name and
+/// an idempotency key.
 pub fn check(input: &[u8]) {
     idempotency_key(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -60,7 +62,8 @@ fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.nfc().eq(text.chars())
 }
 
-/// The characters with the Unicode property Bidi_Control. The list is a second copy, so that it checks the production code.
+/// The characters with the Unicode property Bidi_Control. This list does not use the production code, so that it can
+/// check that code.
 fn is_bidirectional_control(c: char) -> bool {
     "\u{61C}\u{200E}\u{200F}\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\u{2066}\u{2067}\u{2068}\u{2069}".contains(c)
 }
@@ -81,7 +84,8 @@ fn idempotency_key(bytes: &[u8]) {
     assert_eq!(IdempotencyKey::parse(bytes).is_ok(), visible);
 }
 
-/// The derived id is deterministic. Different splits of the same text into user and key have different ids.
+/// Checks that the id derived from a user and a key is deterministic. Different splits of the same text into user and
+/// key must have different ids.
 fn derived_ids(user: &str, key: &str) {
     let joined = format!("{user}{key}");
     if joined.len() > 64 {

@@ -1,5 +1,5 @@
-//! Requests to any path: method, path, query, headers and body. Each response matches the OpenAPI document. The service decodes
-//! a user name in the path exactly once.
+//! Checks requests to any path: method, path, query, headers and body. Each response must match the OpenAPI document.
+//! The service must decode a user name in the path exactly once.
 
 use percent_encoding::percent_decode_str;
 use poem::http::{Method, Uri};
@@ -15,7 +15,7 @@ pub fn check(input: &[u8]) {
     let mut words = first.splitn(2, |byte| *byte == b' ');
     let method = words.next().and_then(|method| Method::from_bytes(method).ok());
     let uri = words.next().and_then(|uri| Uri::try_from(uri).ok());
-    // hyper rejects an invalid method or URI before the service sees the request.
+    // hyper rejects an invalid method or URI before the service receives the request.
     let (Some(method), Some(uri)) = (method, uri) else { return };
     let headers = service::headers(headers);
     service::with(|service| {

@@ -1,4 +1,4 @@
-//! The whole HTTP service in this process, without a network. It checks the properties that every response has.
+//! Runs the whole HTTP service in this process, without a network. Checks the properties that every response must have.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 
 pub const MAX_BODY_BYTES: usize = 16384;
 
-/// After this many requests the service is replaced by a new one, which limits the size of the store.
+/// After this many requests, a new service replaces the old one, which limits the size of the store.
 const MAX_REQUESTS: usize = 20_000;
 
 pub struct Service {
@@ -106,13 +106,14 @@ impl Service {
         }
     }
 
-    /// Sends a request and checks the response: it is complete and documented, is no 5xx, and exposes no internals.
+    /// Sends a request. Checks that the response is complete and documented, is not a 5xx, and exposes no internals.
     pub fn send(&mut self, method: &Method, uri: &Uri, headers: &Headers, body: &[u8]) -> Response {
         self.requests += 1;
         let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
-        // The service rejects requests without exactly one Host header. Other tests cover that, so send one valid header.
+        // The service rejects requests without exactly one Host header. Other tests cover this rule, so this one sends
+        // a valid header.
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("fuzz"));
         for (name, value) in headers.iter().filter(|(name, _)| name != header::HOST) {
             request.headers_mut().append(name.clone(), value.clone());
@@ -155,8 +156,8 @@ impl Service {
         Response { status, body: response_body }
     }
 
-    /// Whether the OpenAPI document contains the response status of this operation. Requests without an operation, for example
-    /// with an empty path segment, pass.
+    /// Whether the OpenAPI document contains the response status of this operation. Requests without an operation pass,
+    /// for example requests with an empty path segment.
     fn is_documented(&self, method: &Method, uri: &Uri, status: u16) -> bool {
         let matches = |template: &str| {
             let (mut segments, mut actual) = (template.split('/'), uri.path().split('/'));
@@ -178,7 +179,8 @@ impl Service {
     }
 }
 
-/// A problem has a type, a code, a title, a detail and its status. Each of its errors has a field and a reason.
+/// Checks that a problem has a type, a code, a title, a detail and its status. Each of its errors must have a field and
+/// a reason.
 fn assert_problem(problem: &Value, status: u16, input: &[u8]) {
     let text = |name: &str| problem[name].as_str().filter(|text| !text.is_empty()).unwrap();
     assert_eq!(problem["status"], json!(status));

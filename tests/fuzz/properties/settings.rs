@@ -1,5 +1,5 @@
-//! Settings. Accepted settings are within their bounds, and the printed file loads as the same settings. The error of rejected
-//! settings names a key or a position, without Rust terms.
+//! Checks settings. Accepted settings must be within their bounds, and the printed file must load as the same settings.
+//! The error of rejected settings must not contain Rust terms, and must name the key of an invalid value.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ pub fn check(input: &[u8]) {
             super::assert_no_jargon(&problem, input);
         }
         Err(error) => {
-            // The error may contain the random path of the file.
+            // The error may contain the path of the temporary file, which is random.
             let path = FILE.with_borrow(|file| file.path().to_string_lossy().into_owned());
             super::assert_no_jargon(&error.to_string(), &[input, path.as_bytes()].concat());
         }

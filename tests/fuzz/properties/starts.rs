@@ -1,5 +1,6 @@
-//! Headers and body of a start. A second, independent implementation of the rules decides which starts must be accepted. The
-//! response to an accepted start repeats its fields. A rejected start stores nothing.
+//! Checks the headers and the body of a start. A second, independent implementation of the rules computes which starts
+//! must be accepted. The response to an accepted start must repeat its fields. A rejected start must not store
+//! anything.
 
 use std::fmt;
 
@@ -49,7 +50,8 @@ pub fn check(input: &[u8]) {
     });
 }
 
-/// A retry with the same idempotency key returns the same stream. The stream can be read, renewed and stopped.
+/// Checks that a retry with the same idempotency key returns the same stream, and that the stream can be read, renewed
+/// and stopped.
 fn assert_usable(service: &mut Service, path: &str, headers: &Headers, body: &[u8]) {
     let path: Uri = path.parse().unwrap();
     if headers.iter().any(|(name, _)| name == "idempotency-key") {
@@ -95,7 +97,7 @@ fn key_conforms(headers: &Headers) -> bool {
     keys.len() <= 1 && keys.iter().all(|(_, key)| IdempotencyKey::parse(key.as_bytes()).is_ok())
 }
 
-/// Whether the media type is certainly accepted as JSON. Other media types may be accepted or rejected.
+/// Whether the service must accept the media type as JSON. It may accept or reject other media types.
 fn media_type_conforms(headers: &Headers) -> bool {
     let mut types = headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_bytes());
     match (types.next(), types.next()) {

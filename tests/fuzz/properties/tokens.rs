@@ -1,5 +1,5 @@
-//! Bearer tokens. A second, independent implementation of the rules decides which headers and claims are valid, and which
-//! identity they carry. A token that is not signed with the secret is always rejected.
+//! Checks bearer tokens. A second, independent implementation of the rules computes which headers and claims are valid,
+//! and which identity they contain. A token that is not signed with the secret must always be rejected.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,8 @@ thread_local! {
     static VERIFIER: (Runtime, TokenVerifier) = verifier();
 }
 
-/// The input is a token. Split at the first line break, it is also a header and claims, which the test signs.
+/// The input is a token. If it contains a line break, the text before and after the first one is also a header and
+/// claims, which the test signs.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     VERIFIER.with(|(runtime, tokens)| {
@@ -37,7 +38,7 @@ pub fn check(input: &[u8]) {
             (Ok(identity), expected) => {
                 assert_eq!(Some(identity), expected.and_then(|(_, expected)| expected), "{text}")
             }
-            // The JWT library may also reject headers with other parameters.
+            // The JWT library may also reject headers with nonstandard parameters.
             (Err(error), Some((true, Some(_)))) => panic!("{error}: {text}"),
             (Err(error), _) => super::assert_no_jargon(&error.to_string(), input),
         }
@@ -65,7 +66,8 @@ fn signed(header: &str, claims: &str) -> String {
     format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// Returns `None` if the header must be rejected, and otherwise whether it contains only the standard parameters.
+/// Returns `None` if the header must be rejected. Otherwise, returns whether it contains only the parameters `alg`,
+/// `typ` and `kid`.
 fn check_header(header: &str) -> Option<bool> {
     let header = object(header)?;
     let types = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
@@ -75,10 +77,10 @@ fn check_header(header: &str) -> Option<bool> {
     valid.then(|| header.keys().all(|name| ["alg", "typ", "kid"].contains(&&**name)))
 }
 
-/// The token expires or becomes valid so close to now that the result depends on timing.
+/// The token expires or becomes valid so close to the current time that the result depends on timing.
 struct TooCloseToNow;
 
-/// The identity in the claims, or `None` if they must be rejected.
+/// The identity in the claims, or `None` if the claims must be rejected.
 fn expected_identity(claims: &str) -> Result<Option<Identity>, TooCloseToNow> {
     let Some(claims) = object(claims) else { return Ok(None) };
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -126,7 +128,8 @@ fn instant(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| *seconds >= 0.0 && *seconds < 18_446_744_073_709_551_615.0 || value.is_u64())
 }
 
-/// Parses an object without duplicate keys: the number of colons outside of strings equals the number of keys after parsing.
+/// Parses a JSON object. Returns `None` if it has duplicate keys: without duplicates, the number of colons outside of
+/// strings equals the number of keys after parsing.
 fn object(json: &str) -> Option<Map<String, Value>> {
     let value: Value = serde_json::from_str(json).ok()?;
     let (mut colons, mut in_string, mut escaped) = (0, false, false);

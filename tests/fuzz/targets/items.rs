@@ -1,4 +1,4 @@
-//! Table items in DynamoDB's JSON format.
+//! Fuzz target for table items in DynamoDB's JSON format.
 
 #![no_main]
 

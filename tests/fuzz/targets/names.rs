@@ -1,4 +1,4 @@
-//! Names: users, labels, idempotency keys and stream ids.
+//! Fuzz target for names: users, labels, idempotency keys and stream ids.
 
 #![no_main]
 

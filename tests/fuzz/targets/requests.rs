@@ -1,4 +1,4 @@
-//! Whole requests: method, path, query, headers and body.
+//! Fuzz target for whole requests: method, path, query, headers and body.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A settings file with environment variables that override it.
+//! Fuzz target for a settings file with environment variables that override it.
 
 #![no_main]
 

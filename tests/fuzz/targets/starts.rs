@@ -1,4 +1,4 @@
-//! Headers and body of a start.
+//! Fuzz target for the headers and the body of a start.
 
 #![no_main]
 

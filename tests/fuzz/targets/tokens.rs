@@ -1,4 +1,4 @@
-//! Bearer tokens: raw tokens, and signed headers with claims.
+//! Fuzz target for bearer tokens: raw tokens, and tokens signed from a header and claims.
 
 #![no_main]
 

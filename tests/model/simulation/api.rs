@@ -1,4 +1,4 @@
-//! The calls of the simulated clients: request, operation and response.
+//! Requests and responses of the simulated clients.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct ApiRequest {
 
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// With the text of the idempotency key, if there is one: `IdempotencyKey` does not expose it.
+    /// The options, and the text of the idempotency key. `IdempotencyKey` does not expose its text.
     Start(StartOptions, Option<String>),
     Heartbeat(StreamId),
     Stop(StreamId, StoppedBy),
@@ -65,7 +65,7 @@ impl ApiRequest {
 }
 
 impl ApiResponse {
-    /// The time at which the operation was decided. Some responses contain none.
+    /// The time that the service used for the operation. Some responses do not contain it.
     pub fn now(&self) -> Option<Timestamp> {
         match self {
             Self::Start(Timestamped { now, .. }) => Some(*now),
@@ -75,7 +75,7 @@ impl ApiResponse {
         }
     }
 
-    /// The name under which responses of this kind are counted.
+    /// The name of the counter for responses of this kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Start(Timestamped { value: outcome, .. }) => match outcome {

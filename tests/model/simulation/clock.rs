@@ -1,4 +1,4 @@
-//! Clocks with an offset and a drift, on tokio's virtual time.
+//! Clocks with an offset and a drift, based on tokio's virtual time.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use stream_manager::clock::Clock;
 use stream_manager::domain::lease::Timestamp;
 use tokio::time::Instant;
 
-/// The correct time at which every run begins. Traces print only its last digits.
+/// The true time at which every run begins. Traces contain only its last digits.
 const EPOCH_MS: i64 = 1_800_000_100_000;
 
-/// A time before every expiry: a read at this time returns expired leases too.
+/// A time before every expiry. A read at this time also returns expired leases.
 pub const BEFORE_ALL: Timestamp = Timestamp::from_epoch_ms(0);
 
 #[derive(Clone, Copy, Debug)]

@@ -30,7 +30,7 @@ tokio::task_local! {
 pub struct RunContext {
     pub policy: Policy,
     pub started: Instant,
-    /// Cancelled at the first violation: later steps show nothing.
+    /// Cancelled at the first violation, because later steps give no useful information.
     pub stop: CancellationToken,
     inner: Mutex<Inner>,
 }
@@ -84,7 +84,7 @@ impl RunContext {
         Arc::new(Self { policy, started, stop, inner: Mutex::new(inner) })
     }
 
-    /// Draws the faults and delays of one request.
+    /// Draws the fault and the delays of one request from the run's random generator.
     pub fn plan(&self, writes: bool) -> DeliveryPlan {
         let mut inner = self.inner();
         let rates = inner.fault_rates;
@@ -141,7 +141,7 @@ impl RunContext {
         call.is_some_and(|call| matches!(call.request.operation, Operation::List))
     }
 
-    /// Checks and records an applied write. `after` is the user's state after it.
+    /// Checks and records an applied write. `after` is the user's state after the write.
     pub fn record_write(
         &self,
         user: &UserName,
@@ -193,7 +193,8 @@ impl RunContext {
         }
     }
 
-    /// A call, and all calls with the same key, can create only one stream.
+    /// Checks that a call creates only one stream, and that all calls with the same idempotency key create the same
+    /// stream.
     fn record_creation(&self, stream_id: StreamId, call: Option<usize>) {
         let mut inner = self.inner();
         let Some(call) = call.and_then(|call| inner.calls.get_mut(call)) else { return };
@@ -260,7 +261,8 @@ impl RunContext {
         }
     }
 
-    /// The time in a write or response must lie between the beginning of the call and now, on the instance's clock.
+    /// Checks that the time in a write or response is between the beginning of the call and now, on the instance's
+    /// clock.
     fn check_time(&self, call: Option<usize>, time: Option<Timestamp>) -> Result<(), Violation> {
         let inner = self.inner();
         let (Some(call), Some(time)) = (call.and_then(|call| inner.calls.get(call)), time) else { return Ok(()) };
@@ -291,7 +293,7 @@ impl RunContext {
     }
 }
 
-/// Leaves out the error's text, which can differ between runs of the same seed.
+/// Describes an error without its text, because the text can differ between runs of the same seed.
 fn error_kind(error: &StoreError) -> String {
     match error {
         StoreError::NotApplied { refusal, .. } => format!("not applied: {refusal:?}"),

@@ -1,4 +1,4 @@
-//! DynamoDB's JSON: which write a request is, and which items a user has.
+//! Parses DynamoDB's JSON: the write in a request, and the stored items of a user.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +30,7 @@ pub fn user(operation: &str, body: &Value) -> Option<UserName> {
     UserName::parse(name["S"].as_str()?).ok()
 }
 
-/// The write that a request asks for; `None` for a read.
+/// The write in a request. `None` for a read.
 pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
     match operation {
         "TransactWriteItems" => {
@@ -39,7 +39,7 @@ pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
                 let item = &put["Item"];
                 return Some(StoreWrite::Start { stream_id: stream_id(item)?, now: timestamp(&item["startedAt"])? });
             }
-            // Every other transaction updates the counter first.
+            // Stop and evict transactions update the counter first. A prune transaction only deletes.
             if actions[0].get("Update").is_none() {
                 return Some(StoreWrite::Prune);
             }
@@ -63,7 +63,7 @@ pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
     }
 }
 
-/// The stream id in an item or a key; `None` for the counter.
+/// The stream id in an item or a key. `None` for the counter.
 pub fn stream_id(item: &Value) -> Option<StreamId> {
     StreamId::parse(item["record"]["S"].as_str()?.strip_prefix("stream#")?).ok()
 }
@@ -72,7 +72,6 @@ pub fn timestamp(value: &Value) -> Option<Timestamp> {
     value["N"].as_str()?.parse().ok().map(Timestamp::from_epoch_ms)
 }
 
-/// The stored items of a user.
 pub fn stored_items(engine: &Engine, user: &UserName) -> Items {
     let query = json!({
         "TableName": TABLE,

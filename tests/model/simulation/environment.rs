@@ -1,5 +1,5 @@
-//! Everything around the players: an operator, support, crashes, outages and TTL, by seed. After the run, a final check
-//! that every user can start exactly their limit.
+//! The environment of the players: an operator, support staff, crashes, outages and TTL, as the seed decides. After the
+//! run, it checks that every user can start exactly as many streams as their limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
 use stream_manager::store::StoppedBy;
-// Virtual time: sleeping takes no real time, and the seed decides the order of events.
+// Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 
 use super::api::{ApiRequest, ApiResponse, Operation};
@@ -41,7 +41,7 @@ impl Environment {
     pub async fn operator(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
             sleep(random_ms(&mut random, 2_000, 9_000)).await;
-            // 0 deletes the stored limit.
+            // A limit of 0 deletes the stored limit.
             let limit = [1, 2, 3, 4, 0][random.random_range(0..5)];
             let operation = Operation::SetLimit(StreamLimit::new(limit));
             let request = ApiRequest { user: self.random_user(1, &mut random), operation };
@@ -64,7 +64,8 @@ impl Environment {
         }
     }
 
-    /// A member whose lease TTL has deleted, if there is one; otherwise one of the user's last six streams.
+    /// Picks a member whose lease was deleted by TTL, if there is one. Otherwise, picks one of the user's last six
+    /// streams.
     fn recent_stream(&self, user: &UserName, random: &mut StdRng) -> Option<StreamId> {
         let state = self.instances.context.state(user);
         let ids = self.instances.context.created_ids(user);
@@ -101,7 +102,8 @@ impl Environment {
         }
     }
 
-    /// Without faults and after all leases have expired, every user can start exactly their limit on every instance.
+    /// Disables the faults, waits until all leases have expired, and checks that every user can start exactly as many
+    /// streams as their limit on every instance.
     pub async fn check_all_can_start(&self) {
         let context = &self.instances.context;
         context.log("all faults end");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// How the network and the store treat one request. Delays are separate.
+/// How the network and the store handle one request. Delays are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     Normal,
@@ -15,7 +15,7 @@ pub enum Delivery {
     ResponseLost(Loss),
     /// The request arrives after the caller has timed out.
     Late,
-    /// The request is delivered, and delivered again later.
+    /// The request is delivered twice, the second time later.
     Duplicated,
     Throttled,
     /// DynamoDB reports a conflict with another transaction.
@@ -33,12 +33,12 @@ pub enum Loss {
     Timeout,
 }
 
-/// Everything that is drawn when a request is sent.
+/// The fault and the delays of one request, drawn when it is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryPlan {
     pub delivery: Delivery,
     pub request_delay: Duration,
-    /// The duration of a query, during which others can write.
+    /// The duration of a query, during which other requests can write.
     pub read_duration: Duration,
     pub response_delay: Duration,
     /// The time between the first delivery and its duplicate.
@@ -76,7 +76,7 @@ impl Delivery {
         }
     }
 
-    /// The name under which an applied write with this fault is counted.
+    /// The name of the counter for applied writes with this fault.
     pub fn name_if_applied(self) -> Option<&'static str> {
         match self {
             Self::Late => Some("late, applied"),
@@ -125,7 +125,7 @@ fn draw_delay(rates: FaultRates, random: &mut StdRng) -> Duration {
     if slow { random_ms(random, 30, 400) } else { random_ms(random, 1, 20) }
 }
 
-/// A random number of milliseconds. Both bounds are included.
+/// Draws a random duration in milliseconds. Both bounds are inclusive.
 pub fn random_ms(random: &mut StdRng, min: u64, max: u64) -> Duration {
     Duration::from_millis(random.random_range(min..=max))
 }

@@ -1,4 +1,4 @@
-//! Mutants that change the DynamoDB requests of the correct store on their way to the table.
+//! Mutants that change DynamoDB requests between the correct store and the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::dynamodb_json;
 use super::state::StoreWrite;
 use crate::mutants::Mutant;
 
-/// Rewrites the requests of one run; without a mutant, leaves them as they are.
+/// Rewrites the requests of one run. Without a mutant, the requests stay unchanged.
 pub struct FaultyRequests {
     mutant: Option<Mutant>,
     /// The items that the last query of each call returned.
@@ -24,7 +24,8 @@ impl FaultyRequests {
         Self { mutant, queried: Mutex::default(), context }
     }
 
-    /// Sees the response of every query, and changes it for `ListIgnoresMembers`.
+    /// Must receive the response of every query. Changes it for `ListIgnoresMembers` and keeps its items for
+    /// `RecountFromQuery`.
     pub fn observe_query(&self, call: Option<usize>, response: &mut Vec<u8>) {
         if self.mutant == Some(Mutant::ListIgnoresMembers) && self.context.is_list(call) {
             return self.add_all_leases_to_members(response);
@@ -52,7 +53,7 @@ impl FaultyRequests {
         }
     }
 
-    /// The bodies to send instead of `body`. Most mutants change only some requests.
+    /// Returns the bodies to send instead of `body`. There are two if the mutant splits a transaction.
     pub fn rewrite(&self, operation: &str, write: &StoreWrite, body: &Value, call: Option<usize>) -> Vec<Value> {
         let Some(mutant) = self.mutant else { return vec![body.clone()] };
         let mut bodies = vec![body.clone()];
@@ -87,7 +88,7 @@ impl FaultyRequests {
     }
 }
 
-/// Keeps the streams that a start replaces as members, if the limit allows it.
+/// If the limit allows it, keeps the streams that a start replaces as live members instead of ending them.
 fn keep_replaced_streams(body: &mut Value, limit: usize) {
     let Some(actions) = body["TransactItems"].as_array_mut() else { return };
     let replaced = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == "replaced";
@@ -118,7 +119,7 @@ fn mutate_heartbeat(mutant: Mutant, body: &mut Value) {
     remove_term(body, "ConditionExpression", term);
 }
 
-/// Changes the actions of a transaction. If it returns another transaction, that one is sent first.
+/// Changes the actions of a transaction. Returns another transaction to send first, if the mutant needs one.
 fn mutate_transaction(
     mutant: Mutant,
     write: &StoreWrite,
@@ -169,8 +170,8 @@ fn deletes_dead_lease(action: &Value) -> bool {
     action["Delete"]["ConditionExpression"].as_str().is_some_and(|condition| condition.contains("#expiresAt <= :now"))
 }
 
-/// Replaces the members with the live leases that the query returned, except those that this start ends. Keeps a delete of
-/// a dead lease only if the query returned that lease, as a real recount would.
+/// Replaces the members with the live leases that the query returned, except the leases that this start ends. Like a
+/// real recount, it deletes a dead lease only if the query returned that lease.
 fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Value]) {
     let StoreWrite::Start { stream_id: own, now } = write else { return };
     let live = |item: &&Value| {
@@ -191,7 +192,8 @@ fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Valu
     });
 }
 
-/// Moves the marks of ended leases from `actions` to another transaction, which also removes their ids from the members.
+/// Moves the marks of ended leases from `actions` to another transaction, which also removes the ids of these leases
+/// from the members.
 fn split_eviction(mut original: Value, actions: &mut Vec<Value>) -> Option<Value> {
     let marks = |action: &Value| action["Update"]["Key"]["record"]["S"].as_str().is_some_and(|r| r != "counter");
     let freed: Vec<Value> = actions.iter().filter(|action| marks(action)).cloned().collect();
@@ -229,7 +231,7 @@ fn remove_condition(action: &mut Value) {
     }
 }
 
-/// Removes names and values that no expression uses, because DynamoDB rejects them.
+/// Removes names and values that no expression uses, because DynamoDB rejects unused ones.
 fn remove_unused_placeholders(body: &mut Value) {
     match body.get_mut("TransactItems").and_then(Value::as_array_mut) {
         Some(actions) => {

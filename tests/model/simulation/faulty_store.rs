@@ -1,4 +1,5 @@
-//! Mutants that misinterpret the result of a store operation. A wrapper around the correct store.
+//! Wraps the correct store for mutants that misinterpret the result of a store operation or replace the stream id of a
+//! start.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +32,7 @@ impl FaultyStore {
         StartRequest { stream_id: StreamId::random(bytes), ..request.clone() }
     }
 
-    /// A denial if all slots are taken when expired leases count too.
+    /// Returns a denial if live and expired leases together take all slots.
     async fn denial_by_dead_leases(
         &self,
         user: &UserName,

@@ -1,4 +1,4 @@
-//! The instances of the service on one store. Each has its own clock, and can crash and restart.
+//! The instances of the service, which share one store. Each instance has its own clock, and can crash and restart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
 use stream_manager::telemetry::metrics::Metrics;
-// Virtual time: sleeping takes no real time, and the seed decides the order of events.
+// Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ struct Instance {
     crashed: CancellationToken,
 }
 
-/// Why a client receives no response.
+/// The reason why a client receives no response.
 #[derive(Debug)]
 pub enum NoResponse {
     Down,
@@ -74,7 +74,7 @@ impl Instances {
         Arc::new(instances)
     }
 
-    /// Calls an instance for a client that waits for at most `timeout`.
+    /// Sends a client's request to an instance, and waits for at most `timeout`.
     pub async fn call(
         &self,
         index: usize,
@@ -110,7 +110,7 @@ impl Instances {
         lock(&self.instances[index]).crashed.cancel();
     }
 
-    /// Starts a crashed instance again. On another host it has another clock.
+    /// Restarts a crashed instance. On another host, the instance gets a new clock.
     pub fn restart(&self, index: usize, other_host: bool) {
         let clock = if other_host { self.draw_clock() } else { lock(&self.instances[index]).clock };
         let instance = self.start_instance(clock);
@@ -118,7 +118,7 @@ impl Instances {
         self.context.log(format_args!("instance {index} restarts"));
     }
 
-    /// Deletes expired items: by TTL on DynamoDB, by the sweep of the memory store.
+    /// Deletes expired items, as DynamoDB's TTL or the memory store's sweep does.
     pub fn sweep(&self, users: &[UserName], clock: SkewedClock) {
         match &self.store {
             SharedStore::Memory(store) => store.sweep(users, clock.now()),

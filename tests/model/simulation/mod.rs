@@ -1,5 +1,6 @@
-//! The simulation: the real limiter and stores with several instances, skewed clocks, simulated players and a faulty
-//! network, in one thread on virtual time. A seed decides every event. The checker sees every write and every response.
+//! The simulation runs the real limiter and stores with several instances, skewed clocks, simulated players and a
+//! faulty network. Each run uses one thread and virtual time, and its seed decides every event. The checks cover every
+//! write and every response.
 
 mod api;
 mod checker;
@@ -60,9 +61,9 @@ fn assert_trace_repeats(seed: u64, store: StoreKind) {
 /// Seeds that once found a defect of the service or of the checker.
 #[test]
 fn regression_seeds_pass() {
-    // TTL deletes expired leases before a start does. In the memory store, this also removes the members.
+    // TTL deletes expired leases before a start does. In the memory store, this deletion also removes the members.
     assert_seed_passes(StoreKind::Memory, 7);
-    // A late request arrives after an eviction or a renewal. Few seeds find a put without its condition.
+    // A late request arrives after an eviction or a renewal. Few seeds detect a put whose condition is missing.
     assert_seed_passes(StoreKind::DynamoDb, 19);
     assert_seed_passes(StoreKind::DynamoDb, 28);
 }

@@ -1,4 +1,5 @@
-//! The network between the AWS SDK and the table. By seed, it delays, loses, duplicates and rejects requests.
+//! The simulated network between the AWS SDK and the table. It delays, loses, duplicates and rejects requests, as the
+//! seed decides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use serde_json::json;
 use stream_manager::store::embedded::engine::Response as EngineResponse;
 use tokio::sync::oneshot;
-// Virtual time: sleeping takes no real time, and the seed decides the order of events.
+// Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 
 use super::context::CALL;
@@ -50,7 +51,7 @@ impl HttpConnector for Network {
             let call = request.call.unwrap_or_default();
             self.0.context.log(format_args!("    #{call} {} {}", request.operation, plan.delivery.name()));
         }
-        // In a separate task, so that the request stays under way if its caller is cancelled.
+        // A separate task keeps the request in flight if the caller is cancelled.
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(deliver(Arc::clone(&self.0), request, plan, sender));
         HttpConnectorFuture::new(async move {
@@ -127,7 +128,7 @@ fn report_loss(sender: ResponseSender, loss: Loss) {
     }
 }
 
-/// DynamoDB's response to a rejected request. A transaction has the code in its cancellation reasons.
+/// DynamoDB's response to a rejected request. For a transaction, the code is in the cancellation reasons.
 fn rejection(operation: &str, code: &str) -> EngineResponse {
     match (operation, code) {
         ("TransactWriteItems", code) => {

@@ -1,4 +1,5 @@
-//! Simulated players. They start, watch, stop, crash, reload, retry on another instance and evict each other, by seed.
+//! Simulated players. They start, watch, stop, crash, reload, retry on another instance and evict each other, as the
+//! seed decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome};
 use stream_manager::domain::names::{DeviceId, IdempotencyKey, StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
 use stream_manager::store::{StoppedBy, StreamState};
-// Virtual time: sleeping takes no real time, and the seed decides the order of events.
+// Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 
 use super::api::{ApiRequest, ApiResponse, Operation};
@@ -21,9 +22,9 @@ pub struct Player {
     pub number: usize,
     pub user: UserName,
     pub random: StdRng,
-    /// When the player begins no more streams, measured from the beginning of the run.
+    /// The time after which the player begins no more streams, measured from the beginning of the run.
     pub until: Duration,
-    /// How many idempotency keys the player has used.
+    /// Number of idempotency keys that the player has used.
     pub keys: u32,
 }
 
@@ -65,7 +66,8 @@ impl Player {
     fn draw_options(&mut self, reload: bool) -> (StartOptions, Option<String>) {
         let mut options = StartOptions::default();
         if reload || self.chance(30) {
-            // Players with close numbers share a device, so that two players of one user replace each other's stream.
+            // Players with consecutive numbers share a device, so that players of one user replace each other's
+            // streams.
             options.device_id = DeviceId::parse(&format!("tv-{}", self.number / 4)).ok();
         }
         if self.chance(20) {
@@ -86,7 +88,7 @@ impl Player {
         key
     }
 
-    /// One of the user's last six streams.
+    /// Picks one of the user's last six streams.
     fn recent_stream(&mut self) -> Option<StreamId> {
         let ids = self.instances.context.created_ids(&self.user);
         let first = ids.len().saturating_sub(6);
@@ -97,7 +99,7 @@ impl Player {
         for _ in 0..4 {
             let response = self.call(Operation::Start(options.clone(), key.clone())).await;
             match response {
-                // The response gets lost between service and player.
+                // The response is lost between the service and the player.
                 Ok(_) if self.chance(6) => {}
                 Ok(ApiResponse::Start(Timestamped {
                     value: StartOutcome::Started(new) | StartOutcome::Existing(new),
@@ -120,7 +122,8 @@ impl Player {
         None
     }
 
-    /// Evicts the oldest stream, changes the options to evict, retries unchanged, or gives up and returns false.
+    /// Reacts to a denial: evicts the oldest stream, sets the option to evict, changes nothing, or gives up. Returns
+    /// whether the player retries.
     async fn retry_after_denial(
         &mut self,
         denial: &Denial,
@@ -141,7 +144,7 @@ impl Player {
         true
     }
 
-    /// Sends heartbeats, and ends the stream. Returns whether the player reloads the page without a stop.
+    /// Sends heartbeats, and then ends the stream. Returns whether the player reloads the page without sending a stop.
     async fn watch(&mut self, stream_id: StreamId) -> bool {
         for _ in 0..self.random.random_range(1..9) {
             let long_pause = self.chance(8);
@@ -197,7 +200,7 @@ impl Player {
         }
     }
 
-    /// Sends a stop that arrives after the player has continued.
+    /// Sends a stop after a delay. The player does not wait for it.
     fn stop_later(&mut self, stream_id: StreamId) {
         let (instances, delay) = (Arc::clone(&self.instances), random_ms(&mut self.random, 500, 8_000));
         let request = self.request(Operation::Stop(stream_id, StoppedBy::Player));

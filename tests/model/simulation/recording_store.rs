@@ -1,4 +1,4 @@
-//! The memory store behind the same faults and delays as the table. Records every write.
+//! Wraps the memory store. Injects the same faults and delays as the simulated network, and records every write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use stream_manager::store::{
     Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
 };
 use tokio::sync::oneshot;
-// Virtual time: sleeping takes no real time, and the seed decides the order of events.
+// Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::{sleep, timeout};
 
 use super::clock::BEFORE_ALL;
@@ -27,7 +27,7 @@ pub struct RecordingStore {
     pub context: Arc<RunContext>,
 }
 
-/// The SDK's operation timeout in the DynamoDB simulation.
+/// The same value as the SDK's operation timeout in the DynamoDB simulation.
 const TIMEOUT: Duration = Duration::from_millis(1800);
 
 impl RecordingStore {
@@ -81,7 +81,7 @@ impl RecordingStore {
         let (plan, context) = (self.context.plan(writes), Arc::clone(&self.context));
         context.count("requests");
         let (sender, receiver) = oneshot::channel();
-        // In a separate task, so that the request stays under way if its caller is cancelled.
+        // A separate task keeps the request in flight if the caller is cancelled.
         tokio::spawn(async move {
             sleep(plan.request_delay).await;
             if context.outage() {
@@ -171,7 +171,7 @@ impl LeaseStore for RecordingStore {
     }
 }
 
-/// Runs a future of the memory store, which never waits.
+/// Runs a future of the memory store. Such a future completes without waiting.
 fn complete<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().unwrap()
 }

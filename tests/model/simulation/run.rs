@@ -1,4 +1,4 @@
-//! One run. The seed decides the users, the limits, the faults and the order of all events.
+//! Runs one seed. The seed decides the users, the limits, the faults and the order of all events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +31,9 @@ pub enum StoreKind {
 /// The duration of the players' activity, in virtual time.
 const DURATION: Duration = Duration::from_secs(50);
 
-/// The same arguments always give the same report, on every thread.
+/// Runs the simulation once. The same arguments always give the same report, on every thread.
 pub fn run(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report {
-    // The SDK takes the jitter of its retries and its request tokens from this thread's generator.
+    // The SDK uses this thread's generator for the jitter of its retries and for its request tokens.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(simulate(seed, store, mutant))
@@ -95,7 +95,7 @@ async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: Skewe
     environment.check_all_can_start().await;
 }
 
-/// The last user has few players, so that dead streams stay stored for a while.
+/// The last user has few players, so that expired leases stay stored until a later start.
 fn user_index(player: usize, users: usize) -> usize {
     if player % 5 == 4 { users - 1 } else { player % (users - 1) }
 }

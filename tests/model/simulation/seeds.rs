@@ -1,4 +1,4 @@
-//! Runs of many seeds on two threads, the summary line, and the report of a failing seed.
+//! Runs many seeds on two threads, prints a summary line, and reports a failing seed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub const SEEDS: Range<u64> = 0..200;
 const THREADS: usize = 2;
 const REPORTED_LINES: usize = 200;
 
-/// Events that must occur on both stores. An event that never occurs means that the simulation did not test that case.
+/// Events that must occur on both stores. If an event never occurs, the simulation did not test that case.
 const REQUIRED_EVENTS: [&str; 36] = [
     "TTL deletions",
     "admissions",
@@ -59,18 +59,18 @@ const REQUIRED_EVENTS: [&str; 36] = [
     "streams ended by starts",
     "throttled",
 ];
-/// Events that must also occur on DynamoDB. The memory store reads in one step and has no request tokens.
+/// Additional events that must occur on DynamoDB. The memory store reads in one step and has no request tokens.
 const REQUIRED_EVENTS_ON_DYNAMODB: [&str; 5] =
     ["duplicate, applied again", "late, applied", "request token repeated", "response lost, applied", "torn reads"];
 
 pub struct SearchResult {
     pub counts: BTreeMap<&'static str, u64>,
-    /// The lowest failing seed of those that ran.
+    /// The lowest failing seed among the seeds that ran, and its report.
     pub failure: Option<(u64, Report)>,
     pub runs: u64,
 }
 
-/// The seeds in `SIMULATION_SEEDS`: a range such as `2000..2800`, or a count.
+/// Reads the seeds from `SIMULATION_SEEDS`, which is a range such as `2000..2800` or a count.
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("SIMULATION_SEEDS") else { return SEEDS };
     let number = |part: &str| {
@@ -115,7 +115,7 @@ pub fn search(store: StoreKind, mutant: Option<Mutant>, seeds: Range<u64>) -> Se
     result.into_inner().unwrap()
 }
 
-/// Asserts that no seed fails, and that every required event occurs.
+/// Asserts that no seed fails. In runs of at least the default size, also asserts that every required event occurs.
 pub fn assert_all_seeds_pass(store: StoreKind) {
     let seeds = seeds();
     let SearchResult { counts, failure, runs } = search(store, None, seeds.clone());
@@ -140,7 +140,7 @@ pub fn assert_seed_passes(store: StoreKind, seed: u64) {
     }
 }
 
-/// The violation and the end of the trace. Writes the whole trace to a file.
+/// Returns the violation and the end of the trace. Writes the whole trace to a file.
 pub fn failure_report(seed: u64, store: StoreKind, report: &Report) -> String {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("simulation-{store:?}-{seed}.txt"));
     std::fs::write(&path, report.trace.join("\n")).unwrap();

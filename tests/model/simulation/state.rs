@@ -7,7 +7,7 @@ use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
 use stream_manager::domain::names::StreamId;
 use stream_manager::store::dynamodb::codec::Partition;
 
-/// Everything that is stored of a user between two writes.
+/// The complete stored state of one user between two writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserState {
     pub stored_limit: Option<StreamLimit>,
@@ -15,7 +15,7 @@ pub struct UserState {
     pub leases: BTreeMap<StreamId, Lease>,
 }
 
-/// One applied write, as its request describes it.
+/// One applied write, with the values from its request.
 #[derive(Clone, Debug)]
 pub enum StoreWrite {
     Start {
@@ -32,12 +32,13 @@ pub enum StoreWrite {
     Evict {
         stream_id: StreamId,
     },
-    /// Follows an eviction on DynamoDB. The memory store prunes in the same step as it evicts.
+    /// Deletes surplus ended leases after an eviction on DynamoDB. The memory store deletes them as part of the
+    /// eviction.
     Prune,
     SetLimit {
         limit: Option<StreamLimit>,
     },
-    /// The deletion of expired items: TTL on DynamoDB, the sweep of the memory store.
+    /// The deletion of expired items by DynamoDB's TTL or by the memory store's sweep.
     Sweep {
         now: Timestamp,
     },
@@ -63,7 +64,7 @@ impl UserState {
         self.stored_limit.unwrap_or(default)
     }
 
-    /// How many leases were not ended. An instance with a slow clock may consider each of them live.
+    /// Number of leases that were not ended. An instance with a slow clock may consider each of them live.
     pub fn renewable(&self) -> usize {
         self.leases.values().filter(|lease| lease.termination.is_none()).count()
     }
@@ -143,7 +144,7 @@ pub fn short_ids<'a>(ids: impl IntoIterator<Item = &'a StreamId>) -> String {
     })
 }
 
-/// A time in seconds, without the leading digits that are the same during a run.
+/// A time in seconds, without its leading digits, which do not change during a run.
 pub struct ShortTime(pub Timestamp);
 
 impl fmt::Display for ShortTime {

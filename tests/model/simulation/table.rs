@@ -1,4 +1,4 @@
-//! The simulated table: the embedded engine, torn queries, and a record of every write.
+//! The simulated table. It uses the embedded engine, returns torn reads, and records every write.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,17 +23,16 @@ pub struct Table {
     engine: Engine,
     clock: SkewedClock,
     items: Mutex<BTreeMap<UserName, Arc<Items>>>,
-    /// The client request tokens of applied transactions. For ten minutes, DynamoDB does not apply a request with a known
-    /// token again, but returns success. `None` simulates a table that has already forgotten every token.
+    /// The client request tokens of applied transactions. For ten minutes, DynamoDB returns success for a repeated
+    /// token without applying the request again. `None` simulates a table on which every token has expired.
     request_tokens: Option<Mutex<HashSet<String>>>,
 }
 
-/// A DynamoDB request.
 #[derive(Clone, Debug)]
 pub struct TableRequest {
     pub operation: String,
     pub body: Value,
-    /// The API call that sent it.
+    /// The index of the API call that sent the request.
     pub call: Option<usize>,
 }
 
@@ -51,7 +50,7 @@ impl Table {
         lock(&self.items).get(user).cloned().unwrap_or_default()
     }
 
-    /// Runs a request. Returns the response, and whether the user's items changed.
+    /// Executes a request. Returns the response, and whether the user's items changed.
     pub fn apply(&self, request: &TableRequest) -> (EngineResponse, bool) {
         let user = dynamodb_json::user(&request.operation, &request.body);
         let items = || user.as_ref().map(|user| self.items_of(user));
@@ -73,7 +72,7 @@ impl Table {
             return self.engine.execute(operation, request.body.to_string().as_bytes());
         };
         let mut response = EngineResponse { status: 200, body: b"{}".to_vec() };
-        // One body, except for the mutant that needs two transactions.
+        // There is only one body, except for the mutant that needs two transactions.
         for body in self.faulty_requests.rewrite(operation, &write, &request.body, request.call) {
             response = self.engine.execute(operation, body.to_string().as_bytes());
             if response.status != 200 {
@@ -89,8 +88,9 @@ impl Table {
         response
     }
 
-    /// The response to a query that began when the user had the items `before`. DynamoDB reads each item consistently, but
-    /// not all at one moment: if an item has changed since, the query can return either version.
+    /// Returns the response to a query. `before` contains the user's items at the beginning of the query. DynamoDB
+    /// reads each item consistently, but not all items at the same moment. If an item has changed since the beginning,
+    /// the response can contain either version.
     pub fn query(&self, request: &TableRequest, before: &Arc<Items>) -> EngineResponse {
         let user = dynamodb_json::user(&request.operation, &request.body);
         let after = user.map(|user| self.items_of(&user)).unwrap_or_default();
@@ -107,7 +107,7 @@ impl Table {
         response
     }
 
-    /// A random mix of both versions; `None` if it is the latest one.
+    /// Returns a random mix of both versions, or `None` if the mix equals the latest version.
     fn torn_read(&self, before: &Items, after: &Items) -> Option<Items> {
         let mut read = Items::new();
         let mut records: Vec<&String> = before.keys().chain(after.keys()).collect();
@@ -127,7 +127,7 @@ impl Table {
         (read != *after).then_some(read)
     }
 
-    /// Runs DynamoDB's TTL, which has its own clock.
+    /// Deletes expired items as DynamoDB's TTL does, based on the table's own clock.
     pub fn sweep(&self) {
         let now = self.clock.now();
         if self.engine.sweep().unwrap() > 0 {

@@ -1,4 +1,4 @@
-//! The text of a counterexample: one line for each step.
+//! Formats a counterexample, one line per step.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// One step, followed by the items in the table. If readers see other items, these follow too.
+/// Formats one step and the items in the table after it. If readers see different items, adds those items.
 pub fn describe(action: Action, after: &State) -> String {
     let (stored, visible) = (table(&after.items), table(&after.visible()));
     let readers = if stored == visible { String::new() } else { format!("; readers see {visible}") };

@@ -1,4 +1,4 @@
-//! Events that the exploration counts. An event that never occurs means that the model did not check that case.
+//! Events that the exploration counts. If an event never occurs, the model did not check that case.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -1,4 +1,4 @@
-//! Tests: no world violates an invariant, and every mutant violates one.
+//! Tests that the correct protocol violates no invariant in any world, and that every mutant violates one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use super::worlds::World;
 use crate::mutants::Mutant;
 use crate::output::{print_summary, with_separators};
 
-/// The time limit for one world. Only worlds of `MODEL_WORLDS=long` reach it.
+/// The time limit for one world. Only worlds of `MODEL_WORLDS=long` may reach it.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 struct Exploration {
@@ -26,7 +26,7 @@ struct Exploration {
     events: Vec<u64>,
 }
 
-/// The steps to the first violation.
+/// The first violation, and the steps that lead to it.
 struct Counterexample {
     steps: Vec<String>,
     violation: String,

@@ -1,4 +1,4 @@
-//! The invariants, checked after every step.
+//! Checks the invariants after every step.
 
 use stream_manager::domain::admission::{AtLimit, Decision, Snapshot, StartOutcome, decide};
 
@@ -7,26 +7,26 @@ use super::model::ProtocolModel;
 use super::state::{Request, State};
 use crate::protocol::{self, Id, Items, LeaseItem, STREAMS, Tick, Write, bit, ids};
 
-/// A violated invariant, the most serious first.
+/// A violated invariant. The variants are ordered by severity, the most serious first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Violation {
     /// A start was admitted beyond the limit.
     OverLimit,
-    /// A renewable lease is not in the counter.
+    /// A lease that can be renewed is not among the members.
     NotCounted,
-    /// An acknowledged lease was taken before its expiry on the taker's clock.
+    /// An acknowledged lease was deleted, ended or overwritten before its expiry on the writer's clock.
     TakenEarly,
     /// An ended lease was renewed or overwritten.
     EndedRevived,
     /// A heartbeat renewed an expired lease.
     ExpiredRenewed,
-    /// A heartbeat moved an expiry back.
+    /// A heartbeat moved an expiry to an earlier time.
     ExpiryMovedBack,
-    /// An item has no expiry, so that nothing ever deletes it.
+    /// An item has no expiry, so nothing ever deletes it.
     NoExpiry,
-    /// A stream was ended for a start that was not admitted in the same step.
+    /// A stream was ended by a start that was not admitted in the same transaction.
     PartialStart,
-    /// A device, or a stream and its replacement, hold two slots.
+    /// One device holds two slots, or a stream and its replacement both hold a slot.
     NotReplaced,
     /// One start created two streams.
     DuplicateStream,
@@ -36,7 +36,7 @@ pub enum Violation {
     DeniedAfterAdmission,
 }
 
-/// Compares an applied transaction with the invariants. `request` is the start that sent it, if any.
+/// Checks an applied transaction against the invariants. `request` is the start that sent the transaction, if any.
 pub fn check_writes(
     model: &ProtocolModel,
     state: &mut State,
@@ -84,7 +84,7 @@ pub fn check_writes(
     if (0..STREAMS as Id).any(|id| state.items.can_be_renewed(id) && state.items.counter.members & bit(id) == 0) {
         violations.push(Violation::NotCounted);
     }
-    // The most serious one, so that the result does not depend on the order of the writes.
+    // Records only the most serious violation, so that the result does not depend on the order of the writes.
     if let Some(violation) = violations.into_iter().min() {
         state.violate(violation);
     }
@@ -122,20 +122,22 @@ fn check_renewal(stored: Option<LeaseItem>, now: Tick, new: Tick) -> Vec<Violati
     .collect()
 }
 
-/// Forgets the acknowledged expiry of a lease that is taken: a late request may admit the id again for a shorter time.
+/// Checks that a deleted, ended or overwritten lease had expired. Clears its acknowledged expiry, because a late
+/// request may admit the same id again with an earlier expiry.
 fn take(state: &mut State, before: &Items, id: Id, now: Tick) -> Option<Violation> {
     let acknowledged = std::mem::take(&mut state.acknowledged[id as usize]);
     (before.leases[id as usize].is_some() && acknowledged > now).then_some(Violation::TakenEarly)
 }
 
-/// Whether the start asked to end this stream: by eviction, by its device, or by name.
+/// Whether the start may end this stream: it evicts at the limit, uses the same device, or names the stream in
+/// `replaces`.
 fn may_end(model: &ProtocolModel, request: &Request, id: Id, stored: Option<LeaseItem>) -> bool {
     let start = &model.world.starts[request.call];
     let same_device = start.device.is_some() && stored.is_some_and(|lease| lease.device == start.device);
     start.at_limit == AtLimit::EvictOldest || same_device || start.replaces == Some(id)
 }
 
-/// Whether a stream that this start replaces is still renewable.
+/// Whether a stream that this start must replace can still be renewed.
 fn leaves_replaced_stream(model: &ProtocolModel, state: &State, request: &Request) -> bool {
     let start = &model.world.starts[request.call];
     (0..STREAMS as Id).filter(|id| *id != request.id && state.items.can_be_renewed(*id)).any(|id| {
@@ -144,7 +146,8 @@ fn leaves_replaced_stream(model: &ProtocolModel, state: &State, request: &Reques
     })
 }
 
-/// A denial needs a moment of the attempt at which all slots were taken. A start that may evict is never denied.
+/// A denial is correct only if all slots were taken at some moment of the attempt. A start that may evict must not be
+/// denied.
 pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     let call = &state.calls[index];
     let may_evict = model.world.starts[index].at_limit == AtLimit::EvictOldest;
@@ -155,7 +158,8 @@ pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     }
 }
 
-/// Records, for every call that is under way, whether all slots are taken now: in the table, or as readers see it.
+/// Records for every call in progress whether all slots are taken now, in the stored items or in the items that readers
+/// see.
 pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
     for index in 0..state.calls.len() {
         let call = &state.calls[index];
@@ -173,13 +177,13 @@ pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
             ids(items.counter.members).filter(takes_slot).count() >= usize::from(limit)
         };
         let was_full = is_full(&state.items) || is_full(&state.visible());
-        // Once the slots were full, the limit no longer matters. A constant merges such states.
+        // After all slots were taken once, the limit no longer matters. A constant value merges these states.
         let lowest_limit = if was_full { u8::MAX } else { limit };
         (state.calls[index].was_full, state.calls[index].lowest_limit) = (was_full, lowest_limit);
     }
 }
 
-/// An id that could not be started after every item has become visible and expired.
+/// Finds an id that could not be started even after all items have become visible and expired.
 pub fn find_stuck_id(model: &ProtocolModel, state: &State) -> Option<Id> {
     let now = state.now + 3 * model.world.duration;
     let can_start = |id: &Id| {
@@ -197,7 +201,7 @@ pub fn find_stuck_id(model: &ProtocolModel, state: &State) -> Option<Id> {
 }
 
 impl Items {
-    /// Whether a heartbeat can renew the lease on some clock.
+    /// Whether a heartbeat from an instance with a slow enough clock can renew the lease.
     pub fn can_be_renewed(&self, id: Id) -> bool {
         self.leases[id as usize].is_some_and(|lease| lease.termination.is_none())
     }

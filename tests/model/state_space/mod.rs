@@ -1,11 +1,12 @@
-//! The state space model: the protocol as a state machine that [stateright](https://www.stateright.rs) explores
-//! completely, under every fault of DynamoDB, the network and the clocks.
+//! The state space model: the protocol as a state machine. [stateright](https://www.stateright.rs) explores all of its
+//! states, with the following behavior of DynamoDB, the network and the clocks.
 //!
-//! - A transaction locks its items and is decided at once. Then its items become visible one by one, in any order. Until
-//!   an item is visible, readers get its old version and other writers get a conflict.
-//! - A caller can time out. Its request then arrives later, or never. A response can get lost.
-//! - Crashes need no action: because no step is mandatory, every state also covers a caller that stops there.
-//! - Clocks are off by the skew that a [`worlds::World`] sets.
+//! - A transaction succeeds or fails at once. After a success, its items stay locked and become visible one by one, in
+//!   any order. Until an item is visible, readers get its old version and other writers get a conflict.
+//! - A caller can time out before its request arrives. The request then arrives later, or never. A response can be
+//!   lost.
+//! - Crashes need no action. No step is mandatory, so every state also represents a caller that crashed there.
+//! - Each start uses a clock with the skew that its [`worlds::World`] sets.
 
 mod counterexample;
 mod event;

@@ -1,4 +1,4 @@
-//! The stateright model: which actions are possible in a state, and what each one does.
+//! The stateright model: the possible actions in each state, and the effect of each action.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::protocol::{self, Id, ItemKey, Items, STREAMS, Tick, Write, bit};
 pub struct ProtocolModel {
     pub world: World,
     pub mutant: Option<Mutant>,
-    /// How often each event occurred, over all states.
+    /// Number of occurrences of each event, over all states.
     pub events: Arc<[AtomicU64; Event::COUNT]>,
 }
 
@@ -29,7 +29,7 @@ impl ProtocolModel {
         self.mutant == Some(mutant)
     }
 
-    /// Applies the writes if no item is locked and every condition holds, and checks the invariants.
+    /// Applies the writes if no item is locked and every condition holds. Then checks the invariants.
     pub fn transact(&self, state: &mut State, writes: &[Write], now: Tick, request: Option<&Request>) -> Outcome {
         if writes.iter().any(|write| state.pending.locks(write.key())) {
             self.count(Event::Conflict);
@@ -52,7 +52,7 @@ impl ProtocolModel {
         Outcome::Applied
     }
 
-    /// The response never gets lost: a lost response guarantees the player nothing, so that case needs no check.
+    /// This response is never lost. Without a response, the player has no guarantee to check.
     fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
         let write = self.mutate_heartbeat(protocol::heartbeat(id, now, self.world.duration));
         let expires_at = now + self.world.duration;
@@ -79,7 +79,7 @@ impl ProtocolModel {
         if stored.is_some_and(|lease| lease.expires_at <= state.now || lease.termination.is_some()) {
             actions.push(Action::DeleteByTtl(id));
         }
-        // Heartbeat, stop and eviction change nothing for an id that is neither stored nor a member.
+        // A heartbeat, stop or eviction changes nothing for an id that is neither stored nor a member.
         if stored.is_none() && state.items.counter.members & bit(id) == 0 {
             return;
         }

@@ -1,4 +1,4 @@
-//! The mutants of the model: each changes the writes of a correct request.
+//! Applies mutants to the model: each one changes the writes of a correct request.
 
 use stream_manager::domain::admission::Commit;
 
@@ -56,7 +56,8 @@ impl ProtocolModel {
         }
     }
 
-    /// Splits a start into two transactions. `writes` keeps the one that frees the slot; the other is returned.
+    /// Splits a start into two transactions. `writes` keeps the first one, which frees the slot. Returns the second
+    /// one, which takes the slot.
     pub fn split_off_admission(&self, writes: &mut Vec<Write>, id: Id) -> Vec<Write> {
         let frees = |write: &Write| matches!(write, Write::MarkEnded { .. } | Write::DeleteDead { .. });
         let mut admission: Vec<Write> = writes.iter().copied().filter(|write| !frees(write)).collect();

@@ -13,7 +13,7 @@ pub struct StartCall {
     pub created: IdSet,
     /// Whether all slots were taken at some moment of this attempt.
     pub was_full: bool,
-    /// The lowest limit in force during this attempt. The attempt may have read it.
+    /// The lowest limit that was in force during this attempt. The attempt may have read this limit.
     pub lowest_limit: u8,
     /// Whether the call's own lease was live and visible when the attempt began.
     pub was_admitted: bool,
@@ -55,7 +55,7 @@ impl StartCall {
         }
     }
 
-    /// The time that the current attempt took from its instance's clock.
+    /// The time that the current attempt has read from its instance's clock.
     pub fn now(&self) -> Option<Tick> {
         match &self.phase {
             Phase::Reading { now, .. } => Some(*now),
@@ -68,7 +68,7 @@ impl StartCall {
         *self = Self { phase: Phase::Done, created: self.created, ..Self::new(self.id, 0) };
     }
 
-    /// Uses up one attempt. If another is left, the call becomes idle.
+    /// Uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
     pub fn retry(&mut self) {
         self.attempts_left = self.attempts_left.saturating_sub(1);
         if self.attempts_left == 0 {

@@ -75,7 +75,7 @@ impl ProtocolModel {
             StartOutcome::Existing(existing) => {
                 self.count(Event::Existing);
                 let id = state.calls[index].id;
-                // Another call may have ended the stream since the read. The player then has no live lease.
+                // Another call may have ended the stream after the read. In that case, the player has no live lease.
                 if state.items.can_be_renewed(id) {
                     state.acknowledge(id, protocol::tick(existing.lease.expires_at));
                 }
@@ -109,7 +109,8 @@ impl ProtocolModel {
                     state.calls[index].finish();
                 }
             },
-            // The caller cannot tell this case from a lost success: it repeats the request in both.
+            // The caller cannot distinguish this case from a success whose response was lost. It repeats the request in
+            // both cases.
             _ if !response_arrives => self.lose_response(state, index),
             Outcome::Conflict if self.is(Mutant::ConflictIsDenial) => self.deny(state, index),
             Outcome::ConditionFailed(1) if request.optimistic && state.is_ended(request.id) => {
@@ -167,7 +168,7 @@ impl ProtocolModel {
         protocol::request(id, start.device, &replaces, start.at_limit, self.world.limit, self.world.duration)
     }
 
-    /// Ids that no call starts count as read already, to save steps.
+    /// The state of a query before its first read. Ids that no call starts count as already read, which saves steps.
     fn nothing_read(&self) -> PartialRead {
         let mut read = PartialRead { counter: None, leases: [Some(None); STREAMS] };
         self.world.ids().for_each(|id| read.leases[id as usize] = None);

@@ -8,57 +8,58 @@ use crate::protocol::{CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, STREAMS
 pub struct State {
     /// The true time.
     pub now: Tick,
-    /// The items with every decided transaction applied.
+    /// The items with the changes of all successful transactions, visible or not.
     pub items: Items,
     pub pending: PendingItems,
     pub calls: Vec<StartCall>,
-    /// Requests whose callers timed out. They can still arrive.
+    /// Requests whose callers have timed out. These requests can still arrive.
     pub late_requests: Vec<Request>,
-    /// The latest expiry that each stream's player has received; 0 for none.
+    /// By stream, the latest expiry that the stream's player has received. 0 means none.
     pub acknowledged: [Tick; STREAMS],
-    /// Streams whose players have sent a stop request: they are not started again.
+    /// Streams whose players have sent a stop request. The model does not start these streams again.
     pub stopped: IdSet,
     pub limit_set: bool,
     pub violation: Option<Violation>,
 }
 
-/// The old version of each item whose transaction is decided but not visible yet. These items are locked.
+/// The old versions of items that a successful transaction has changed but that are not visible yet. These items are
+/// locked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PendingItems {
     pub counter: Option<CounterItem>,
     pub leases: [Option<Option<LeaseItem>>; STREAMS],
 }
 
-/// The transaction of a start that is about to be sent, or under way.
+/// The transaction of a start, before it is sent or while it is in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// The index of the call that sends it.
+    /// The index of the call that sends the transaction.
     pub call: usize,
     pub id: Id,
     pub now: Tick,
     pub optimistic: bool,
     pub writes: Writes,
-    /// Mutant `EvictionInTwoTransactions` only: the transaction that follows.
+    /// Only for the mutant `EvictionInTwoTransactions`: the second transaction.
     pub second: Option<Writes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Tick,
-    /// A start call begins, or its player repeats it.
+    /// A start call begins, or the player repeats it.
     Begin(usize),
     ReadCounter(usize),
     ReadLeases(usize),
     ReadLease(usize, Id),
     /// The request arrives, and the caller receives the response.
     Send(usize),
-    /// The request arrives, and the response gets lost.
+    /// The request arrives, but the response is lost.
     SendAndLoseResponse(usize),
     /// The caller times out before the request arrives.
     TimeOut(usize),
     /// A late request arrives.
     ArriveLate(usize),
-    /// An item of a decided transaction becomes visible and writable.
+    /// An item of a successful transaction becomes visible and writable.
     MakeVisible(ItemKey),
     Heartbeat {
         id: Id,
@@ -70,11 +71,11 @@ pub enum Action {
     SetLimit,
 }
 
-/// How the table treats a transaction.
+/// The result of a transaction.
 pub enum Outcome {
     Applied,
     Conflict,
-    /// The condition of the write at this position does not hold.
+    /// The condition of the write at this index does not hold.
     ConditionFailed(usize),
 }
 
@@ -85,7 +86,7 @@ impl State {
         }
     }
 
-    /// The items as readers see them now.
+    /// The items that readers currently see.
     pub fn visible(&self) -> Items {
         Items {
             counter: self.pending.counter.unwrap_or(self.items.counter),
@@ -97,12 +98,13 @@ impl State {
         self.items.leases[id as usize].is_some_and(|lease| lease.termination.is_some())
     }
 
-    /// Records the first violation.
+    /// Records a violation, unless one is already recorded.
     pub fn violate(&mut self, violation: Violation) {
         self.violation.get_or_insert(violation);
     }
 
-    /// Merges states that no later step can tell apart. `oldest` is the earliest time that a request can still carry.
+    /// Merges states that differ only in details that no later step can observe. `oldest` is the earliest time that a
+    /// request can still contain.
     pub fn normalize(&mut self, oldest: Tick) {
         self.acknowledged.iter_mut().filter(|until| **until <= oldest).for_each(|until| *until = 0);
         self.late_requests.sort_by_cached_key(|request| (request.call, request.now, request.optimistic));

@@ -4,7 +4,7 @@ use stream_manager::domain::admission::AtLimit;
 
 use crate::protocol::{Id, IdSet, Tick, bit, ids};
 
-/// The time at which a model begins. It is above zero so that a slow clock can be behind it.
+/// The time at which the model begins. It is above zero, so that a slow clock can show an earlier time.
 pub const BEGIN: Tick = 2;
 
 #[derive(Clone, Debug)]
@@ -17,13 +17,13 @@ pub struct World {
     pub until: Tick,
     pub starts: Vec<Start>,
     pub reads: ReadOrder,
-    /// Attempts per start call, by the service or by its player.
+    /// Maximum attempts per start call, by the service or by the player.
     pub attempts: u8,
-    /// How many late requests can be in flight at the same time.
+    /// Maximum number of late requests at the same time.
     pub max_late_requests: usize,
     pub stops: bool,
     pub evictions: bool,
-    /// If set, the user's stored limit changes once, to this limit or to none.
+    /// If set, the user's stored limit changes once. `Some(None)` deletes it.
     pub set_limit: Option<Option<u8>>,
 }
 
@@ -43,7 +43,7 @@ pub struct Start {
 pub enum ReadOrder {
     CounterFirst,
     LeasesFirst,
-    /// The items are read one at a time, in any order.
+    /// The query reads one item at a time, in any order.
     AnyOrder,
 }
 
@@ -88,12 +88,12 @@ impl World {
         ids(self.starts.iter().fold(0 as IdSet, |all, start| all | bit(start.id)))
     }
 
-    /// How far the time in the oldest request can be behind the true time.
+    /// Maximum number of seconds that the time in a request can be behind the true time.
     pub fn max_lag(&self) -> Tick {
         self.until - BEGIN + self.starts.iter().map(|start| start.skew.min(0).unsigned_abs()).max().unwrap_or(0)
     }
 
-    /// The worlds of CI. Every mutant of the model must fail in one of them.
+    /// The worlds that CI explores. Every mutant of the model must violate an invariant in at least one of them.
     pub fn short() -> Vec<Self> {
         use Start as S;
         let new = Self::new;

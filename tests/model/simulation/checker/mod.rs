@@ -1,5 +1,5 @@
-//! The checks of a run: every applied write is explained, and every response was true at some moment of its call. They
-//! follow from the guarantees in docs/CORRECTNESS.md and share no code with the stores.
+//! The checks of a run. A write must explain every state change, and every response must have been true at some moment
+//! of its call. The checks follow from the guarantees in docs/CORRECTNESS.md and share no code with the stores.
 
 pub mod responses;
 pub mod violation;

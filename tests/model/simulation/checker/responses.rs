@@ -1,4 +1,4 @@
-//! The check of responses: a response was true at some moment between the beginning and the end of its call.
+//! Checks responses: each one must have been true at some moment between the beginning and the end of its call.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::simulation::api::{ApiRequest, ApiResponse, Operation};
 use crate::simulation::state::{ShortId, UserState, short_ids};
 
 pub struct ResponseCheck<'a> {
-    /// All states of the user during the call, including the one at its beginning.
+    /// All states of the user during the call, including the state at its beginning.
     pub states: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
     pub terms: LeaseTerms,
@@ -113,7 +113,8 @@ impl ResponseCheck<'_> {
         Ok(())
     }
 
-    /// The call stored this lease, with a full lease duration, and ended exactly the streams in the response.
+    /// Checks that the call stored this lease with a full lease duration, and ended exactly the streams in the
+    /// response.
     fn check_admission(&self, started: &Started, now: Timestamp) -> CheckResult {
         let (lease, id) = (&started.lease, started.lease.stream_id);
         let stored = |old: &UserState, new: &UserState| old.lease(id) != Some(lease) && new.lease(id) == Some(lease);
@@ -129,7 +130,8 @@ impl ResponseCheck<'_> {
         self.at_some_moment(by_start, ViolationKind::UnfoundedSuccess, details)
     }
 
-    /// The members and the limit are in one item, so both were true at one moment. Each lease was live at some moment.
+    /// The members and the limit are in one item, so both must have been true at the same moment. Each lease must have
+    /// been live at some moment.
     fn check_denial(&self, denial: &Denial, now: Timestamp, options: &StartOptions) -> CheckResult {
         let ids = short_ids(denial.streams.iter().map(|lease| &lease.stream_id));
         let kept = denial.streams.iter().filter(|lease| !replaces(options, lease)).count();
@@ -149,7 +151,7 @@ impl ResponseCheck<'_> {
         denial.streams.iter().try_for_each(|lease| self.check_live(lease, now, ViolationKind::UnfoundedDenial))
     }
 
-    /// A repeated start whose first attempt was admitted returns its lease, not a denial.
+    /// A repeated start whose first attempt was admitted must return the admitted lease instead of a denial.
     fn check_own_not_live(&self, own: StreamId, now: Timestamp) -> CheckResult {
         let not_live = |state: &UserState| state.lease(own).is_none_or(|lease| !lease.is_live_at(now));
         let details = || format!("{} was live during the whole call", ShortId(own));
@@ -202,7 +204,7 @@ impl ResponseCheck<'_> {
                 self.in_some_write(freed, ViolationKind::UnfoundedSuccess, details)
             }
             Stop::AlreadyGone => {
-                // A member whose lease TTL has deleted cannot be evicted.
+                // If TTL has deleted a member's lease, the member cannot be evicted.
                 let no_lease = |state: &UserState| by == StoppedBy::Evictor && state.lease(id).is_none();
                 let nothing_to_stop = |state: &UserState| !is_member(state) || no_lease(state);
                 let details = || format!("{} held its slot during the whole call", ShortId(id));

@@ -1,4 +1,4 @@
-//! Tests of the response check with responses that were true at no moment of their call.
+//! Tests the response check with responses that were not true at any moment of their call.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The check of writes: an applied write explains every difference between the user's states before and after it.
+//! Checks applied writes: each one must explain every difference between the user's states before and after it.
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
 use stream_manager::domain::lease::{EndReason, Lease, StreamLimit, Termination, Timestamp};
@@ -12,7 +12,7 @@ pub struct WriteCheck<'a> {
     pub before: &'a UserState,
     pub after: &'a UserState,
     pub write: &'a StoreWrite,
-    /// The options of the start that sent the write.
+    /// The options of the start that sent the write, if a start sent it.
     pub options: Option<&'a StartOptions>,
     pub default_limit: StreamLimit,
 }
@@ -74,7 +74,8 @@ impl WriteCheck<'_> {
         if explained { Ok(()) } else { Err(ViolationKind::TakenEarly.with(details())) }
     }
 
-    /// Pruning is allowed only above the cap, so that players can still learn why their streams ended.
+    /// Pruning must leave at least `MAX_ENDED_LEASES` ended leases, so that players can still learn why their streams
+    /// ended.
     fn keeps_enough_ended_leases(&self) -> bool {
         self.after.leases.values().filter(|lease| lease.termination.is_some()).count() >= MAX_ENDED_LEASES
     }
@@ -94,7 +95,7 @@ impl WriteCheck<'_> {
                     let details = || format!("{id} had expired before {}", self.write);
                     if old.expires_at > *now { Ok(()) } else { Err(ViolationKind::ExpiredRenewed.with(details())) }
                 }
-                // A repeated start whose first lease has expired.
+                // A repeated start replaces its own expired lease.
                 StoreWrite::Start { stream_id, now } if *stream_id == old.stream_id && old.expires_at <= *now => {
                     Ok(())
                 }
@@ -132,12 +133,13 @@ impl WriteCheck<'_> {
         let added: Vec<&StreamId> = after.members.difference(&before.members).collect();
         let removed: Vec<&StreamId> = before.members.difference(&after.members).collect();
         let explained = match self.write {
-            // The checks of the leases cover the removed members.
+            // The lease checks cover the removed members.
             StoreWrite::Start { stream_id, .. } => added.iter().all(|id| *id == stream_id),
             StoreWrite::Stop { stream_id } | StoreWrite::Evict { stream_id } => {
                 added.is_empty() && removed.iter().all(|id| *id == stream_id)
             }
-            // The memory store has no separate members. On DynamoDB, TTL deletes leases only.
+            // In the memory store, a sweep also removes members, because they are not stored separately. On DynamoDB,
+            // TTL deletes only leases.
             StoreWrite::Sweep { .. } => added.is_empty() && removed.iter().all(|id| after.lease(**id).is_none()),
             StoreWrite::Heartbeat { .. } | StoreWrite::Prune | StoreWrite::SetLimit { .. } => {
                 added.is_empty() && removed.is_empty()
@@ -179,7 +181,7 @@ impl WriteCheck<'_> {
         if admitted { self.check_replacements(*stream_id, *now) } else { Ok(()) }
     }
 
-    /// A start ends every stream that it replaces: a page reload never takes two slots.
+    /// A start must end every stream that it replaces, so that a page reload never takes two slots.
     fn check_replacements(&self, own: StreamId, now: Timestamp) -> CheckResult {
         let kept = self.after.leases.values().find(|lease| {
             let replaced = self.options.is_some_and(|options| replaces(options, lease));
@@ -189,7 +191,7 @@ impl WriteCheck<'_> {
         kept.map_or(Ok(()), |lease| Err(ViolationKind::NotReplaced.with(details(lease))))
     }
 
-    /// A start evicts only as many streams as it needs for one slot, and the oldest first.
+    /// A start must evict only as many streams as it needs for one slot, beginning with the oldest.
     fn check_evictions(&self, own: StreamId, now: Timestamp, limit: usize) -> CheckResult {
         let evicted: Vec<&Lease> = self.before.leases.values().filter(|lease| self.is_evicted(lease)).collect();
         let Some(youngest) = evicted.iter().max_by(|a, b| a.by_age(b)) else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! Tests of the write check with changes that no write explains. They include violations that no mutant triggers first.
+//! Tests the write check with changes that the write does not explain. Some of these violations are never the first
+//! violation that a mutant triggers.
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, StreamLimit, Termination, Timestamp};
