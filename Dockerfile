@@ -1,13 +1,14 @@
 # syntax=docker/dockerfile:1
 # The container image of the service. docs/CONTAINER.md lists its contents and how to check it.
 #
-# The file names no architecture. Build each architecture on a machine of that architecture, because compiling under emulation is slow.
+# This file works for every architecture. Build each image on a machine of its own architecture, because compiling under emulation is slow.
 
-# The Debian release determines the C library, which is copied into the image. The toolchain must match rust-toolchain.toml. The digest
-# covers all architectures, and .github/workflows/ci.yml uses the same one.
+# The C library of this Debian release is copied into the image. The Rust version must match rust-toolchain.toml. The digest is valid for
+# all architectures. .github/workflows/ci.yml must use the same image and digest.
 FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS chef
 WORKDIR /src
-# The dependencies are a layer instead of a cache mount. A registry cache stores only layers, and a fresh CI machine has no other cache.
+# cargo-chef builds the dependencies in a separate layer. A cache mount would not help, because a registry cache stores only layers and
+# a fresh CI machine has no other cache.
 RUN cargo install --quiet --locked --version 0.1.77 cargo-chef
 
 FROM chef AS recipe
@@ -40,7 +41,7 @@ LABEL org.opencontainers.image.title="stream-manager" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /image/ /
-# Other containers must reach both ports, so the service binds to all interfaces. Port 9464 is for Prometheus only; do not publish it.
+# Other containers must reach both ports, so the service binds to all interfaces. Only Prometheus needs port 9464; do not publish it.
 ENV STREAM_MANAGER__SERVER__BIND=0.0.0.0:8080 \
     STREAM_MANAGER__SERVER__MANAGEMENT_BIND=0.0.0.0:9464 \
     STREAM_MANAGER__STORE__KIND=dynamodb \

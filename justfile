@@ -29,7 +29,7 @@ ci:
 test-dynamodb endpoint:
     TEST_DYNAMODB_ENDPOINT={{endpoint}} cargo test --test integration contract::endpoint
 
-# Run three instances on one table, kill one of them and restart the store: just chaos --seconds 30
+# Run three instances on one table, kill an instance and restart the store: just chaos --seconds 30
 chaos *arguments:
     cargo test --release --test chaos -- {{arguments}}
 
@@ -37,7 +37,7 @@ chaos *arguments:
 chaos-faults *arguments='--seconds 60':
     cargo test --test chaos -- --faults {{arguments}}
 
-# Explore the larger worlds of the model, each for at most 15 minutes
+# Explore the larger state spaces of the model, each for at most 15 minutes
 model:
     MODEL_WORLDS=long cargo test --release --test model state_space::
 
@@ -53,7 +53,7 @@ fuzz *arguments:
 count-instructions *arguments:
     scripts/count-instructions {{arguments}}
 
-# Measure every figure in docs/PERFORMANCE.md: 30 minutes on two idle cores; needs redis-server
+# Measure every figure in docs/PERFORMANCE.md: 30 minutes on two idle cores; requires redis-server
 bench:
     cargo build --profile dist -p peers
     cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench growth --bench tail
@@ -69,7 +69,7 @@ schemathesis url *seconds:
 e2e url *seconds:
     scripts/e2e {{url}} {{seconds}}
 
-# Simulate players and measure: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
+# Run a load test with simulated players: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
 load *arguments:
     cargo run --release --example load -- {{arguments}}
 

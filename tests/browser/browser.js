@@ -3,7 +3,7 @@
 import { createRequire } from "node:module";
 import { eventually } from "./service.js";
 
-// scripts/browser installs playwright-core below target, so that the source tree has no node_modules.
+// scripts/test-browser installs playwright-core in target, so that the source tree has no node_modules.
 const { chromium } = createRequire(new URL("../../target/browser/", import.meta.url))("playwright-core");
 const ARGUMENTS = [
   "--no-sandbox",
@@ -20,20 +20,20 @@ export function launch() {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ARGUMENTS,
-    // Playwright disables the back/forward cache, which users have.
+    // Playwright disables the back/forward cache, but it is enabled in the browsers of users.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
 }
 
 let users = 0;
 
-/** A user name that no other test has. */
+/** A user name that no other test uses. */
 export function newUser() {
   users += 1;
   return `user ${process.pid}/${users}`;
 }
 
-/** Opens a page that plays, and returns its player. */
+/** Opens a page that plays a video, and returns its player. */
 export async function watch(context, { pages, service, user, name, tokens }) {
   const page = await context.newPage();
   const query = new URLSearchParams({ api: service.url, user });
@@ -44,9 +44,9 @@ export async function watch(context, { pages, service, user, name, tokens }) {
 }
 
 /**
- * Opens a playing tab with `play()`, which returns `{ page, streamId }`, closes it like a user, and waits until
- * `isStopped(streamId)`. Chromium ends a page after 0.5 s of unload handlers. On a busy machine that may be too short, so up to
- * three tabs are tried.
+ * Opens a playing tab with `play()`, which returns `{ page, streamId }`. Closes the tab as a user does, and waits until
+ * `isStopped(streamId)` is true. Chromium ends a page if its unload handlers take longer than 0.5 s. This time may be too short on a
+ * busy machine, so the function tries up to three tabs.
  */
 export async function closeTab(play, isStopped) {
   for (let attemptsLeft = 2; ; attemptsLeft -= 1) {

@@ -1,5 +1,5 @@
-// The demo page in Chromium. With DEMO_FROM_SERVICE=1 the service itself serves the page, from the files that were embedded at
-// compile time. Otherwise the page server serves the files of the source tree, from another origin.
+// The demo page in Chromium. With DEMO_FROM_SERVICE=1 the service itself serves the page, which was embedded at compile time.
+// Otherwise the page server serves the files of the source tree, from another origin.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";

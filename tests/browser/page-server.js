@@ -15,7 +15,7 @@ const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8"
 export const SECRET = "a secret of the tests that is long enough";
 export const ISSUER = "https://issuer.example";
 export const AUDIENCE = "stream-manager";
-// Clock skew of the issuer that the service tolerates.
+// The service tolerates this clock skew of the issuer.
 const LEEWAY_S = 30;
 
 /** A token that the service rejects after `validS` seconds. */
@@ -27,7 +27,7 @@ export function tokenFor(user, validS = 600) {
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
 
-// Same URLs as in the service: /demo/ contains the files of the page and of the player.
+// The URLs are the same as in the service: /demo/ contains the files of the page and of the player.
 function fileFor(path) {
   if (path === "/demo") return new URL(`${DEMO_FOLDER}index.html`, root);
   if (/^\/watch(\.html|\.js)$/.test(path)) return new URL(path.slice(1), testFolder);
@@ -37,7 +37,7 @@ function fileFor(path) {
 }
 
 export async function servePages() {
-  /** Number of issued tokens, and the validity of the next ones. */
+  /** Number of issued tokens, and validity of the next tokens in seconds. */
   const issued = { count: 0, validS: 600 };
 
   async function handle(request, response) {
@@ -68,7 +68,7 @@ export async function servePages() {
   return { url: `http://127.0.0.1:${server.address().port}`, issued, stop };
 }
 
-// The policy of the service's demo page, except that `connect-src` allows the service's other origin.
+// The policy of the service's demo page, except that `connect-src` also allows other origins, because the service has another origin.
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",

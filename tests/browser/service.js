@@ -17,7 +17,7 @@ export async function freePort() {
   return port;
 }
 
-/** Waits until `condition()` returns true. After the timeout the error contains its last other value. */
+/** Waits until `condition()` returns true. The error after a timeout contains the last value that it returned. */
 export async function eventually(description, condition, timeoutMs = 8000) {
   const endMs = Date.now() + timeoutMs;
   let last;
@@ -29,7 +29,7 @@ export async function eventually(description, condition, timeoutMs = 8000) {
   throw new Error(`${description}: not within ${timeoutMs} ms; last value ${JSON.stringify(last)}`);
 }
 
-/** For tests in which a lease expires. The default of 30 s is long enough not to expire on a busy machine. */
+/** For tests in which a lease expires. Other tests use a lease of 30 s, which does not expire even on a busy machine. */
 export const SHORT_LEASE = { LEASE__DURATION_S: 3 };
 
 /** `settings` are environment variables without the prefix `STREAM_MANAGER__`. */
@@ -65,7 +65,7 @@ export async function startService({ port, ...settings } = {}) {
   return { url, port, stop, ...createApi(url) };
 }
 
-/** The API calls that tests make themselves. */
+/** The API calls that tests make directly, without a player. */
 function createApi(url) {
   const streamsUrl = (user) => `${url}/v1/users/${encodeURIComponent(user)}/streams`;
   const headers = (token) => (token ? { Authorization: `Bearer ${token}` } : {});

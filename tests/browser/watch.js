@@ -1,5 +1,5 @@
-// A page with one player. Query parameters: `api`, `user`, `name`, and `tokens` to fetch a token from the page server. The
-// tests read the player's events from `window.watched`.
+// A page with one player. Query parameters: `api`, `user`, `name` and `tokens`. With `tokens`, the player fetches its tokens from the
+// page server. The tests read the player's events from `window.watched`.
 
 import { attach } from "./demo/player.js";
 
@@ -17,10 +17,10 @@ window.watched = { player, events, video };
 video.muted = true;
 video.loop = true;
 video.src = URL.createObjectURL(createSilence());
-// Plays also after a reload.
+// The page also plays after a reload.
 void video.play();
 
-// One minute of silence as a WAV file. A canvas stream would keep the page out of the back/forward cache.
+// One minute of silence as a WAV file. With a canvas stream, the page would not enter the back/forward cache.
 function createSilence() {
   const bytes = 60 * 8000;
   const header = new DataView(new ArrayBuffer(44));

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""A fake AWS CLI with the commands that scripts/deploy uses. It rejects unknown options, keeps stacks in a file and deploys nothing.
+"""A fake AWS CLI with the commands that scripts/deploy uses. It rejects unknown options, keeps stacks in the file $STACKS and deploys
+nothing.
 
-$STACKS is the file. A deployment with a parameter value BROKEN fails, like one whose ECS service never becomes stable. $FOLDER/ecr lists
+A deployment with the parameter value BROKEN fails, as if the ECS service never became stable. $FOLDER/ecr lists
 the digests of the images in ECR.
 """
 
@@ -32,7 +33,7 @@ def deploy(stacks, options):
         parameters[name] = overrides.get(name, previous)
         if parameters[name] is None:
             sys.exit(f"Parameters: [{name}] must have values")
-    # CloudFormation would store the asterisks of a NoEcho parameter as its value.
+    # CloudFormation would store the asterisks as the value of a NoEcho parameter.
     assert "****" not in overrides.values(), overrides
     if "BROKEN" in overrides.values():
         sys.exit(f"Failed to create/update the stack {options.stack_name}")

@@ -1,7 +1,7 @@
 """Tests scripts/deploy with fakes of the AWS CLI (fake_aws.py), docker and the end-to-end collection.
 
 With AWS=FOLDER the tests use the real AWS CLI in that folder, against the AWS emulator at AWS_ENDPOINT_URL. MiniStack works. Moto does
-not: it shows the values of NoEcho parameters, and rejects an update without changes.
+not work, because it shows the values of NoEcho parameters and rejects an update without changes.
 """
 
 import json
@@ -76,7 +76,7 @@ class Deploy(unittest.TestCase):
         self.write_template("first")
 
     def create_stack(self, image, *parameters):
-        """Creates the stack without the script, like docs/DEPLOYMENT.md explains."""
+        """Creates the stack without the script, as docs/DEPLOYMENT.md explains."""
         template = ["--template-file", str(self.folder / "service.yaml")]
         process = self.aws("deploy", *template, "--parameter-overrides", f"Image={image}", *parameters)
         self.assertEqual(process.returncode, 0, process.stderr)
@@ -208,7 +208,7 @@ class Deploy(unittest.TestCase):
         self.put_in_ecr(DIGESTS[0])
         self.write_template("second")
         self.create_stack(IMAGES[1], "Tasks=5")
-        # The earlier image may not know the settings of the later template.
+        # The earlier image may not support the settings of the later template.
         self.write_template("first")
         self.assert_succeeds("--rollback", IMAGES[0])
         self.assertEqual(self.deployed(), (IMAGES[0], "5", "first"))

@@ -1,7 +1,7 @@
 // Checks the Postman collection against the OpenAPI document: node check.mjs COLLECTION DOCUMENT
 //
-// - Each request is an operation of the document, or expects `route-not-found` or `method-not-allowed`.
-// - Each expected status is documented for its operation.
+// - Each request calls an operation of the document, or expects `route-not-found` or `method-not-allowed`.
+// - The document lists each expected status of an operation.
 // - Each operation has at least one request.
 import { readFileSync } from "node:fs";
 
@@ -10,7 +10,7 @@ const [collection, document] = process.argv.slice(2).map((file) => JSON.parse(re
 const UNDOCUMENTED = ["GET /openapi.json"];
 const METHODS = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
-// Replaces parameters of both notations, {userName} and {{user}}, with {}.
+// Replaces parameters in both notations, {userName} and {{user}}, with {}.
 const keyOf = (method, path) => `${method.toUpperCase()} ${path.replace(/\{+\w+\}+/g, "{}")}`;
 
 const operations = new Map();

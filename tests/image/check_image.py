@@ -1,8 +1,8 @@
-"""Builds the image's root file system around a binary like the Dockerfile does, and runs the binary in it like a container.
+"""Builds the image's root file system around a binary, as the Dockerfile does, and runs the binary in it like a container.
 
     unshare --mount --net python3 tests/image/check_image.py BINARY
 
-scripts/check-image creates the namespaces and calls it. Needs root and Debian.
+scripts/check-image creates the namespaces and calls this program. Requires root and Debian.
 """
 
 import json
@@ -67,7 +67,7 @@ class Image:
         self.stop_signal = signal.Signals[stage.only("STOPSIGNAL")]
 
     def start(self, command, settings):
-        # The variables that a container engine sets, and none of this host.
+        # Set the variables that a container engine sets. Do not pass on variables of this host.
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
         environment |= self.environment | settings
         return container.start(self.root, self.user, self.group, command, environment)
@@ -182,7 +182,7 @@ def check_server(image, stage):
 
 
 def check_tls(image, folder):
-    """The CA certificates in the image decide which servers the service trusts, for JWKS and for DynamoDB."""
+    """The service trusts exactly the CA certificates in the image, for JWKS and for DynamoDB."""
     private_ca_server.create_certificates(folder)
     server = private_ca_server.Server(folder)
     url = f"https://{private_ca_server.NAME}:{private_ca_server.PORT}"

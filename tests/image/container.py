@@ -1,4 +1,4 @@
-"""Runs a program like a container engine does: a folder is its read-only root, and it has no privileges."""
+"""Runs a program as a container engine does, without privileges and with a folder as its read-only root."""
 
 import contextlib
 import ctypes
@@ -31,7 +31,7 @@ def enable_loopback():
 
 @contextlib.contextmanager
 def read_only(root, hosts):
-    """Writes /etc/hosts and an empty /etc/resolv.conf like an engine does, then makes the root read-only."""
+    """Writes /etc/hosts and an empty /etc/resolv.conf, as a container engine does, then makes the root read-only."""
     mount("none", "/", RECURSIVE | PRIVATE)
     (root / "etc/hosts").write_text(hosts)
     (root / "etc/resolv.conf").write_text("")

@@ -5,7 +5,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 
-# The final stage may use only instructions that run no command. It starts from scratch, so there is no shell to run one.
+# The final stage may use only instructions that run no command, because it starts from scratch and has no shell.
 FINAL_STAGE_KEYWORDS = {"ARG", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "USER"}
 
 

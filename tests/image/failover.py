@@ -2,7 +2,7 @@
 
     unshare --mount --net --pid --fork --kill-child --mount-proc python3 tests/image/failover.py BINARY
 
-scripts/test-failover creates the namespaces and calls it.
+scripts/test-failover creates the namespaces and calls this program.
 """
 
 import json
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = REPOSITORY / "deploy/compose"
 PROXY_PORT, PROMETHEUS_PORT = 8081, 9090
 PROXY = f"http://127.0.0.1:{PROXY_PORT}"
-# The host names of compose.yaml, each with its own address. The emulator listens only on 127.0.0.1.
+# The host names of compose.yaml, each with its own loopback address. The emulator listens only on 127.0.0.1.
 ADDRESSES = {"dynamodb": "127.0.0.1", "stream-manager-1": "127.0.0.11", "stream-manager-2": "127.0.0.12"}
 SUCCESS = {200, 201, 204}
 
@@ -78,7 +78,7 @@ class Services:
             self.start_instance(name)
             wait_until(name, f"http://{name}:8080/health/ready")
 
-        # Here names come from /etc/hosts instead of a resolver that follows containers.
+        # Remove the resolver, which tracks the addresses of containers. Here the names are in /etc/hosts.
         configuration = (CONFIGURATION / "haproxy.cfg").read_text()
         configuration, changes = re.subn(" resolvers containers init-addr libc,none", "", configuration)
         assert changes == 1
@@ -123,7 +123,7 @@ def main(binary):
                 log(f"end of {file.name}:\n{file.read_text()[-2000:]}")
             raise
         finally:
-            # The processes use the folder, so stop them before it is removed.
+            # Stop the processes before the folder is removed, because they use it.
             services.stop_all()
 
 

@@ -1,4 +1,4 @@
-"""Simulated players that use the service through a proxy. Each has its own user, and retries requests that fail."""
+"""Simulated players that use the service through a proxy. Each player has its own user, and retries requests that fail."""
 
 import collections
 import http.client
@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 
-# Results that a player may retry: an instance was stopped while it processed the request.
+# A player may retry these results, because an instance may have stopped during the request.
 RETRYABLE = {502, 503, 504, "no response"}
 MAX_ATTEMPTS = 20
 
@@ -64,7 +64,7 @@ class Players:
         raise AssertionError(f"{operation}: failed {MAX_ATTEMPTS} times")
 
     def send(self, method, path, headers):
-        # Each thread keeps its connection.
+        # Each thread has its own connection, which it keeps open.
         thread = threading.current_thread()
         try:
             if getattr(thread, "connection", None) is None:

@@ -12,7 +12,7 @@ PORT = 8443
 
 
 def create_certificates(folder):
-    """Writes ca.pem, and the server's certificate and key."""
+    """Writes the CA certificate ca.pem, and the server's certificate and key."""
     create = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     ca = [*create, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA"]
     server = [*create, "-keyout", "server.key", "-out", "server.pem", "-subj", f"/CN={NAME}", "-CA", "ca.pem", "-CAkey", "ca.key",
@@ -64,7 +64,7 @@ class Server:
         self.server = HttpsServer(("127.0.0.1", PORT), Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.pem", folder / "server.key")
-        # Do the handshake in the thread of the connection, so that a failed one does not stop the accept loop.
+        # Do the handshake in the thread of the connection, so that a failed handshake does not stop the accept loop.
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

@@ -1,6 +1,6 @@
 //! Calls each operation many times in this process, so that callgrind can count the instructions. `scripts/count-instructions`
-//! runs it and compares the counts with `figures.json`. It uses no sockets: the count covers the way from hyper's request to
-//! the response that the service returns to hyper.
+//! runs this program and compares the counts with `figures.json`. The program uses no sockets. A count starts when the service
+//! receives a request from hyper, and ends when the service returns the response to hyper.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement program may panic")]
 
@@ -42,7 +42,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const SECRET: &str = "a secret shared by issuer and service";
 
-/// Counted calls of each operation. As many uncounted calls run before them, so that one-time initialization is not counted.
+/// Number of counted calls per operation. The same number of uncounted calls runs first, to exclude one-time initialization.
 const CALLS: usize = 100;
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
         Config::load(None, settings.iter().map(variable).collect::<HashMap<_, _>>()).unwrap()
     };
     let default_config = config(&[("LOG__FORMAT", "json")]);
-    // Use the default log level: disabled spans would cost nothing.
+    // Use the default log level, because disabled spans would cost nothing.
     _ = telemetry::start(&default_config.log(), |_| None).unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
@@ -94,7 +94,7 @@ fn main() {
 
 const OTHER_DEVICE: &str = r#"{"deviceId":"device-03","deviceName":"Living room","contentId":"movie-007"}"#;
 
-/// A call of an operation.
+/// A request that calls an operation.
 struct Call {
     method: &'static str,
     path: String,
@@ -192,7 +192,7 @@ impl<'a> Service<'a> {
     async fn handle_all(&self, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
         let mut responses = Vec::with_capacity(requests.len());
         for request in requests {
-            // A heartbeat in the same millisecond would not extend the lease.
+            // Advance the clock, because a heartbeat in the same millisecond would not extend the lease.
             self.clock.advance_ms(1);
             responses.push(self.app.handle(request).await);
         }
@@ -208,8 +208,8 @@ impl<'a> Service<'a> {
     }
 }
 
-/// Callgrind starts counting when this function is called. It contains no closure, because a closure's symbol starts
-/// with the same name.
+/// Callgrind starts counting when this function is called. The function must contain no closure, because the symbol of a
+/// closure would start with the same name and match the pattern too.
 #[inline(never)]
 fn begin_counting(service: &Service<'_>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
     service.runtime.block_on(service.handle_all(requests))

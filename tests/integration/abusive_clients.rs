@@ -1,4 +1,4 @@
-//! Slow, silent and malformed clients on raw sockets: every connection ends, and no client exceeds its bounds or affects others.
+//! Slow, silent and malformed clients on raw sockets. Every connection ends, and no client exceeds its bounds or affects other clients.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::test_app::{BOUNDS, SETTINGS, TestApp, TestServer};
 
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Reads until the server closes the connection. Panics if it does not.
+/// Reads until the server closes the connection. Panics if the server does not close it in time.
 async fn read_until_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut response = Vec::new();
     _ = timeout(CLOSED_WITHIN, stream.read_to_end(&mut response)).await.unwrap();
@@ -85,7 +85,7 @@ async fn an_idle_connection_is_reused_and_later_closed() {
 
 #[tokio::test]
 async fn other_protocols_are_closed_immediately() {
-    // Far longer than the test waits, so that the timeout cannot close them.
+    // The timeout is far longer than the test, so that it does not close the connections.
     let server = serve_with(ServerSettings { header_read_timeout: Duration::from_secs(600), ..SETTINGS }).await;
     let http2 = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"[..];
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
@@ -101,7 +101,7 @@ async fn other_protocols_are_closed_immediately() {
 async fn a_client_that_reads_no_responses_is_closed() {
     let server = TestServer::start().await;
     let mut stream = connect(&server).await;
-    // Swagger UI has more than a megabyte: more than the kernel buffers on both sides.
+    // Each response of Swagger UI is larger than a megabyte, so the responses do not fit into the socket buffers.
     let requests = "GET /swagger HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20);
     stream.write_all(requests.as_bytes()).await.unwrap();
     eventually(async || server.metrics.connections.get() > 0).await;
@@ -111,7 +111,7 @@ async fn a_client_that_reads_no_responses_is_closed() {
 #[tokio::test]
 async fn oversized_request_heads_are_refused() {
     let server = TestServer::start().await;
-    // The parser checks the bound when its buffer is full: between 1× and 2× of it.
+    // The parser checks the bound when its buffer is full, so it refuses the head between 1× and 2× of the bound.
     let long = "x".repeat(2 * SETTINGS.max_head_bytes);
     for head in [
         format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -148,7 +148,7 @@ async fn a_smuggled_request_gets_no_response() {
     let smuggled = "GET /v1/users/ann/limit HTTP/1.1\r\nHost: x\r\n\r\n";
     let start = "POST /v1/users/ann/streams/nonsense/heartbeat HTTP/1.1\r\nHost: x\r\n";
     for (headers, body) in [
-        // Two lengths, a length and a coding, an unknown coding, and malformed headers.
+        // Two lengths, a length with a transfer coding, an unknown coding, and malformed headers.
         (format!("Content-Length: 0\r\nContent-Length: {}\r\n", smuggled.len()), smuggled.to_owned()),
         ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n".to_owned(), format!("0\r\n\r\n{smuggled}")),
         ("Transfer-Encoding: chunked, identity\r\n".to_owned(), format!("0\r\n\r\n{smuggled}")),
@@ -211,7 +211,7 @@ async fn a_body_in_single_bytes_needs_no_extra_memory() {
         "POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         BYTES + 2
     );
-    // The first request allocates what every request shares, so it comes before the measurement.
+    // The first request allocates memory that all requests share, so send it before the measurement.
     let mut stream = TcpStream::connect(service.address).await.unwrap();
     stream.write_all(format!("{head}{}{{}}", " ".repeat(BYTES)).as_bytes()).await.unwrap();
     assert!(read_until_closed(&mut stream).await.starts_with("HTTP/1.1 201 "));
@@ -221,7 +221,7 @@ async fn a_body_in_single_bytes_needs_no_extra_memory() {
     let before = resident_kb(&service).await;
     for _ in 0..BYTES {
         stream.write_all(b" ").await.unwrap();
-        // Lets the server read this byte before the next one arrives.
+        // Let the server read this byte before the next byte arrives.
         std::thread::yield_now();
         tokio::task::yield_now().await;
     }

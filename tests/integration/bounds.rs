@@ -1,4 +1,5 @@
-//! Oversized or slow requests, failing stores, panics and clients that disconnect: bounded, and no internals in a response.
+//! Oversized or slow requests, failing stores, panics and clients that disconnect. The service limits their effect, and no response
+//! contains internal details.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ async fn a_failing_store_is_503_within_the_request_timeout() {
     let other = uuid::Uuid::new_v4();
     for fault in [Fault::Lost, Fault::Hang, Fault::Rejected(400, "ThrottlingException"), Fault::AppliedThen500] {
         faults.set(fault);
-        // A stop of a stream that exists would be applied before the 500, so the stops name another one.
+        // The store would apply a stop before it returns the 500, so the stops name a stream that does not exist.
         for (method, path) in [
             ("POST", STREAMS.to_owned()),
             ("GET", STREAMS.to_owned()),
@@ -132,7 +133,7 @@ async fn an_operation_completes_after_its_caller_is_dropped() {
     let (faults, fixture) = FaultInjector::on_embedded().await;
     let (store, clock) = (Arc::new(faults.store(1)), Arc::clone(&fixture.clock));
     let built = TestApp { store, clock, ..TestApp::default() }.build();
-    // One poll sends the first attempt; the operation then waits for its second one.
+    // The first poll sends the first attempt. The operation then waits before the second attempt.
     faults.set(CONFLICT);
     assert!(built.app.handle(request("POST", STREAMS)).now_or_never().is_none());
     faults.set(Fault::None);

@@ -10,7 +10,7 @@ use tracing::subscriber::DefaultGuard;
 pub struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
-    /// Captures until the guard is dropped.
+    /// Captures log events until the guard is dropped.
     pub fn start() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();

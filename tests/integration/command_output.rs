@@ -1,4 +1,4 @@
-//! What the commands write to standard output and standard error, and their exit codes.
+//! The standard output, standard error and exit codes of the commands.
 
 use std::fs::{self, File};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Replays the fuzz corpus: the properties of each parser hold for every input in it.
+//! Replays the fuzz corpus, and checks the properties of each parser for every input.
 
 use std::fs;
 use std::path::Path;

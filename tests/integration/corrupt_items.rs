@@ -1,5 +1,5 @@
-//! Stored items that break the schema: 500 for the operations that read them, for this user only, with one log line that names
-//! the item. A stop, a repair or TTL clears the error.
+//! Stored items that violate the schema. Operations that read such an item return 500 and log one line that names the item. Other
+//! users are not affected. A stop, a repair or TTL clears the error.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ struct Scene {
     fixture: Fixture,
     server: TestServer,
     user: UserName,
-    /// The path of the user's streams.
+    /// The URL path of the user's streams.
     streams: String,
     /// The id of the stream whose item is damaged.
     damaged: String,
@@ -63,7 +63,7 @@ impl Scene {
         self.call(method, path).await.status
     }
 
-    /// A start with a device always reads the user's items.
+    /// Starts a stream with a device. Such a start always reads the user's items.
     async fn start_on_device(&self) -> TestResponse {
         self.server.json("POST", &self.streams, json!({"deviceId": "tv"})).await
     }
@@ -74,7 +74,7 @@ impl Scene {
         assert_eq!(response.headers["content-type"], "application/problem+json");
         let members: Vec<&String> = response.body.as_object().unwrap().keys().collect();
         assert_eq!(members, ["code", "detail", "instance", "status", "title", "type"], "{context}");
-        // The same text for every item and attribute.
+        // The detail is the same for every item and attribute.
         assert_eq!(response.body["detail"], "stored data of this user is not valid", "{context}");
         let events = self.log.take();
         let failures: Vec<_> = events.iter().filter(|event| event["code"] == "internal").collect();
@@ -124,7 +124,7 @@ async fn a_corrupt_lease_fails_only_operations_that_read_it() {
         scene.assert_internal(&scene.start_on_device().await, &record, &context("start with a device"));
 
         assert_eq!(scene.status("POST", streams).await, 201, "{}", context("optimistic start"));
-        // The limit is reached now, so the next start reads.
+        // The user is at the limit now, so the next start reads the items.
         scene.assert_internal(&scene.call("POST", streams).await, &record, &context("start at the limit"));
         assert_eq!(scene.status("POST", &format!("{intact}/heartbeat")).await, 200);
         assert_eq!(scene.status("GET", &intact).await, 200);

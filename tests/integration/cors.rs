@@ -64,7 +64,7 @@ async fn other_origins_get_no_cors_headers() {
             assert_eq!(permissions.count(), 0, "{origin}: {response:?}");
             assert_eq!(response.headers["vary"], "origin");
         }
-        // The service responds; the browser hides the response from the page.
+        // The service responds to the page's request, but the browser hides the response from the page.
         assert_eq!((refused.status, called.status), (204, 200), "{origin}");
     }
     assert_eq!(server.call("GET", STREAMS).await.headers["vary"], "origin");

@@ -1,4 +1,4 @@
-//! The demo page: every file comes from this service, and the setting turns it on and off.
+//! The demo page. This service serves every file of the page, and a setting enables or disables the page.
 
 use std::collections::BTreeSet;
 

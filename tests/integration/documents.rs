@@ -1,4 +1,4 @@
-//! The OpenAPI document and the docs match the code: operations, problems, and the paths that the docs name.
+//! The OpenAPI document and the docs match the code: operations, problems, and the file paths in the docs.
 
 use std::fs;
 use std::path::Path;
@@ -10,12 +10,12 @@ use crate::test_app::{TestServer, openapi};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The text of a file, by its path in the repository.
+/// The text of the file at this path in the repository.
 pub fn read(file: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(file)).expect(file)
 }
 
-/// The text below a heading of the second level, up to the next one.
+/// The text between a second-level heading and the next one.
 pub fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     text.split("\n## ").find_map(|section| section.strip_prefix(&format!("{heading}\n"))).expect(heading)
 }
@@ -91,7 +91,7 @@ async fn swagger_ui_connects_only_to_itself_and_cannot_be_framed() {
     assert!(!policy.contains("http") && !policy.contains('*'), "{policy}");
 }
 
-/// The Markdown files for readers, by their paths in the repository.
+/// The paths of the Markdown documents in the repository.
 fn documents() -> Vec<String> {
     let mut found: Vec<String> =
         ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md"].map(str::to_owned).into();
@@ -111,7 +111,7 @@ fn documents() -> Vec<String> {
     found
 }
 
-/// The paths in the code spans of a text. Those with a placeholder, such as `tests/fuzz/corpus/TARGET`, are left out.
+/// The file paths in the code spans of a text. Skips paths with a placeholder, such as `tests/fuzz/corpus/TARGET`.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     const FOLDERS: [&str; 11] = [
         ".ci/",

@@ -15,7 +15,7 @@ use crate::support::{client_settings, eventually, items, user};
 
 const TABLE: &str = "user-streams";
 
-/// The members of a user's counter, and the streams that have a lease.
+/// The stream ids in a user's counter, and the stream ids that have a lease.
 async fn members_and_leases(client: &Client, user: &UserName) -> (BTreeSet<String>, BTreeSet<String>) {
     let partition = codec::decode_partition(&items(client, TABLE, user).await).unwrap();
     let members = partition.counter.streams.iter().map(ToString::to_string).collect();
@@ -35,7 +35,7 @@ async fn after_a_kill_every_acknowledged_lease_is_stored() {
                 let http = reqwest::Client::new();
                 let streams = format!("http://{address}/v1/users/user-{n}/streams");
                 let mut held = BTreeSet::new();
-                // Until the kill: three starts, then one stop and one start in turn.
+                // Send three starts, then alternate between a stop and a start until the kill.
                 let mut unacknowledged_stop = None;
                 loop {
                     if held.len() == 3 {
@@ -67,7 +67,7 @@ async fn after_a_kill_every_acknowledged_lease_is_stored() {
         assert_eq!(members, leases, "counter and leases");
         assert!(members.len() <= 3, "{members:?}");
         assert!(held.is_subset(&members), "{held:?} were acknowledged, {members:?} are stored");
-        // The kill can also leave the last stop unapplied, or the last start applied.
+        // At the kill, the last request has no response, so its stop may not be applied, or its start may be applied.
         let others = members.difference(&held).filter(|id| Some(*id) != unacknowledged_stop.as_ref()).count();
         assert!(others <= 1, "{held:?} {unacknowledged_stop:?} {members:?}");
     }
@@ -96,7 +96,7 @@ async fn the_file_is_unlocked_after_the_last_client_is_dropped() {
         migrate::migrate(&client, TABLE).await.unwrap();
         assert!(Embedded::open(&file, SyncMode::Normal).is_err(), "in use");
         drop((engine, client));
-        // The engine's thread ends some time after the last client is dropped.
+        // The engine's thread may end later than the drop of the last client.
         let lock = folder.path().join("deeper/state.db.lock");
         eventually(async || std::fs::File::open(&lock).unwrap().try_lock().is_ok()).await;
     }

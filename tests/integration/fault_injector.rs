@@ -1,4 +1,4 @@
-//! An SDK transport that records requests and injects faults in front of another transport.
+//! An SDK transport that wraps another transport, records the requests and injects faults.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,19 +22,19 @@ use crate::support::{Fixture, TABLE, client_settings};
 
 pub const CONFLICT: Fault = Fault::Rejected(400, "TransactionConflictException");
 
-/// What happens to a request.
+/// A fault that the injector applies to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// The request is lost: not applied, and the connection breaks.
+    /// The connection breaks before the request is applied.
     Lost,
     /// The request is applied, and its response is lost.
     ResponseLost,
-    /// Not applied; the response has this status and error type.
+    /// The request is not applied, and the response has this status and error type.
     Rejected(u16, &'static str),
     /// The request is applied, and the response is a 500.
     AppliedThen500,
-    /// Not applied, and no response ever arrives.
+    /// The request is not applied, and no response ever arrives.
     Hang,
     /// The request is applied, and the body of the response stops halfway.
     Stall,
@@ -52,7 +52,7 @@ pub struct RecordedRequest {
 pub struct FaultInjector {
     inner: SharedHttpClient,
     recorded: Arc<Mutex<Vec<RecordedRequest>>>,
-    /// The fault, and the operation that it affects; `None` affects every operation.
+    /// The fault, and the operation that it affects (`None`: every operation).
     fault: Arc<Mutex<(Fault, Option<&'static str>)>>,
     rejected: Arc<AtomicUsize>,
 }
@@ -106,7 +106,7 @@ impl FaultInjector {
         *self.fault.lock().unwrap() = (fault, Some(operation));
     }
 
-    /// The number of requests that met `Fault::Rejected`.
+    /// The number of requests that `Fault::Rejected` affected.
     pub fn rejected_count(&self) -> usize {
         self.rejected.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! Store failures through the real SDK: a failure is never a limit or an ended stream (promise G5), and a retry never takes a
-//! second slot (G4).
+//! Store failures with the real SDK. A failure is never reported as a reached limit or an ended stream (promise G5), and a retry
+//! never takes a second slot (G4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn faulty_limiter() -> (FaultInjector, Arc<Limiter>) {
     (faults, TestApp { store, clock, ..TestApp::default() }.build().limiter)
 }
 
-/// The error of each operation under `fault`, for a user who is at the limit.
+/// The error of each operation under `fault`, for a user at the limit.
 async fn errors_under(fault: Fault) -> Vec<StoreError> {
     let (faults, store, fixture) = faulty_store(2).await;
     let (user, now) = (unique_user(), fixture.now());
@@ -71,7 +71,7 @@ async fn a_stalled_response_is_unknown_after_the_attempt_timeout() {
     store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
     faults.set(Fault::Stall);
     let heartbeat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1));
-    // Longer than the attempt timeout, and shorter than the SDK's own protection against stalled bodies.
+    // This timeout is longer than the attempt timeout, and shorter than the SDK's own timeout for stalled bodies.
     let heartbeat = tokio::time::timeout(Duration::from_secs(3), heartbeat).await.unwrap();
     assert!(matches!(heartbeat, Err(StoreError::Unknown(_))), "{heartbeat:?}");
     faults.set(Fault::None);

@@ -1,4 +1,4 @@
-//! The log events of the limiter: denials, which are throttled, and evictions.
+//! The log events of the limiter: evictions, and denials, whose log lines are throttled.
 
 use std::sync::Arc;
 

@@ -37,7 +37,7 @@ async fn every_log_line_is_json_without_tokens_or_line_breaks() {
     for line in service.first_lines.iter().chain(&log) {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         assert!(event["timestamp"].is_string() && event["level"].is_string(), "{line}");
-        // Some readers treat these characters as line ends, and terminals obey the last one.
+        // Some log readers treat these characters as line ends. The last character starts a terminal control sequence.
         assert!(!line.contains(['\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{1b}']), "{line:?}");
         assert!(!line.contains("a-token"), "{line}");
     }

@@ -24,14 +24,14 @@ use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
 use crate::support::{Fixture, TABLE, TERMS, client_settings, start, stream, unique_user};
 use crate::test_app::{TestApp, TestServer};
 
-/// The value of a series in the exposition format.
+/// The value of a series in the encoded metrics.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let text = metrics.encode().unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("stream_manager_{series} ")));
     line.map(|value| value.parse().unwrap())
 }
 
-/// A store whose requests are measured.
+/// A store with metrics of its requests.
 fn measured_store(http: SharedHttpClient, clock: Arc<ManualClock>) -> (DynamoStore, Metrics) {
     let metrics = Metrics::new();
     let interceptor = MetricsInterceptor::new(metrics.store.clone(), clock);
@@ -101,7 +101,7 @@ async fn heartbeats_are_counted_by_the_elapsed_share_of_the_lease() {
         clock.advance_ms(after_s * 1000);
         limiter.heartbeat(&user, started.lease.stream_id).await.unwrap();
     }
-    // A repeated heartbeat renews nothing and is not counted.
+    // A repeated heartbeat does not renew the lease, and is not counted.
     limiter.heartbeat(&user, started.lease.stream_id).await.unwrap();
     let buckets = ["0.25", "0.35", "0.5", "0.95", "1.0"]
         .map(|le| value(&metrics, &format!("heartbeat_lateness_ratio_bucket{{le=\"{le}\"}}")));
@@ -122,7 +122,7 @@ async fn ended_streams_are_counted_by_reason() {
     assert_eq!((ended("replaced"), ended("evicted")), (Some(1.0), Some(2.0)));
 }
 
-/// A transport that adds a `Date` header to responses, as DynamoDB does. The clock is that of the store.
+/// A transport that adds a `Date` header to responses, as DynamoDB does. The second field is the clock of the store.
 #[derive(Debug)]
 struct Dated<T>(T, Arc<ManualClock>);
 
@@ -188,7 +188,7 @@ async fn readiness_reports_clock_skew_and_warns_if_it_is_large() {
     };
     observe(700, 0);
     let ready = server.call("GET", "/health/ready").await.body;
-    // A date in whole seconds is half a second behind on average.
+    // `Date` has whole seconds, so on average it is half a second behind the store's clock.
     assert_eq!((&ready["clockDifferenceSeconds"], ready.get("warnings")), (&json!(0.2), None));
 
     for (ahead_ms, minutes, warning) in [

@@ -1,4 +1,4 @@
-//! `migrate` and its check: a missing table is created, a table in use stays as it is, and every difference is reported.
+//! `migrate` and `migrate --check`. A missing table is created, a table in use is not changed, and every difference is reported.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const NAME: &str = "some-table";
 const KEYS: [(&str, KeyType, ScalarAttributeType); 2] =
     [("userName", KeyType::Hash, ScalarAttributeType::S), ("record", KeyType::Range, ScalarAttributeType::S)];
 
-/// A client of an empty engine, and a recorder of its requests.
+/// A client of an empty engine, and a recorder of the client's requests.
 fn recorded_client() -> (FaultInjector, Client) {
     let engine = Embedded::in_memory(Arc::new(ManualClock::default())).unwrap();
     let recorder = FaultInjector::new(engine.http_client());
@@ -47,7 +47,7 @@ async fn enable_ttl(client: &Client, attribute: &str) {
     client.update_time_to_live().table_name(NAME).time_to_live_specification(ttl).send().await.unwrap();
 }
 
-/// The differences, and the operations that found them.
+/// The differences, and the operations that `differences` called to find them.
 async fn recorded_differences(recorder: &FaultInjector, client: &Client) -> (Vec<Difference>, Vec<String>) {
     recorder.take_requests();
     let differences = differences(client, NAME).await.unwrap();

@@ -1,5 +1,5 @@
-//! Dashboard, alerts and docs name exactly the metrics that the service exports. `scripts/check-alerts` checks the queries and
-//! rules themselves.
+//! The dashboard, the alerts and the docs use exactly the metrics that the service exports. `scripts/check-alerts` checks the queries
+//! and the rules with promtool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ const PREFIX: &str = "stream_manager_";
 /// Labels that Prometheus adds.
 const PROMETHEUS_LABELS: [&str; 3] = ["instance", "job", "le"];
 
-/// Each series by name, with its labels and their values.
+/// Maps the name of each series to its labels and their values.
 type Exported = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// The series of a service that has counted every kind of event once.
+/// The series of a service with at least one event of every kind.
 async fn exported() -> Exported {
     let server = TestServer::start().await;
     server.start_stream("ann", json!({})).await;
@@ -48,7 +48,7 @@ async fn exported() -> Exported {
     exported
 }
 
-/// The labels and values of `{a="b",c=~"d"}` at the start of a text.
+/// Parses the labels and values of matchers such as `{a="b",c=~"d"}` at the start of a text.
 fn matchers(text: &str) -> Vec<(String, String)> {
     let Some(inside) = text.strip_prefix('{').and_then(|text| text.split_once('}')) else { return Vec::new() };
     let pairs = inside.0.split("\",").filter(|pair| !pair.is_empty()).map(|pair| {
@@ -89,7 +89,7 @@ async fn queries_use_existing_series_and_the_dashboard_shows_every_series() {
     let targets = panels(&dashboard).iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     let mut queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
     let dashboard_queries = queries.join("\n");
-    // In the rules, only queries and descriptions contain the prefix of metrics.
+    // In these files, only queries and descriptions contain the metric prefix.
     queries.push(read("deploy/prometheus/alerts.yml"));
     queries.push(read("deploy/prometheus/alerts_test.yml"));
     for query in &queries {

@@ -1,4 +1,5 @@
-//! Load shedding and rate limits: refused before the store is used, reads first, heartbeats and stops last.
+//! Load shedding and rate limits. The service refuses requests before it uses the store. It refuses reads first, and heartbeats and
+//! stops last.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::test_app::{BOUNDS, STREAMS, TestApp, TestServer, UNKNOWN_ID};
 /// A server whose store can be recorded and made to hang.
 async fn serve_with_faults(app: TestApp) -> (TestServer, FaultInjector, Fixture) {
     let (faults, fixture) = FaultInjector::on_embedded().await;
-    // Long enough for a slow machine to take every permit while the store hangs.
+    // The timeout is long enough for a slow machine to take every permit while the store hangs.
     let store = Arc::new(faults.store_with_timeout(Duration::from_secs(3)));
     (TestApp { store, ..app }.serve().await, faults, fixture)
 }
@@ -31,7 +32,7 @@ async fn assert_shed(server: &TestServer, method: &str, path: &str) {
     assert_eq!(response.headers["retry-after"], "1");
 }
 
-/// Holds a permit until the store times out.
+/// Sends a request that holds a permit until the store times out.
 async fn hang(server: &TestServer, method: &str, path: &str) {
     server.call(method, path).await.assert_problem(503, "store-unavailable", &format!("{method} {path}"));
 }

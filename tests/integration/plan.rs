@@ -1,5 +1,5 @@
-//! `stream-manager plan`: capacity units equal the recorded ones, docs/CAPACITY.md shows the printed output, and the bounds of
-//! settings apply.
+//! `stream-manager plan`. The planned capacity units equal recorded capacity units, docs/CAPACITY.md shows the printed output, and
+//! the bounds of the settings apply to the options.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
@@ -81,14 +81,14 @@ async fn planned_units_equal_recorded_units() {
     store.start(&ann, &on_device(4, "phone"), StartHint::Optimistic, now).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&device, "start, denied"));
     store.start(&ann, &start(4), StartHint::Optimistic, now).await.unwrap();
-    // DynamoDB bills a refused transaction like any other, but does not report its units.
+    // DynamoDB bills a refused transaction like any other transaction, but does not report its units.
     let (_, read_units) = recorded(&take_costs(&recorder));
     assert_eq!((4.0, read_units), planned(&plain, "start, denied"));
     store.stop(&ann, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "stop"));
 }
 
-/// The size of an item by the rules of DynamoDB: names and texts count their bytes, numbers one byte per two digits plus one.
+/// The item size as DynamoDB calculates it: the bytes of names and texts, and for a number one byte per two digits plus one byte.
 fn item_bytes(item: &Item) -> usize {
     let value = |value: &AttributeValue| match value {
         AttributeValue::S(text) => text.len(),
@@ -169,7 +169,7 @@ async fn the_capacity_chart_shows_the_printed_points() {
     );
 }
 
-/// A point as `scripts/update-capacity-docs` writes it into the chart.
+/// A point in the format that `scripts/update-capacity-docs` writes into the chart.
 fn point(choice: &Value) -> String {
     let ghost = &choice["leases"][1]["longest_ghost_s"];
     format!("{}:{}:{}:{ghost}", choice["heartbeat_s"], choice["table_month"], choice["total_month"])

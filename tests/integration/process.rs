@@ -251,7 +251,7 @@ async fn the_service_runs_on_one_cpu_core() {
 
 #[tokio::test]
 async fn worker_threads_sets_the_number_of_threads() {
-    // With one worker thread, the main thread is the worker.
+    // With one worker thread, the main thread is the worker. Otherwise, the main thread is an additional thread.
     for (worker_threads, threads) in [("1", 1), ("2", 3), ("5", 6)] {
         let folder = temp_dir();
         let mut command = command(folder.path());

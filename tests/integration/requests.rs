@@ -1,4 +1,4 @@
-//! The requests and capacity units of each operation, recorded on the way to the engine (promise G6).
+//! The store requests and capacity units of each operation (promise G6).
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
@@ -8,7 +8,7 @@ use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
 use crate::fault_injector::FaultInjector;
 use crate::support::{Fixture, TERMS, on_device, start, stream, unique_user};
 
-/// The requests since the last call, each as "operation units".
+/// The requests since the last call, each in the form "OPERATION UNITS".
 pub fn take_costs(recorder: &FaultInjector) -> Vec<String> {
     let cost = |capacity: &serde_json::Value| {
         let tables = capacity.as_array().cloned().unwrap_or_else(|| vec![capacity.clone()]);

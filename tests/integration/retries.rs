@@ -1,4 +1,4 @@
-//! Retries and reads after store errors: how many requests one operation sends to the store.
+//! Retries and reads after store errors: the number of store requests per operation.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

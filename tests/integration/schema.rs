@@ -1,4 +1,4 @@
-//! Schema changes while instances of two versions run: the exit codes of `migrate --check`, and unknown attributes and records.
+//! Schema changes while instances of two versions run: exit codes of `migrate --check`, and items with unknown attributes or keys.
 
 use std::process::Output;
 
@@ -11,9 +11,9 @@ use crate::service::{dynamodb_command, run, temp_dir, unused_url};
 use crate::startup::{CannedResponse, NO_TABLE, fake_dynamodb};
 use crate::support::{Fixture, TERMS, on_device, start, stream, stream_record, unique_user};
 
-/// An attribute that this version does not know.
+/// An attribute that this version does not support.
 const UNKNOWN_ATTRIBUTE: &str = "addedLater";
-/// A record that this version does not know.
+/// The sort key of an item that this version does not support.
 const UNKNOWN_RECORD: &str = "device#tv";
 
 const OTHER_KEYS: CannedResponse = (
@@ -74,7 +74,7 @@ async fn check_exits_with_3_if_the_table_cannot_be_described() {
     }
 }
 
-/// Adds an unknown attribute to the user's items, and a record of an unknown kind, as a newer version might.
+/// Adds an unknown attribute to the user's items, and an item with an unknown sort key, as a newer version might do.
 async fn add_unknown_data(fixture: &Fixture, user: &UserName) {
     let mut unknown = codec::counter_key(user);
     unknown.insert(codec::RECORD.to_owned(), text(UNKNOWN_RECORD));

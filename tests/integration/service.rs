@@ -17,13 +17,13 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_stream-manager");
 pub struct Service {
     pub child: Child,
     pub address: SocketAddr,
-    /// The log up to and including the line that says where the service listens.
+    /// The log up to and including the line with the event `listening`.
     pub first_lines: Vec<String>,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Service {
-    /// Starts the command and waits until it listens.
+    /// Starts the command and waits until the service listens.
     pub async fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut log = log_lines(&mut child);
@@ -67,7 +67,7 @@ impl Service {
         wait_for_event(&mut self.log, event).await;
     }
 
-    /// The lines after those that were read before. Waits for the end of the process.
+    /// Waits for the end of the process, and returns the log lines that were not read before.
     pub async fn remaining_log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Ok(Some(line)) = self.log.next_line().await {
@@ -77,12 +77,12 @@ impl Service {
     }
 }
 
-/// A command line that listens on free ports and works in `folder`.
+/// A command of the binary, with free ports and the working directory `folder`.
 pub fn command(folder: &Path) -> Command {
     command_of(BINARY, folder)
 }
 
-/// The same environment for another program.
+/// Like `command`, for another program.
 pub fn command_of(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).env_clear().kill_on_drop(true).stderr(Stdio::piped()).stdout(Stdio::piped());
@@ -92,7 +92,7 @@ pub fn command_of(program: &str, folder: &Path) -> Command {
     command
 }
 
-/// A command line that uses the DynamoDB endpoint at this URL.
+/// Like `command`, with the DynamoDB endpoint at this URL.
 pub fn dynamodb_command(folder: &Path, endpoint: &str) -> Command {
     let mut command = command(folder);
     command.env("STREAM_MANAGER__STORE__KIND", "dynamodb").env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", endpoint);
@@ -116,7 +116,7 @@ pub fn unused_url() -> String {
 
 /// Runs the command to its end.
 pub async fn run(command: &mut Command) -> Output {
-    // Not `output()`, which would replace a standard output that the caller has set.
+    // Do not use `output()`, because it would replace a standard output that the caller has set.
     timeout(Duration::from_secs(20), command.spawn().unwrap().wait_with_output()).await.unwrap().unwrap()
 }
 
@@ -124,7 +124,7 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Runs a command that must fail with exit code 1, and returns the only line that it prints besides `INFO`.
+/// Runs a command that must fail with exit code 1, and returns its only log line that is not at level `INFO`.
 pub async fn startup_error(command: &mut Command) -> String {
     let output = run(command).await;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -153,7 +153,7 @@ pub async fn wait_for_event(log: &mut Lines<BufReader<ChildStderr>>, event: &str
     while !is_event(&log.next_line().await.unwrap().unwrap(), event) {}
 }
 
-/// The request id of a problem.
+/// The request id in a problem response.
 pub fn request_id(problem: &Value) -> &str {
     problem["instance"].as_str().unwrap().rsplit(':').next().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Settings: defaults, file and environment, and one line per error with the key, the value and the allowed values.
+//! Settings: defaults, file and environment, and error messages of one line with the key, the value and the allowed values.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -7,7 +7,7 @@ use stream_manager::config::{Config, DEFAULTS, StoreKind};
 use stream_manager::http::auth::KeySource;
 use stream_manager::limiter::Policy;
 
-/// Loads settings from environment variables, given without the prefix `STREAM_MANAGER`.
+/// Loads settings from environment variables. Their names are given without the prefix `STREAM_MANAGER`.
 fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(name, value)| (format!("STREAM_MANAGER{name}"), (*value).to_owned()));
     Config::load(None, environment.collect()).map_err(|error| error.to_string())
@@ -60,7 +60,7 @@ fn every_setting_is_in_the_reference() {
     }
 }
 
-/// The settings in a printed configuration, set or not, each as the line of its section and its key.
+/// All settings in a printed configuration, including unset settings, each as the line of its section and its key.
 fn keys(printed: &str) -> Vec<(&str, &str)> {
     let mut section = "";
     let mut keys = Vec::new();
@@ -123,7 +123,7 @@ fn spaces_in_the_log_filter_are_ignored() {
     let trimmed = filter("info,stream_manager=debug").unwrap();
     assert!(trimmed.is_ok());
     assert_eq!(filter(" info , stream_manager=debug"), Ok(trimmed));
-    // These must not panic.
+    // These filters must not cause a panic.
     for text in [" s[auth\u{fffd}]", "info, s[\u{e9}]=debug", " \u{e9}"] {
         _ = filter(text);
     }
@@ -174,7 +174,7 @@ fn an_unreadable_file_is_named() {
 
 const SECRET: &str = "secret secret secret secret secret";
 
-/// Loads the smallest valid `auth` section with these settings in addition or instead.
+/// Loads the smallest valid `auth` section with these settings, which add to its settings or replace them.
 fn load_auth(more: &[(&str, &str)]) -> Result<Config, String> {
     let minimum = [("MODE", "jwt"), ("ISSUER", "https://login.example.com/"), ("AUDIENCE", "streams")];
     let names: Vec<(String, &str)> =

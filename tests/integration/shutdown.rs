@@ -1,4 +1,4 @@
-//! Graceful shutdown of the real process: readiness fails first, in-flight requests finish, and no client can delay the end.
+//! Graceful shutdown of the real process. Readiness fails first, in-flight requests complete, and no client can delay the shutdown.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,7 +11,7 @@ async fn start(deregistration_s: &str) -> (Service, tempfile::TempDir) {
     let folder = temp_dir();
     let mut command = command(folder.path());
     command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", deregistration_s);
-    // Far longer than `Service::wait` allows.
+    // The drain time is far longer than the timeout of `Service::wait`, so a test that needs it fails.
     command.env("STREAM_MANAGER__SERVER__DRAIN_S", "60");
     (Service::start(&mut command).await, folder)
 }
@@ -56,7 +56,7 @@ async fn partial_requests_and_unread_responses_do_not_delay_shutdown() {
         stream.write_all(sent.as_bytes()).await.unwrap();
         held.push(stream);
     }
-    // Connections are accepted in order: once the last one responds, all are open.
+    // The server accepts connections in order, so a response on the last connection shows that all are open.
     held[2].read_exact(&mut [0; 12]).await.unwrap();
     assert_eq!(service.terminate().await.code(), Some(0));
     let log = service.remaining_log().await;

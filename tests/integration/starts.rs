@@ -1,4 +1,4 @@
-//! Keyed starts, evictions and limits over HTTP, health, and the routes of the documentation.
+//! Starts with an idempotency key, evictions, limits, health, and the documentation routes, over HTTP.
 
 use insta::assert_json_snapshot;
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn expires_in_never_exceeds_the_lease_duration() {
     let server = TestServer::start().await;
     let key = [("idempotency-key", "play-3")];
     server.send("POST", STREAMS, &key, Vec::new()).await;
-    // The clock of the instance that granted the lease was ahead.
+    // The instance that granted the lease had a clock that was ahead.
     server.clock.advance_ms(-700);
     let again = server.send("POST", STREAMS, &key, Vec::new()).await;
     assert_eq!((again.status, &again.body["expiresInSeconds"]), (200, &json!(90)));

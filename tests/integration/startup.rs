@@ -1,4 +1,4 @@
-//! Failed starts: one line that says what to do, exit code 1, no backtrace. And a start with few file descriptors.
+//! Startup failures print one line with the remedy, exit with code 1 and print no backtrace. Also tests few file descriptors.
 
 use std::fs;
 use std::time::Instant;

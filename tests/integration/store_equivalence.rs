@@ -55,8 +55,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The result of each step as text, with the visible state after it. `evicted` streams are started and evicted before the
-/// first step; their final states come last.
+/// The result of each step as text, with the visible state after the step. Before the first step, starts and evicts `evicted`
+/// streams. Their final states are at the end.
 async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]) -> Vec<String> {
     let store = &fixture.store;
     let mut results = Vec::new();
@@ -71,7 +71,8 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
         let result = match step {
             Step::Start { request, hint } => {
                 match retry_on_contention(|| store.start(user, request, *hint, now)).await {
-                    // After TTL has deleted a lease, DynamoDB still has the member and memory does not, so `reaped` differs.
+                    // After TTL deletes a lease, the counter in DynamoDB still contains the stream, but the memory store does not
+                    // contain it, so `reaped` differs.
                     StartOutcome::Started(mut started) => {
                         started.reaped = 0;
                         format!("{started:?}")
@@ -84,7 +85,7 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                 format!("{:?} {:?}", unless_expired(heartbeat.state), heartbeat.previous_expiry)
             }
             Step::Stop(n, StoppedBy::Evictor) if !is_live(store.stream(user, stream(*n), now).await) => {
-                // Skipped: an eviction also marks an expired lease, which only one of the stores may still have.
+                // Skip this step. An eviction also marks an expired lease, and the lease may exist in only one of the stores.
                 String::new()
             }
             Step::Stop(n, by) => {
@@ -123,7 +124,7 @@ fn is_live(state: store::Result<StreamState>) -> bool {
     matches!(state, Ok(StreamState::Live(_)))
 }
 
-/// Hides expired leases: TTL or a start that reads may delete them at any time.
+/// Hides expired leases, because TTL or a start that reads may delete them at any time.
 fn unless_expired(state: StreamState) -> StreamState {
     match state {
         StreamState::Inactive(lease) if lease.termination.is_none() => StreamState::NotFound,

@@ -20,7 +20,7 @@ use stream_manager::store::{LeaseStore, Refusal, Result, StoreError};
 pub const TABLE: &str = "stream-manager-test";
 pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 60 };
 
-/// A store under test, its clock, and access to what it stores.
+/// A store under test, its clock, and access to its stored data.
 #[derive(Clone)]
 pub struct Fixture {
     pub store: Arc<dyn LeaseStore>,
@@ -52,7 +52,7 @@ impl Fixture {
         Self { store, clock, backing: Backing::Embedded(engine, client) }
     }
 
-    /// `None` unless `TEST_DYNAMODB_ENDPOINT` is set. If it is, an endpoint that does not respond fails the test.
+    /// The store at `TEST_DYNAMODB_ENDPOINT`, or `None` if the variable is not set. Panics if the endpoint does not respond.
     pub async fn endpoint() -> Option<Self> {
         let endpoint_url = Some(std::env::var("TEST_DYNAMODB_ENDPOINT").ok()?);
         let settings = ClientSettings { endpoint_url, attempt_timeout: Duration::from_secs(5), ..client_settings() };
@@ -96,7 +96,7 @@ impl Fixture {
                 let engine = engine.clone();
                 tokio::task::spawn_blocking(move || engine.sweep()).await.unwrap().unwrap();
             }
-            // DynamoDB deletes expired items within days. The test deletes the same items at once.
+            // DynamoDB may take days to delete expired items, so delete them here.
             Backing::Endpoint(_) => {
                 for item in self.items(user).await {
                     let Some(ttl) = item.get("ttl").and_then(|ttl| ttl.as_n().ok()) else { continue };
@@ -140,7 +140,7 @@ pub async fn items(client: &Client, table: &str, user: &UserName) -> Vec<Item> {
     query.send().await.unwrap().items.unwrap_or_default()
 }
 
-/// The key of a stream's item in the table.
+/// The sort key of a stream's item in the table.
 pub fn stream_record(id: impl Display) -> String {
     format!("stream#{id}")
 }
@@ -156,7 +156,7 @@ pub fn client_settings() -> ClientSettings {
     }
 }
 
-/// The host's time in whole seconds. Manual clocks start there, because a real TTL uses the host's clock.
+/// The host's time in whole seconds. Manual clocks start at this time, because a real TTL uses the host's clock.
 pub fn host_now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Timestamp::from_epoch_ms(since.as_millis() as i64 / 1000 * 1000)

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault_injector::FaultInjector;
 use crate::support::Fixture;
 
-/// The parts of an application. A test sets the fields that it needs: `TestApp { demo: false, ..TestApp::default() }`.
+/// Builds an application. A test sets the fields that it needs: `TestApp { demo: false, ..TestApp::default() }`.
 pub struct TestApp {
     pub store: Arc<dyn LeaseStore>,
     pub clock: Arc<ManualClock>,
@@ -61,7 +61,7 @@ impl Default for TestApp {
     }
 }
 
-/// The streams of the user that most tests use.
+/// The URL path of the streams of the user `ann`, whom most tests use.
 pub const STREAMS: &str = "/v1/users/ann/streams";
 /// The id of a stream that does not exist.
 pub const UNKNOWN_ID: &str = "6fa459ea-ee8a-4ca4-894e-db77e160355e";
@@ -82,7 +82,7 @@ pub const SETTINGS: ServerSettings = ServerSettings {
     drain: Duration::from_secs(2),
 };
 
-/// An application without a network.
+/// An application without a network listener.
 pub struct BuiltApp {
     pub app: Arc<App>,
     pub limiter: Arc<Limiter>,
@@ -139,11 +139,11 @@ pub struct TestServer {
     document: Value,
     /// Starts the graceful shutdown.
     pub stop: CancellationToken,
-    /// Ends with the server. True if the shutdown was in time.
+    /// Completes when the server ends. True if the shutdown was in time.
     pub serving: JoinHandle<bool>,
 }
 
-/// A response without the headers that differ from request to request, so that snapshots can show it.
+/// A response without the headers that differ from request to request, so that it is suitable for snapshots.
 #[derive(Clone, Debug, Serialize)]
 pub struct TestResponse {
     pub status: u16,
@@ -170,7 +170,7 @@ impl TestServer {
         TestApp::default().serve().await
     }
 
-    /// A server on an embedded store, with a fault injector in between. The store makes one attempt per request.
+    /// A server on an embedded store, with a fault injector between them. The store makes one attempt per request.
     pub async fn with_faults(bounds: Bounds) -> (Self, FaultInjector, Fixture) {
         let (faults, fixture) = FaultInjector::on_embedded().await;
         let store = Arc::new(faults.store(1));
@@ -215,7 +215,7 @@ impl TestServer {
         TestResponse { status, headers, body }
     }
 
-    /// True if the OpenAPI document lists this status for the operation, or has no such operation.
+    /// True if the OpenAPI document lists this status for the operation, or does not contain the operation.
     fn is_documented(&self, method: &str, path: &str, status: u16) -> bool {
         let path = path.split('?').next().unwrap();
         let matches = |template: &str| {
@@ -239,7 +239,7 @@ impl TestServer {
         String::from_utf8_lossy(&response).into_owned()
     }
 
-    /// A GET whose path is sent unchanged.
+    /// Sends a GET request with exactly this path.
     pub async fn raw_get(&self, path: &str) -> (u16, Value) {
         let response = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
         let status = response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Traces of the real binary, as an OTLP collector on loopback receives them, and unreachable or silent collectors.
+//! Traces of the real binary, which an OTLP collector on loopback receives. Also tests unreachable and silent collectors.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use crate::support::eventually;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// Accepts every POST and keeps its body.
+/// A collector that accepts every POST and keeps the bodies.
 struct Collector {
     endpoint: String,
     received: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -53,7 +53,7 @@ impl Collector {
         resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
     }
 
-    /// The span of the caller's trace with this name. There must be exactly one.
+    /// The span with this name in the caller's trace. Panics unless there is exactly one such span.
     fn span(&self, name: &str) -> Span {
         let spans = self.spans();
         let mut found = spans.iter().filter(|span| span.name == name && hex(&span.trace_id) == TRACE);
@@ -163,7 +163,7 @@ async fn server_errors_mark_the_span_but_client_errors_do_not() {
         .env("STREAM_MANAGER__SERVER__BIND", address.to_string())
         .env("STREAM_MANAGER__LOG__FILTER", "off");
     let mut child = command.spawn().unwrap();
-    // The log is off, so only the port shows that the service listens.
+    // The log is off, so poll the port until the service listens.
     eventually(async || reqwest::get(format!("http://{address}/nowhere")).await.is_ok()).await;
     let failing = reqwest::get(format!("http://{address}/v1/users/ann/streams/count")).await.unwrap();
     assert_eq!(failing.status(), 503);
@@ -213,7 +213,7 @@ async fn a_silent_collector_does_not_delay_shutdown() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let mut service = traced_service(folder.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
-    // The exporter's own timeout is 10 s.
+    // The limit is shorter than the exporter's own timeout of 10 s.
     let status = tokio::time::timeout(Duration::from_secs(6), service.terminate()).await.unwrap();
     assert_eq!(status.code(), Some(0));
 }

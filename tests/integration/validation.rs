@@ -1,4 +1,4 @@
-//! Invalid input: refused with the field and the reason, without any effect.
+//! Invalid input. The service refuses it with the field and the reason, and the request has no effect.
 
 use insta::assert_json_snapshot;
 use serde_json::json;

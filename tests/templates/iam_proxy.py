@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from templates import TRANSACTION_ACTIONS
 
-# A request contains ConditionCheck where the SDK has the method condition_check.
+# In requests, the name of the SDK method condition_check is ConditionCheck.
 ACTIONS = {name.title().replace("_", ""): action for name, action in TRANSACTION_ACTIONS.items()}
 CREDENTIALS = {"AccessKeyId": "role", "SecretAccessKey": "role", "Token": "role", "Expiration": "2100-01-01T00:00:00Z"}
 

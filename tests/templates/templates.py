@@ -14,7 +14,7 @@ TEMPLATES = ROOT / "deploy/aws"
 BINARY = ROOT / "target/debug/stream-manager"
 PREFIX = "STREAM_MANAGER__"
 
-# A transaction needs the IAM action of each of its items. The keys are methods of the SDK.
+# Maps the SDK methods for the items of a transaction to IAM actions. A transaction needs the action of each of its items.
 TRANSACTION_ACTIONS = {
     "put": "PutItem",
     "update": "UpdateItem",
@@ -88,7 +88,7 @@ def uses_dynamodb(path):
 
 
 def called_operations(code):
-    """Returns the DynamoDB operations whose SDK methods some code calls."""
+    """Returns the DynamoDB operations whose SDK methods the code calls."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     methods = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): name for name in model.operation_names}
     return {methods[name] for name in re.findall(r"\.(\w+)\(\)", code) if name in methods}
@@ -103,7 +103,7 @@ def store_operations():
 
 
 def migrate_operations(entry):
-    """Returns the operations that a function in src/migrate.rs and the functions it calls use."""
+    """Returns the operations that a function in src/migrate.rs calls, directly or through other functions of the file."""
     code = source_files()["src/migrate.rs"]
     bodies = dict(re.findall(r"^(?:pub )?(?:async )?fn (\w+).*?\{\n(.*?)^\}", code, re.DOTALL | re.MULTILINE))
     reached, pending = set(), {entry}

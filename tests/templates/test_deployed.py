@@ -2,7 +2,7 @@
 
 Moto ignores what it does not support: Rules and AllowedPattern, containers, alarms, metric filters, bucket policies, scaling, TTL and
 point-in-time recovery in templates, load balancer attributes, and the role and size of a task. Only cfn-lint, checkov and
-test_templates.py check those.
+test_templates.py check these features.
 """
 
 import ast
@@ -34,7 +34,7 @@ ISSUER, AUDIENCE = "https://login.example.com/", "https://streams.example.com"
 class Deployed(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        # Moto warns about everything it ignores.
+        # Moto warns about everything that it ignores.
         warnings.simplefilter("ignore")
         logging.disable()
         moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -112,7 +112,7 @@ class Deployed(unittest.TestCase):
         [role] = [role["RoleName"] for role in iam.list_roles()["Roles"] if f"-{logical_id}-" in role["RoleName"]]
         [policy] = iam.list_role_policies(RoleName=role)["PolicyNames"]
         document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-        # Moto returns a policy of a template as a Python literal, with None for AWS::NoValue.
+        # Moto returns a policy from a template as a Python literal, with None for AWS::NoValue.
         return [statement for statement in ast.literal_eval(document)["Statement"] if statement]
 
     def test_table_has_keys_and_ttl(self):
@@ -143,7 +143,7 @@ class Deployed(unittest.TestCase):
         self.assertGreater(sections["rate"]["starts_per_minute"], 0)
 
     def test_service_accepts_empty_variables(self):
-        # ECS also sets variables whose parameter is empty.
+        # If a parameter is empty, ECS sets an empty variable.
         environment = {name: value for name, value in self.environment.items() if "AUTH" not in name}
         settings(environment | {f"{PREFIX}AUTH__ISSUER": ""})
 
@@ -170,7 +170,7 @@ class Deployed(unittest.TestCase):
         resources = {statement["Resource"] for statement in statements if statement["Resource"] != "*"}
         repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/video/stream-manager"
         self.assertLessEqual({repository, self.parameters["AuthSecretArn"]}, resources)
-        # The repository, the secret and the log group.
+        # The three resources are the repository, the secret and the log group.
         self.assertEqual(len(resources), 3, resources)
         [unlimited] = [statement for statement in statements if statement["Resource"] == "*"]
         self.assertEqual(unlimited["Action"], "ecr:GetAuthorizationToken")

@@ -68,7 +68,7 @@ class Templates(unittest.TestCase):
         self.assertLess(idle_timeout, server["header_read_timeout_s"])
         deregistration_delay = timeout("TargetGroup", "TargetGroupAttributes", "deregistration_delay")
         self.assertGreater(deregistration_delay, server["request_timeout_s"])
-        # 1 s for the last responses and 2 s for traces.
+        # The service needs 1 s for the last responses and 2 s for traces.
         self.assertGreater(self.container["StopTimeout"], server["deregistration_s"] + server["drain_s"] + 3)
 
     def test_number_parameters_have_the_bounds_of_their_settings(self):
@@ -81,7 +81,7 @@ class Templates(unittest.TestCase):
         }
         self.assertEqual(len(numbers), 5)
         for bound, beyond in (("MinValue", -1), ("MaxValue", 1)):
-            # Set all of them, because the bounds of the heartbeat interval depend on the lease duration.
+            # Set all parameters, because the bounds of the heartbeat interval depend on the lease duration.
             at_bound = {name: str(parameter[bound]) for name, parameter in numbers.items()}
             settings(at_bound)
             for name, parameter in numbers.items():

@@ -1,4 +1,4 @@
-//! Finds the modules that a source file uses: `use` declarations and paths in code, resolved to the files of those modules.
+//! Finds the files of the modules that a source file uses in `use` declarations and in paths in code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ pub struct Sources {
 struct Source {
     text: String,
     tokens: Vec<String>,
-    /// The path of the module, which begins with the name of the crate.
+    /// The path of the module. It begins with the name of the crate.
     module: Vec<String>,
     /// The modules that this file declares.
     children: BTreeSet<String>,
 }
 
-/// The name of the library in paths of the binary.
+/// The name of the library crate in paths in the binary.
 const LIBRARY: &str = "stream_manager";
 const BINARY: &str = "main";
 
@@ -31,17 +31,17 @@ impl Sources {
         Self { files: files.into_iter().map(source).collect() }
     }
 
-    /// Each file with its text.
+    /// The path and the text of each file.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().map(|(file, source)| (file.as_str(), source.text.as_str()))
     }
 
-    /// The code of a file without comments, text literals and tests, one token after the other.
+    /// The tokens of a file, without comments, text literals and tests.
     pub fn tokens(&self, file: &str) -> &[String] {
         &self.files[file].tokens
     }
 
-    /// The other files that a file uses, each with one of the paths to it.
+    /// The other files that a file uses. The value is one of the module paths to that file.
     pub fn used_by(&self, file: &str) -> BTreeMap<&str, String> {
         let source = &self.files[file];
         let (imports, code) = split_imports(&source.tokens);
@@ -64,7 +64,7 @@ impl Sources {
         files
     }
 
-    /// The file of the deepest module on a path. The rest of the path names an item in it.
+    /// The file of the deepest module on a path. The rest of the path names an item in this module.
     fn file_of(&self, path: &[String]) -> Option<&str> {
         let modules = (1..=path.len()).rev().map(|length| &path[..length]);
         let find = |module: &[String]| self.files.iter().find(|(_, source)| source.module == module);
@@ -73,7 +73,7 @@ impl Sources {
 }
 
 impl Source {
-    /// A path from the root of its crate; `None` for paths to other crates and to items of this file.
+    /// Converts a path to a path from the crate root. `None` for paths to other crates and to items of this file.
     fn absolute(&self, path: &[String], names: &BTreeMap<&str, Vec<String>>) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let mut start = match first.as_str() {
@@ -106,7 +106,7 @@ fn module_of(file: &str) -> Vec<String> {
     [root].into_iter().chain(modules).map(str::to_owned).collect()
 }
 
-/// Splits code into names, `::` and single characters. Comments, text literals and lifetimes are left out.
+/// Splits code into names, `::` and single characters. Skips comments, text literals and lifetimes.
 fn tokens(text: &str) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut tokens: Vec<String> = Vec::new();
@@ -171,7 +171,7 @@ fn text_literal(code: &str) -> Option<usize> {
     Some(code.len())
 }
 
-/// Leaves out items with `#[cfg(test)]`.
+/// Removes items with `#[cfg(test)]`.
 fn without_tests(tokens: &[String]) -> Vec<String> {
     const ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -187,7 +187,7 @@ fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// The end of an item: after its `;`, or after its braces.
+/// The position after an item, which ends with `;` or with a closing brace.
 fn end_of_item(tokens: &[String], start: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(start) {
@@ -204,7 +204,7 @@ fn end_of_item(tokens: &[String], start: usize) -> usize {
     tokens.len()
 }
 
-/// Leaves out `mod name;`, and returns the names.
+/// Removes each `mod name;`, and also returns the names.
 fn without_module_declarations(tokens: &[String]) -> (Vec<String>, BTreeSet<String>) {
     let (mut kept, mut names, mut at) = (Vec::new(), BTreeSet::new(), 0);
     while at < tokens.len() {
@@ -224,11 +224,11 @@ fn without_module_declarations(tokens: &[String]) -> (Vec<String>, BTreeSet<Stri
 
 type Import = (Vec<String>, String);
 
-/// The imports, each with the name it brings in, and the code without its `use` declarations.
+/// The imports, each with the name that it imports, and the code without its `use` declarations.
 fn split_imports(tokens: &[String]) -> (Vec<Import>, Vec<String>) {
     let (mut imports, mut code, mut at) = (Vec::new(), Vec::new(), 0);
     while at < tokens.len() {
-        // `use<'a>` in a bound is no declaration.
+        // `use<'a>` in a bound is not a declaration.
         if tokens[at] == "use" && tokens.get(at + 1).is_some_and(|next| next != "<") {
             at = import_tree(tokens, at + 1, &[], &mut imports);
         } else {
@@ -270,7 +270,7 @@ fn import_tree(tokens: &[String], mut at: usize, prefix: &[String], imports: &mu
     }
 }
 
-/// The paths of at least two segments in code.
+/// The paths in code that have at least two segments.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let is_name = |token: &String| token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let (mut paths, mut at) = (Vec::new(), 0);

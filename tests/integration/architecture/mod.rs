@@ -1,4 +1,4 @@
-//! The architecture: module order, no import cycles, outside crates in their places, and short files.
+//! Architecture rules: module order, no import cycles, short files, and external crates only where they are allowed.
 
 mod imports;
 
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use self::imports::Sources;
 
-/// Modules from the bottom up. A module may use modules of the same line and of earlier lines. The longest prefix decides.
+/// Modules from the bottom up. A module may use modules on the same line and on earlier lines. If several prefixes match a file,
+/// the longest prefix applies.
 const ORDER: [&[&str]; 12] = [
     &["domain"],
     &["clock"],
@@ -24,7 +25,7 @@ const ORDER: [&[&str]; 12] = [
     &["commands", "main", "lib"],
 ];
 
-/// Crates and functions, and the only places that may use them.
+/// Crates and functions, and the only files and modules that may use them.
 const ONLY_IN: [(&str, &[&str]); 14] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
@@ -56,7 +57,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The Rust files below `folder`, each by its path in the folder, with its text.
+/// The path, relative to `folder`, and the text of each Rust file in `folder`.
 pub fn files(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut paths = Vec::new();
@@ -67,7 +68,7 @@ pub fn files(folder: &str) -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The files of `src` without those that hold only tests.
+/// The files in `src`, without files that contain only tests.
 fn sources() -> Sources {
     let files: Vec<_> = files("src").into_iter().filter(|(file, _)| !file.ends_with("tests.rs")).collect();
     assert!(!files.is_empty());
@@ -113,7 +114,7 @@ fn no_files_import_each_other_in_a_cycle() {
     assert!(cycles.is_empty(), "{cycles:#?}");
 }
 
-/// The shortest way from a file back to itself, printed from its first file in alphabetical order.
+/// The shortest cycle through a file. The text starts at the first file in alphabetical order, so that equal cycles have equal texts.
 fn shortest_cycle(file: &str, uses: &BTreeMap<&str, Vec<&str>>) -> Option<String> {
     let mut reached_from: BTreeMap<&str, &str> = BTreeMap::new();
     let mut queue = std::collections::VecDeque::from([file]);

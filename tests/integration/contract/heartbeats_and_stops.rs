@@ -1,4 +1,4 @@
-//! Clauses about heartbeats, stops, evictions and deletion by TTL.
+//! Contract clauses for heartbeats, stops, evictions and deletion by TTL.
 
 use stream_manager::domain::admission::MAX_ENDED_LEASES;
 use stream_manager::domain::lease::EndReason;

@@ -1,4 +1,4 @@
-//! The contract of `LeaseStore`: one test per clause, run against every store. The tests in `endpoint` do nothing unless
+//! The contract of `LeaseStore`. One test per clause runs against every store. The tests in `endpoint` do nothing unless
 //! `TEST_DYNAMODB_ENDPOINT` is set.
 
 mod heartbeats_and_stops;
@@ -70,7 +70,7 @@ contract! {
     evictions_keep_a_bounded_number_of_ended_leases,
 }
 
-/// A user of a store, with short forms of the operations.
+/// A user of a store, with shortcuts for the operations.
 pub struct User {
     pub fixture: Fixture,
     pub name: UserName,

@@ -1,4 +1,4 @@
-//! Clauses about starts: admission, replacement, eviction, repetition and limits.
+//! Contract clauses for starts: admission, replacement, eviction, repetition and limits.
 
 use std::collections::BTreeSet;
 

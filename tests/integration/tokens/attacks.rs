@@ -1,4 +1,4 @@
-//! Known attacks on tokens: each is refused with 401 and a challenge.
+//! Known attacks on tokens. The service refuses each attack with 401 and a challenge.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,7 +83,7 @@ async fn the_key_and_its_configured_algorithm_must_match() {
         assert_token_refused(&server, &token, context).await;
     }
 
-    // The `alg` of a key restricts it further than its type.
+    // The `alg` of a key restricts its algorithms more than its type does.
     let mut restricted = key.jwk();
     restricted["alg"] = "PS256".into();
     let server = serve_with_keys(&[restricted], &["RS256", "PS256"]).await;
@@ -206,7 +206,7 @@ async fn missing_or_invalid_claims_are_refused_by_name() {
     for claims in [json!({ "aud": ["other", AUDIENCE] }), json!({ "aud": "another-audience" })] {
         assert_accepted(&server, &sign_hs256(&claims_with(claims)), "aud").await;
     }
-    // `client_id` counts as the audience only in access tokens of Cognito.
+    // The service accepts `client_id` as the audience only in access tokens of Cognito.
     for claims in [
         json!({ "aud": null, "client_id": AUDIENCE }),
         json!({ "aud": null, "client_id": AUDIENCE, "token_use": "id" }),

@@ -30,7 +30,7 @@ enum Pair {
     Ed25519(&'static Ed25519KeyPair),
 }
 
-// Generated once, because it takes long.
+// Generate each key pair only once, because key generation is slow.
 static RSA: LazyLock<RsaKeyPair> = LazyLock::new(rsa_pair);
 static OTHER_RSA: LazyLock<RsaKeyPair> = LazyLock::new(rsa_pair);
 static P256: LazyLock<EcdsaKeyPair> =
@@ -64,7 +64,7 @@ impl Key {
         Self { kid, pair: Pair::Ed25519(&ED25519) }
     }
 
-    /// The algorithms of this key, its default first.
+    /// The algorithms of this key. The first algorithm is its default.
     pub fn algorithms(&self) -> &'static [&'static str] {
         match self.pair {
             Pair::Rsa(_) => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
@@ -111,7 +111,7 @@ impl Key {
         self.token_with(&json!({ "alg": algorithm, "kid": self.kid, "typ": "JWT" }), claims)
     }
 
-    /// A token signed with the algorithm in the header if the key supports it, else with the default.
+    /// A token that is signed with the algorithm in the header if the key supports it, and with the default algorithm otherwise.
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let algorithm = header["alg"].as_str().filter(|name| self.algorithms().contains(name));
         token(header, claims, |message| self.sign(algorithm.unwrap_or(self.algorithms()[0]), message))
@@ -140,7 +140,7 @@ impl Key {
 }
 
 fn ec_jwk(curve: &str, pair: &EcdsaKeyPair) -> Value {
-    // The byte 4, then both coordinates.
+    // The public key consists of the byte 4 and both coordinates.
     let point = &pair.public_key().as_ref()[1..];
     let (x, y) = point.split_at(point.len() / 2);
     json!({ "kty": "EC", "crv": curve, "x": base64(x), "y": base64(y) })
@@ -158,7 +158,7 @@ pub fn token(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) ->
     token_from_text(&header.to_string(), &claims.to_string(), sign)
 }
 
-/// A token with texts that no JSON library would write.
+/// A token whose header and claims are any text, for example text that no JSON library writes.
 pub fn token_from_text(header: &str, claims: &str, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let message = format!("{}.{}", base64(header.as_bytes()), base64(claims.as_bytes()));
     let signature = base64(&sign(message.as_bytes()));

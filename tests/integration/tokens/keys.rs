@@ -1,4 +1,4 @@
-//! The JWKS cache: fetching, refreshing and keeping keys while the issuer fails, and keys in a file.
+//! The JWKS cache: it fetches and refreshes keys, and keeps them while the issuer fails. Also tests keys in a file.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,12 +95,12 @@ async fn respond(mut stream: TcpStream, reply: Arc<Mutex<JwksReply>>, requests: 
     _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
 }
 
-/// Starts a server that fetches its keys from `jwks`. Also returns its verifier, and the clock: advance it past the minimum refresh
-/// interval to allow another fetch.
+/// Starts a server that fetches its keys from `jwks`. Also returns its verifier and its clock. To allow another fetch, advance the clock
+/// past the minimum refresh interval.
 async fn serve_with_jwks(jwks: &JwksServer) -> (TestServer, Arc<TokenVerifier>, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
     let settings = settings(KeySource::Url(jwks.url.clone()), &ALGORITHMS);
-    // A key set that cannot be fetched is no error.
+    // `open` succeeds even if the key set cannot be fetched.
     let tokens = Arc::new(TokenVerifier::open(settings, clock.clone()).await.unwrap());
     let server = serve_with_verifier(Arc::clone(&tokens)).await;
     server.readiness.store_seen();
@@ -182,7 +182,7 @@ async fn a_failed_refresh_keeps_the_cached_keys() {
         assert!(error.contains("auth.jwks_url") && !error.contains('\n'), "{reply:?}: {error}");
         clock.advance_ms(60_000);
         assert_key_accepted(&server, key, &format!("{reply:?}")).await;
-        // The issuer may have this key, so the token is not refused.
+        // The issuer may have this key, so the service does not refuse the token with 401.
         let unknown = count(&server, "ann", &Key::other_rsa("b").token(&valid_claims())).await;
         assert_eq!(unknown.status, 503, "{reply:?}: {unknown:?}");
     }
@@ -268,7 +268,7 @@ async fn keys_are_refreshed_every_ten_minutes() {
     let tokens = TokenVerifier::open(file_settings(file.path()), Arc::new(ManualClock::default())).await.unwrap();
     let verifies = async |key: Key| tokens.verify(&key.token(&valid_claims())).await.is_ok();
     write_jwks(&file, &[new.jwk()]);
-    // `keep_fresh` never ends, so each call runs into its timeout.
+    // `keep_fresh` never returns, so each timeout expires.
     tokio::time::timeout(Duration::from_secs(599), tokens.keep_fresh()).await.unwrap_err();
     assert!(verifies(old).await, "before ten minutes");
     tokio::time::timeout(Duration::from_secs(602), tokens.keep_fresh()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Bearer tokens: tokens of real issuers are accepted, known attacks are refused, and a token allows only its own user.
+//! Bearer tokens. The service accepts tokens of real issuers and refuses known attacks, and a token gives access only to its own user.
 
 mod attacks;
 mod issuer;
@@ -26,7 +26,7 @@ pub const ISSUER: &str = "https://login.example.com/";
 pub const AUDIENCE: &str = "https://streams.example.com";
 pub const SECRET: &str = "a secret that issuer and service share";
 
-/// Settings with these keys and algorithms, and defaults for the rest.
+/// Settings with these keys and algorithms. All other settings have fixed values.
 pub fn settings(keys: KeySource, algorithms: &[&str]) -> TokenSettings {
     TokenSettings {
         keys,
@@ -69,7 +69,7 @@ pub async fn serve_with_verifier(tokens: Arc<TokenVerifier>) -> TestServer {
     TestApp { tokens: Some(tokens), ..TestApp::default() }.serve().await
 }
 
-/// The host's time in seconds since 1970, which the JWT library compares with.
+/// The host's time in seconds since 1970. The JWT library compares times in tokens with the host's time.
 pub fn now_s() -> i64 {
     host_now().epoch_ms() / 1000
 }
@@ -111,7 +111,7 @@ pub async fn assert_accepted(server: &TestServer, token: &str, context: &str) {
     assert_eq!(response.status, 200, "{context}: {response:?}");
 }
 
-/// Asserts that the token is refused, and returns the detail.
+/// Asserts that the token is refused, and returns the `detail` of the problem.
 pub async fn assert_token_refused(server: &TestServer, token: &str, context: &str) -> String {
     assert_refused(&count(server, "ann", token).await, context)
 }
@@ -132,7 +132,7 @@ pub async fn send(
     server.send(method, path, &headers, body.unwrap_or_default()).await
 }
 
-/// Asserts a 401 with a challenge, and returns the detail.
+/// Asserts a 401 with a challenge, and returns the `detail` of the problem.
 pub fn assert_refused(response: &TestResponse, context: &str) -> String {
     response.assert_problem(401, "unauthorized", context);
     let challenge = &response.headers["www-authenticate"];
@@ -157,7 +157,7 @@ async fn only_health_and_documentation_need_no_token() {
             }
             guarded += 1;
             assert_eq!(operation["security"], json!([{ "token": [] }, {}]), "{method} {path}");
-            // The token is checked before names and bodies, so an invalid request without a token is 401.
+            // The service checks the token before names and bodies, so an invalid request without a token gets 401.
             let path = path.replace("{userName}", "%20").replace("{streamId}", "x");
             let response = server.json(&method.to_uppercase(), &path, json!({ "unknown": 1 })).await;
             assert_refused(&response, &path);

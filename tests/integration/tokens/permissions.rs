@@ -1,4 +1,4 @@
-//! What a valid token allows: its own user, every user with the administrator scope, and the limit in its claim.
+//! Permissions of a valid token: access to its own user, or to every user with the administrator scope, and the limit in its claim.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::test_app::{STREAMS, TestResponse, TestServer};
 
 const LIMIT: &str = "/v1/users/ann/limit";
 
-/// A request with a token that has these claims.
+/// Sends a request with a token that has these claims.
 async fn call_as(claims: Value, server: &TestServer, method: &str, path: &str, body: Option<Value>) -> TestResponse {
     send(server, method, path, &format!("Bearer {}", sign_hs256(&claims)), body).await
 }
@@ -28,7 +28,7 @@ async fn a_token_allows_its_own_user_in_any_path_encoding() {
     {
         count(&server, other, &ann).await.assert_problem(403, "forbidden", other);
     }
-    // Path segments of dots are not resolved.
+    // The service does not resolve `..` in paths.
     for path in
         ["/v1/users/bob/../ann/streams/count", "/v1/users/ann/../bob/streams/count", "/v1//users/ann/streams/count"]
     {

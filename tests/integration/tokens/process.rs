@@ -1,4 +1,4 @@
-//! The real binary with tokens: no secret in the log or in printed settings, and unusable keys at startup.
+//! The real binary with tokens. The log and the printed settings contain no secret. Also tests unusable keys at startup.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Tokens of Auth0, Cognito and Keycloak, as their documentation shows them, with our own names and keys.
+//! Tokens in the format that the documentation of Auth0, Cognito and Keycloak shows, with our own names and keys.
 
 use serde_json::{Value, json};
 use stream_manager::http::auth::{KeySource, TokenSettings};
@@ -7,7 +7,7 @@ use super::issuer::Key;
 use super::{assert_refused, call, count, jwks_file, now_s, serve, settings};
 use crate::test_app::TestServer;
 
-/// A server for tokens of this issuer, whose key set has the signing key and the other keys.
+/// A server for tokens of this issuer. The issuer's key set contains the signing key and the other keys.
 async fn serve_issuer(
     (issuer, audience): (&str, &str),
     key: &Key,
@@ -59,7 +59,7 @@ async fn cognito_access_and_id_tokens_are_accepted() {
         ..defaults()
     };
     let server = serve_issuer((issuer, client), &key, &[], settings).await;
-    // The headers of Cognito have no `typ`.
+    // Token headers of Cognito have no `typ`.
     let header = json!({ "kid": key.kid, "alg": "RS256" });
     let access = json!({
         "sub": sub, "device_key": "aaaaaaaa-bbbb", "cognito:groups": ["viewers"], "iss": issuer, "version": 2,
@@ -116,7 +116,7 @@ async fn keycloak_tokens_with_rsa_and_ecdsa_signatures_are_accepted() {
         });
         let response = count(&server, "ann", &key.token(&claims)).await;
         assert_eq!((response.status, &response.body["limit"]), (200, &json!(2)), "{response:?}");
-        // Roles are not scopes.
+        // A role with the name of the administrator scope does not grant the scope.
         let mut roles = claims.clone();
         roles["realm_access"]["roles"] = json!(["streams:admin"]);
         assert_eq!(count(&server, "bob", &key.token(&roles)).await.status, 403);
