@@ -1,5 +1,5 @@
-// Builds the package into dist: one minified module for browsers from 2018 on, and its type declarations. Also copies the
-// licences into the package.
+// Builds the package: writes one minified module for browsers since 2018, and its type declarations, to dist. Also copies
+// the licences into the package.
 
 import { build } from "esbuild";
 import { copyFile, readFile, rm } from "node:fs/promises";
@@ -18,5 +18,5 @@ await build({
 const built = await readFile("dist/player.js");
 console.log(`dist/player.js: ${built.length} bytes, ${gzipSync(built).length} compressed`);
 await copyFile("src/player.d.ts", "dist/player.d.ts");
-// npm packs only files below this folder, and the repository keeps one copy at its root.
+// npm packs only files in this folder, but the licences are in the root of the repository.
 for (const licence of ["LICENSE-MIT", "LICENSE-APACHE"]) await copyFile(`../../${licence}`, licence);

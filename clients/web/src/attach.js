@@ -1,5 +1,5 @@
-// Binds a session to a media element: play and stop events start and stop the session, and a denial or an ended stream
-// pauses the element. It only listens, pauses and resumes, so it works with any streaming library.
+// Connects a session to a media element. Media events start and stop the session. A denial or an ended stream pauses the
+// element. This file uses only standard events, `play()` and `pause()`, so it works with any streaming library.
 
 import { MAX_TIMER_DELAY_MS } from "./backoff.js";
 import { addListeners } from "./lifecycle.js";
@@ -18,7 +18,7 @@ export function attach(video, options) {
   // True while the element is paused because of a denial or an ended stream.
   let blocked = false;
   let resuming = false;
-  // The session was stopped because the page was hidden or unloaded.
+  // True after `pagehide` stopped the session.
   let stoppedByUnload = false;
 
   const isPlaying = () => !video.paused && !video.ended;
@@ -28,11 +28,11 @@ export function attach(video, options) {
     clearPause();
     blocked = false;
     stoppedByUnload = false;
-    // A resume after a failed start is not a user action and must not start the session again.
+    // `resume` also calls `play()` after a failed start. This must not repeat the start; only the user may.
     if (!resuming || session.state !== "failed") void session.start();
   }
 
-  // `playing` also follows a seek, a stall and a quality change. With autoplay it may come without `play`.
+  // Browsers also fire `playing` after a seek, a stall or a quality change. With autoplay, they may fire it without `play`.
   function onPlaying() {
     clearPause();
     if (session.state === "idle") onPlay();
@@ -67,7 +67,7 @@ export function attach(video, options) {
     void session.stop({ unload: true });
   }
 
-  // The page is back from the back/forward cache, or was never unloaded: a download link also fires `pagehide`.
+  // The page was restored from the back/forward cache, or it was not unloaded. A download link also fires `pagehide`.
   function onPageReturn() {
     if (stoppedByUnload && isPlaying()) onPlay();
   }
@@ -78,7 +78,7 @@ export function attach(video, options) {
     video.pause();
   }
 
-  // Resumes in every state that allows playback, even if the service is unavailable.
+  // Ends a pause that `block` caused. Called in every state that allows playback, including `unavailable`.
   async function resume() {
     if (!blocked) return;
     blocked = false;
@@ -86,10 +86,10 @@ export function attach(video, options) {
     try {
       await video.play();
     } catch {
-      // The browser requires a user gesture. The user's own play then starts the session.
+      // The browser requires a user gesture. The element stays paused until the user plays.
     }
     resuming = false;
-    // If the element does not play, no `pause` event follows. Count this as a pause, so that the slot is freed later.
+    // If the element did not start to play, it fires no `pause` event. Treat it as paused, so that the slot is freed later.
     if (!isPlaying()) onPause();
   }
 
@@ -105,7 +105,7 @@ export function attach(video, options) {
     [video, "timeupdate", onPageReturn],
     [video, "pause", onPause],
     [video, "ended", onEnded],
-    // The source failed or was replaced. If playback continues, `playing` follows.
+    // Fired when the source fails or is replaced. If playback continues, `playing` follows.
     [video, "emptied", onPause],
     [video, "error", onPause],
   ]);
@@ -113,8 +113,8 @@ export function attach(video, options) {
     ? addListeners([
         [page.window, "pagehide", onPageHide],
         [page.window, "pageshow", onPageReturn],
-        // Must run before the session's own listener: if the pause limit passed while the device slept, the stream is
-        // stopped, not renewed.
+        // Must run before the session's own listener. If the allowed pause ended while the device slept, this listener stops
+        // the stream before the session renews it.
         [page.document, "visibilitychange", checkPause],
       ])
     : () => {};
@@ -127,7 +127,8 @@ export function attach(video, options) {
     clearPause();
     blocked = false;
     for (const remove of removeSessionListeners) remove();
-    // The application may call the `retry` of an earlier denial later. That slot would never be freed.
+    // `forGood` prevents later starts. Otherwise the application could call `retry` of an earlier denial, and nothing would
+    // free the new slot.
     return session.stop({ forGood: true });
   }
 

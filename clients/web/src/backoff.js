@@ -2,12 +2,13 @@
 
 const FIRST_BACKOFF_MS = 1000;
 const MAX_DOUBLINGS = 12;
-// Spreads the heartbeats of players that started together. Always early, so that no lease expires because of it.
+// Spreads the heartbeats of players that started at the same time. Jitter only makes a heartbeat earlier, so that it never
+// lets a lease expire.
 const HEARTBEAT_JITTER = 0.1;
-/** Browsers fire a timer with a longer delay at once. */
+/** Browsers run a timer with a longer delay immediately. */
 export const MAX_TIMER_DELAY_MS = 2 ** 31 - 1;
 
-/** Doubles with each failure, up to `maxMs`. The result is a random 50–100 % of that, and at least 1 s. */
+/** The full delay doubles with each failure, up to `maxMs`. Returns a random 50–100 % of it, but at least 1 s. */
 export function backoffMs(failures, maxMs, random) {
   const doubledMs = FIRST_BACKOFF_MS * 2 ** Math.min(failures, MAX_DOUBLINGS);
   const fullMs = Math.max(Math.min(doubledMs, maxMs), FIRST_BACKOFF_MS);

@@ -1,5 +1,5 @@
 // HTTP client of the service: URLs, tokens, timeouts, and requests during page unload. Every request resolves once with an
-// outcome and never rejects. The client repeats a request only after it has replaced a rejected token.
+// outcome and never rejects. The client repeats a request only after a 401, with a new token.
 
 import { classifyResponse, unavailable } from "./responses.js";
 
@@ -10,7 +10,7 @@ export function createClient(settings) {
   const urlOf = (streamId, rest = "") => `${streamsUrl}/${encodeURIComponent(streamId)}${rest}`;
 
   async function sendOnce(operation, url, init, token) {
-    // Measure the lease from here. The server's clock starts later, so the local lease ends first.
+    // The lease is measured from this time. The server starts its lease later, so the local lease ends first.
     const sentAtMs = clock.now();
     const response = await fetch(url, { ...init, headers: authorized(init.headers, token) });
     const header = (name) => response.headers?.get?.(name);
@@ -22,7 +22,8 @@ export function createClient(settings) {
     const first = await tokens.get();
     const outcome = await sendOnce(operation, url, init, first);
     if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
-    // Repeat at once only the first time, so that a failing token issuer is not called after every response.
+    // Repeat at once only after the first 401 in a row. Otherwise, if the token function returns invalid tokens,
+    // every response would cause another call of it.
     if (!tokens.reject(first)) return outcome;
     const second = await tokens.get();
     const repeated = await sendOnce(operation, url, init, second);
@@ -34,7 +35,7 @@ export function createClient(settings) {
   function send(operation, url, init) {
     const controller = typeof AbortController === "function" ? new AbortController() : undefined;
     let resolveOutcome;
-    // Not every platform's `fetch` supports an abort signal, so a timeout also resolves the outcome itself.
+    // Some platforms ignore the abort signal of `fetch`, so the timeout also resolves the outcome directly.
     const outcome = new Promise((resolve) => (resolveOutcome = resolve));
     const finish = (result) => {
       timers.clearTimeout(timer);
@@ -51,10 +52,10 @@ export function createClient(settings) {
     return { outcome, cancel: () => abort({ kind: "cancelled" }) };
   }
 
-  /** Sends a stop during page unload: synchronously, once, without waiting for the response. */
+  /** Sends one stop during page unload, synchronously and without waiting for the response. */
   function stopNow(streamId) {
     const token = tokens.cached();
-    // A beacon needs no preflight and outlives the page in every browser, but it cannot carry a token.
+    // A beacon needs no preflight, and every browser sends it even if the page is closed. But it cannot contain a token.
     if (!token && beacon(streamId)) return;
     try {
       const init = { method: "DELETE", keepalive: true, headers: authorized({}, token) };
@@ -80,7 +81,7 @@ export function createClient(settings) {
         body,
       }),
     heartbeat: (streamId) => send("heartbeat", urlOf(streamId, "/heartbeat"), { method: "POST" }),
-    // Some browsers, such as those of old televisions, reject `keepalive` for a request that needs a preflight.
+    // Some browsers, for example on old televisions, reject `keepalive` for a request that needs a preflight.
     stop: (streamId, { keepalive }) => send("stop", urlOf(streamId), { method: "DELETE", ...(keepalive && { keepalive }) }),
     evict: (streamId) => send("evict", urlOf(streamId, "?evict=true"), { method: "DELETE" }),
     stopNow,
@@ -91,14 +92,14 @@ function authorized(headers, token) {
   return token ? { ...headers, Authorization: `Bearer ${token}` } : { ...headers };
 }
 
-// Caches the token between requests, because there is no time to fetch one during unload.
+// Caches the token between requests, because a stop during page unload cannot wait for a new token.
 function createTokenCache(source, timers, fetchTimeoutMs) {
   let token = typeof source === "string" ? source : undefined;
   let rejected;
   let pending;
   let refreshed = false;
 
-  // Concurrent requests share one call of the token function. After the timeout, later requests start a new call.
+  // Concurrent requests share one call of the token function. If this call times out, later requests start a new call.
   function fetchToken() {
     const call = (async () => (token = (await source({ rejected })) ?? undefined))();
     const done = () => {
@@ -116,7 +117,7 @@ function createTokenCache(source, timers, fetchTimeoutMs) {
       if (token !== undefined || typeof source !== "function") return token;
       return (pending ??= fetchToken());
     },
-    /** Returns whether to repeat the request at once. The next call of the token function gets `rejected`. */
+    /** Returns whether to repeat the request at once. The next call of the token function receives the rejected token. */
     reject(old) {
       if (typeof source !== "function") return false;
       rejected = old;

@@ -1,15 +1,16 @@
-// Device ids of a tab. The id is kept in sessionStorage, so a reload takes over its own slot. A duplicated tab has a copy
-// of the storage, so a tab asks the other tabs over a BroadcastChannel whether its stored id is in use. Never rejects:
-// without storage an id lasts as long as the page; without BroadcastChannel a duplicated tab shares the original's id.
+// Device ids of a tab. The id is stored in sessionStorage, so that a reloaded page takes over its own slot. A duplicated
+// tab has a copy of sessionStorage. Therefore a tab with a stored id sends a query over a BroadcastChannel, and a tab that
+// uses the same id replies. Without storage, an id lasts as long as the page. Without BroadcastChannel, a duplicated tab has
+// the same id as the original. `claim()` never rejects.
 
 import { randomUuid } from "./uuid.js";
 
 const STORAGE_KEY = "stream-manager.device";
 const CHANNEL = "stream-manager.device";
-// Only a tab with a stored id waits, and only before its first start.
+// How long a tab with a stored id waits for a reply before its first start. Other tabs do not wait.
 const CONFLICT_WAIT_MS = 100;
 
-/** `claim()` resolves with an id that no other playback of this page holds. */
+/** `claim()` resolves with an id that no other playback of this page uses, and with a function that releases the id. */
 export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page) }) {
   const claimed = new Set();
   let tabDeviceId;
@@ -26,10 +27,11 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
 
   function onMessage({ id, taken, from, to }) {
     if (id !== tabDeviceId) return;
-    // Reply even while this tab waits: of two tabs that start together, only the first receives the other's question.
+    // Reply even while this tab waits for a reply. If two tabs start together, the first sends its query before the second
+    // listens, so only the query of the second is received.
     if (!taken) return post(channel, { id, taken: true, to: from });
     if (to !== tabId) return;
-    // A reply after the wait, for example from a background tab, changes the id for the next playback.
+    // If the reply arrives after the wait, for example from a background tab, the next playback uses the new id.
     tabDeviceId = randomUuid();
     write(storage, tabDeviceId);
     onConflict();
@@ -40,7 +42,8 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
     tabDeviceId = stored ?? randomUuid();
     if (!stored) write(storage, tabDeviceId);
     listen();
-    // A page in the back/forward cache must not reply for its tab, and an open channel keeps a page out of that cache.
+    // Close the channel, because an open channel keeps the page out of the back/forward cache. A cached page must also not
+    // reply to queries.
     page?.window.addEventListener("pagehide", () => close(channel));
     page?.window.addEventListener("pageshow", (event) => event.persisted && listen());
     if (!stored || !channel) return;
@@ -93,7 +96,7 @@ function write(storage, id) {
   try {
     storage?.setItem(STORAGE_KEY, id);
   } catch {
-    // Storage is full or blocked: the id lasts as long as the page.
+    // Storage is full or blocked. The id lasts as long as the page.
   }
 }
 

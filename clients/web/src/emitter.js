@@ -1,5 +1,5 @@
-// An event emitter without DOM types, because television browsers and React Native lack EventTarget. An exception in
-// a listener never reaches the code that emits.
+// An event emitter that does not need EventTarget, which television browsers and React Native lack. An exception in a
+// listener is reported and never reaches the caller of `emit`.
 
 export function createEmitter() {
   const listeners = new Map();
@@ -16,7 +16,7 @@ export function createEmitter() {
 
   function emit(type, fields) {
     const event = { ...fields, type };
-    // Iterate over a copy: a listener that is added during this event receives only later events.
+    // Iterate over a copy, so that a listener added during this event receives only later events.
     for (const listener of [...(listeners.get(type) ?? [])]) {
       try {
         const result = listener(event);
@@ -30,7 +30,7 @@ export function createEmitter() {
   return { on, off, emit };
 }
 
-// Use the page's error handling if there is one. Throwing would end a Node process.
+// `reportError` is the page's error handling. Elsewhere, log the error, because throwing it would end a Node process.
 function report(error) {
   if (typeof globalThis.reportError === "function") globalThis.reportError(error);
   else globalThis.console?.error(error);

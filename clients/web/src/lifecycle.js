@@ -1,6 +1,7 @@
-// Page lifecycle events. They show that the page may have slept or been offline, long before a throttled timer would.
+// Listeners for page lifecycle events. These events show that the page may have slept or been offline. A throttled timer
+// would show this much later.
 
-/** Calls `wake()` at each such event, until the returned function is called. Without a page it does nothing. */
+/** Calls `wake()` at each of these events. The returned function removes the listeners. Does nothing without a page. */
 export function onPageWake(page, wake) {
   if (!page) return () => {};
   const { window, document } = page;

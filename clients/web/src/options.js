@@ -1,10 +1,10 @@
-// Validates the options and adds defaults. Clock, timers, randomness, fetch and page are read from the platform only
-// here, so that tests and unusual devices can replace them.
+// Validates the options and adds defaults. Clock, timers, random numbers, fetch and page are options too, so that tests and
+// unusual devices can replace them.
 
 const DEFAULT_REQUEST_TIMEOUT_S = 10;
 const DEFAULT_UNANSWERED_START_S = 90;
 
-/** Throws a TypeError for an option that can never work. */
+/** Throws a TypeError for an invalid option. An invalid timeout is replaced by its default instead. */
 export function readOptions(options) {
   const { baseUrl, userName, token, onUnavailable = "continue" } = options ?? {};
   if (typeof baseUrl !== "string") throw new TypeError("baseUrl: must be a string");

@@ -1,5 +1,5 @@
-// State of one playback, from start to stop: idempotency key, lease, pending request, and when the next request is due.
-// Sends no requests and emits no events.
+// State of one playback from start to stop: idempotency key, lease, pending request, and the time of the next request.
+// This file sends no requests and emits no events.
 
 import { backoffMs, withJitter } from "./backoff.js";
 import { randomUuid } from "./uuid.js";
@@ -8,7 +8,7 @@ import { randomUuid } from "./uuid.js";
 const DEFAULT_INTERVAL_MS = 30_000;
 // The device slept if the wall clock advanced this much more than the monotonic clock.
 const SLEEP_THRESHOLD_MS = 5000;
-// Page events soon after a request belong to the same wake-up and need no second request.
+// A page event within this time after a request belongs to the same wake-up and needs no second request.
 const WAKE_DEBOUNCE_MS = 1000;
 
 export function createPlayback({ clock, random, unansweredStartMs }) {
@@ -18,29 +18,29 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
   return {
     /** Body of the start request. It is the same for every retry, and undefined until the device id is known. */
     body: undefined,
-    /** Idempotency key. */
+    /** The idempotency key of the start. */
     key: randomUuid(),
     /** @type {string | null} */
     streamId: null,
     /**
-     * The last lease that was lost. The next start replaces it.
+     * The last lease that was lost. The `restarted` event reports it.
      * @type {{ streamId: string | null, reason: string } | null}
      */
     lost: null,
-    /** Number of the last request. Responses to earlier requests are ignored. */
+    /** Sequence number of the latest request. Responses to earlier requests are ignored. */
     sequence: 0,
     /** The pending request. */
     request: null,
-    /** The latest failed outcome while the service is unavailable. */
+    /** The outcome of the latest failed request, or null while the service is available. */
     outage: null,
-    /** Code of the last heartbeat error, so that each error is reported once. */
+    /** Code of the last heartbeat error. A repeated error with the same code is not reported again. */
     reported: null,
     failures: 0,
     restarts: 0,
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
     notBeforeMs: -Infinity,
-    /** When the lease ends. Before the first lease: when a start without a response may no longer play. */
+    /** End of the lease. Without a lease, the end of the time to play without a response to the start. */
     endsMs: sentAt.nowMs + unansweredStartMs,
 
     requestSent(request) {
@@ -72,27 +72,27 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
       const retryAfterMs = outcome.retryAfterMs ?? 0;
       const nowMs = clock.now();
       this.notBeforeMs = nowMs + retryAfterMs;
-      // Never retry before Retry-After, and add jitter so that players do not all retry at once.
+      // Never retry before Retry-After, and add jitter so that players do not all retry at the same time.
       this.dueMs = nowMs + Math.max(backoffMs(this.failures, this.intervalMs, random), retryAfterMs * (1 + 0.2 * random()));
     },
 
-    /** The lease ended and no other device took it: start again with a new key. */
+    /** The lease was lost without an eviction or replacement. The next start uses a new key. */
     leaseLost(outcome) {
       this.lost = { streamId: this.streamId ?? this.lost?.streamId ?? null, reason: outcome.reason };
       this.streamId = null;
       this.key = randomUuid();
       const nowMs = clock.now();
       this.endsMs = nowMs + unansweredStartMs;
-      // Start at once, but back off if the previous lease was lost before its first heartbeat.
+      // Start at once, but back off if the lease of the previous restart was never renewed.
       this.dueMs = this.restarts === 0 ? nowMs : nowMs + backoffMs(this.restarts, this.intervalMs, random);
       this.restarts += 1;
       this.recovered();
     },
 
-    /** Whether a wake-up is a reason to send the next request early. */
+    /** Whether a wake-up should send the next request immediately. */
     isStale() {
       const now = times();
-      // Either clock may stop while the device sleeps.
+      // Use the larger difference, because either clock may stop while the device sleeps.
       const sinceMs = Math.max(now.nowMs - sentAt.nowMs, now.wallMs - sentAt.wallMs);
       if (sinceMs < WAKE_DEBOUNCE_MS || now.nowMs < this.notBeforeMs) return false;
       return this.outage !== null || this.streamId === null || sinceMs >= this.intervalMs / 2;

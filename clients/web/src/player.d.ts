@@ -15,9 +15,9 @@ export interface Stream {
 
 /**
  * - `idle`: not started, or stopped.
- * - `starting`: requested a slot; no response yet. Play.
- * - `live`: holds a slot. Play.
- * - `unavailable`: no valid response; the session keeps retrying. Play.
+ * - `starting`: the start is sent, without a response yet. Play.
+ * - `live`: the session holds a slot. Play.
+ * - `unavailable`: the service sent no valid response, and the session retries. Play.
  * - `failed`: the service rejected the start for a reason other than the limit (see `error`). Play.
  * - `denied`: the limit is reached. Do not play.
  * - `ended`: the stream was evicted or replaced, or the lease expired under `onUnavailable: "stop"`. Do not play.
@@ -30,7 +30,7 @@ export interface Denial {
   /** The live streams, oldest first. */
   streams: Stream[];
   slotFreesInSeconds: number | undefined;
-  /** Ends another stream. Its player stops at its next heartbeat. Resolves with false if the request failed. */
+  /** Ends another stream. That stream's player stops at its next heartbeat. Resolves with false if the request failed. */
   stopOther(streamId: string): Promise<boolean>;
   /** Starts again, like `start()`. */
   retry(): Promise<State>;
@@ -44,8 +44,8 @@ export interface Lease {
 export interface Problem {
   status: number | undefined;
   /**
-   * A code of the service (docs/errors.md), `http-<status>`, `timeout`, `no-answer` (the request failed) or
-   * `malformed-answer` (the response was not from the service).
+   * The problem code of the service (docs/errors.md), `http-<status>` (a response without a problem code), `timeout`,
+   * `no-answer` (the request failed) or `malformed-answer` (the response was not from the service).
    */
   code: string;
   detail: string | undefined;
@@ -59,7 +59,7 @@ export interface Events {
   denied: Denial;
   ended: {
     reason: "evicted" | "replaced" | "unavailable" | (string & {});
-    /** The stream whose start ended this one, if a start did. */
+    /** The stream whose start ended this one. Undefined if this stream was ended without a start. */
     endedBy: { streamId: string; deviceName?: string } | undefined;
   };
   unavailable: Problem & { leaseEndsInSeconds: number };
@@ -82,56 +82,56 @@ export interface SessionOptions {
   /** URL of the service without `/v1`: `"https://streams.example.com"`, or `""` for the page's own origin. */
   baseUrl: string;
   userName: string;
-  /** A function is called once, and again with the `rejected` token after a 401. */
+  /** A bearer token, or a function that returns one. The function is called again after a 401, with the `rejected` token. */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
-  /** Default: one id per tab, kept across reloads. Without a page: one id per process. */
+  /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
   deviceName?: string;
   contentId?: string | (() => string | undefined);
-  /** At the limit: reject the start, or evict the oldest stream of the user. Default: the server's setting. */
+  /** At the limit, reject the start or evict the oldest stream of the user. Default: the server's setting. */
   atLimit?: "reject" | "evictOldest";
   /** What to do when the lease expires while the service is unavailable. Default `"continue"`. */
   onUnavailable?: "continue" | "stop";
-  /** How long to play without a response to a start, under `onUnavailable: "stop"`. Default 90. */
+  /** With `onUnavailable: "stop"`, how many seconds to play without a response to the start. Default 90. */
   unansweredStartS?: number;
-  /** Default 10. */
+  /** Timeout of each request in seconds. Default 10. */
   requestTimeoutS?: number;
   fetch?: (url: string, init: any) => Promise<any>;
   sendBeacon?: (url: string) => boolean;
-  /** In milliseconds: `now` is monotonic, `wall` is the wall clock. */
+  /** Clocks in milliseconds. `now` is monotonic, `wall` is the wall clock. */
   clock?: { now?: () => number; wall?: () => number };
   timers?: { setTimeout(call: () => void, delayMs: number): any; clearTimeout(timer: any): void };
   /** Returns a number from 0 (inclusive) to 1 (exclusive). */
   random?: () => number;
-  /** Source of the sleep, network and unload events. `null` disables them. Default: the current page, if any. */
+  /** The source of events for sleep, network changes and unload. `null` disables them. Default: the current page, if any. */
   page?: { window: any; document: any } | null;
 }
 
 export interface AttachOptions extends SessionOptions {
-  /** How long a paused player keeps its slot. Default 300. */
+  /** How many seconds a paused player keeps its slot. Default 300. */
   stopAfterPauseS?: number;
 }
 
 export interface Session extends Emitter {
   /**
-   * Resolves with the state after the first response or failure; never rejects. A call during a playback returns the
-   * same promise.
+   * Starts a playback. Resolves with the state after the first response or failure, and never rejects. A call during a
+   * playback returns the same promise.
    */
   start(): Promise<State>;
   /**
-   * Resolves when the slot is free, or after the last failed attempt. `unload`: send the stop at once and do not wait;
-   * for `pagehide` (`attach` does this itself). `forGood`: later starts send nothing and resolve with `idle`; used by
-   * `detach`.
+   * Stops the playback. Resolves when the slot is free, or after the last failed attempt. With `unload`, sends the stop at
+   * once and does not wait for the response. Use this in a `pagehide` listener; `attach` has one. With `forGood`, later
+   * starts send nothing and resolve with `idle`. `detach` uses this.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
   /** Starts again after `denied`, `ended` or `failed`. While `unavailable`, sends the next request now. */
   retry(): Promise<State>;
   /**
-   * Call after sleep or a network change where there is no page: sends a heartbeat now if the lease may be lost.
-   * In browsers the session does this itself.
+   * Sends a heartbeat now if the lease may be lost. If there is no page, call this after sleep or a network change. In
+   * browsers, the session does this automatically.
    */
   wake(): void;
-  /** Like `stopOther` of `denied`. */
+  /** The same as `stopOther` of the `denied` event. */
   stopOther(streamId: string): Promise<boolean>;
   readonly state: State;
   readonly streamId: string | null;

@@ -1,21 +1,23 @@
-// Maps an HTTP response of the service to an outcome: the published rule for players, as pure functions.
+// Maps an HTTP response of the service to an outcome. These pure functions implement the rule for players
+// (docs/PROTOCOL.md).
 //
 // Outcomes:
 // - ok: the request succeeded.
 // - denied: the limit is reached. Do not play.
-// - lost: the lease expired or is not found. Start again without asking the user.
+// - lost: the lease expired or was not found. Start again without user action.
 // - ended: the stream was evicted or replaced. Stop, and let the user decide.
 // - unauthorized: the token was rejected.
-// - unavailable: there was no valid response from the service. Keep playing and retry.
+// - unavailable: the service sent no valid response. Keep playing and retry.
 // - error: a retry cannot help. Keep playing and report it.
 
-// A wrong server setting must not make players flood the service, or send nothing for days.
+// Bounds for values from the server. With a wrong server setting, players must not flood the service, and must not stop
+// sending for days.
 const INTERVAL_S = { min: 1, max: 3600 };
 const LEASE_S = { min: 1, max: 86_400 };
 const RETRY_AFTER_S = { min: 0, max: 300 };
 const MAX_STREAMS = 100;
 
-// 4xx statuses that mean "retry later", most often sent by a proxy.
+// 4xx statuses that mean "retry later". Most of them come from proxies.
 const RETRYABLE_STATUSES = new Set([408, 425, 429]);
 
 export function unavailable(code, fields) {
@@ -40,7 +42,7 @@ export function classifyResponse(operation, status, header, body) {
   if (status < 300) return classifyStream(body, common);
   if (operation === "start" && status === 409) return classifyDenial(problem, common);
   if (status === 410) return classifyEnded(problem, common);
-  // Every error of the service has a code. Without one, an ingress or a captive portal sent the response.
+  // Every error of the service has a code. A response without a code is from a proxy or a captive portal.
   if (operation === "start" && typeof problem.code !== "string") return unavailable(common.code, common);
   if (operation === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return { kind: "lost", reason: "forgotten", ...common };
@@ -51,7 +53,7 @@ export function classifyResponse(operation, status, header, body) {
 function classifyStop(status, common) {
   const notFound = status === 404 && common.code !== "route-not-found";
   if (status === 204 || status === 410 || notFound) return { kind: "ok", ...common };
-  // The service sends 204. Another 2xx is from a captive portal, such as the sign-in page of a hotel network.
+  // The service returns 204. Another 2xx is from a captive portal, such as the sign-in page of a hotel network.
   return status < 300 ? unavailable("malformed-answer", common) : { kind: "error", ...common };
 }
 
@@ -82,7 +84,7 @@ function classifyEnded(problem, common) {
   return { kind: "ended", reason, endedBy: isObject(problem.endedBy) ? problem.endedBy : undefined, ...common };
 }
 
-/** Returns 0 for anything that is not a number of seconds, such as a missing field or a date in `Retry-After`. */
+/** Returns 0 if the value is not a number of seconds, for example a missing field or a date in `Retry-After`. */
 function seconds(value, { min, max }) {
   const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
   if (typeof number !== "number" || !Number.isFinite(number) || number < 0) return 0;

@@ -1,6 +1,6 @@
-// Session of one player: the protocol's state machine, without a media element. It holds a slot during playback and emits
-// events that tell the application when to pause. It owns the only timer of a playback. After createSession no method
-// throws or rejects.
+// Session of one player: the state machine of the protocol, without a media element. A session holds a slot during
+// playback. Its events show the application when to pause. One timer schedules all heartbeats and retries of a playback. No
+// method of a session throws or rejects.
 
 import { backoffMs } from "./backoff.js";
 import { createClient } from "./client.js";
@@ -11,16 +11,17 @@ import { readOptions } from "./options.js";
 import { createPlayback } from "./playback.js";
 import { randomUuid } from "./uuid.js";
 
-// A timer may stand still while the device sleeps. This limit makes a tick follow soon after a wake-up.
+// A timer may pause while the device sleeps. With this maximum delay, a tick follows soon after a wake-up.
 const MAX_TICK_MS = 10_000;
 const MAX_STOP_ATTEMPTS = 4;
 const MAX_STOP_BACKOFF_MS = 8000;
 
-// All sessions of a tab share one set of device ids.
+// All sessions of a page share one set of device ids.
 let pageDevices;
 
-// Outcomes of starts that were stopped before the response, by user and device. A new start waits for them: of two
-// concurrent starts of a device the service keeps the one that it commits last, which may be the older one.
+// Pending outcomes of starts that were stopped before their response, keyed by user and device. A new start of the same
+// device waits for the pending outcome. Otherwise both starts would run at the same time. The service keeps the stream that
+// it commits last, and that may be the older one.
 const abandonedStarts = new Map();
 
 /** @type {typeof import("./player.d.ts").createSession} */
@@ -35,10 +36,10 @@ export function createSession(options) {
   let timer;
   let transitions = 0;
   let disposed = false;
-  /** Callbacks that send the stops that wait for a retry, when the page unloads. */
+  /** Called when the page unloads. Each callback sends a stop that still waits for its retry. */
   const unloadHandlers = new Set();
 
-  // Always the last step of a function, because a listener may cause the next transition.
+  // Call this after all other changes of the state, because a listener may cause the next transition.
   function transition(next, ...emitted) {
     const previous = state;
     state = next;
@@ -73,11 +74,11 @@ export function createSession(options) {
 
   function sendStart(p, deviceId) {
     p.deviceId = deviceId;
-    // The wait is at most the request timeout of the abandoned start.
+    // The wait ends at the latest when the abandoned start times out.
     const abandoned = abandonedStarts.get(deviceKey(p));
     if (abandoned) return void abandoned.then(() => playback === p && sendStart(p, deviceId));
     const { deviceName, atLimit } = settings;
-    // Build the body once, because the service rejects an idempotency key with a different body.
+    // Build the body once for all retries, because the service rejects a repeated idempotency key with a different body.
     p.body = JSON.stringify({ deviceId, deviceName: text(deviceName), contentId: contentId(), atLimit: text(atLimit) });
     sendRequest(p);
     scheduleTick();
@@ -105,7 +106,7 @@ export function createSession(options) {
 
   function handleOutcome(p, sequence, starting, outcome) {
     if (playback !== p) {
-      // The playback was stopped before the start response arrived: free the slot.
+      // If the playback was stopped before the response to its start arrived, free the slot.
       return starting && outcome.kind === "ok" ? releaseSlot(outcome.streamId) : undefined;
     }
     if (sequence !== p.sequence) return undefined;
@@ -138,8 +139,8 @@ export function createSession(options) {
     transition("starting", ...recovery);
   }
 
-  // The same request would fail again. A failed start ends the session, but not playback. A lease stays valid, so
-  // heartbeats continue.
+  // A retry of the same request would fail again. After a failed start, the session sends no more requests, and the video
+  // keeps playing. After a failed heartbeat, the lease is still valid, so heartbeats continue.
   function handleError(p, starting, outcome) {
     const { status, code, detail, requestId } = outcome;
     const error = { status, code, detail, requestId };
@@ -169,7 +170,8 @@ export function createSession(options) {
 
   function endAfterOutage(p) {
     finish(p, "ended", "ended", { reason: "unavailable", endedBy: undefined });
-    // The slot may still be taken: the server's lease ends later, and the response to a renewal may have been lost.
+    // The slot may still be taken, because the server's lease ends later than the local one. The response to a renewal may
+    // also have been lost.
     if (p.streamId !== null) void releaseSlot(p.streamId);
   }
 
@@ -181,7 +183,7 @@ export function createSession(options) {
 
   function close(p) {
     playback = null;
-    // Do not cancel a pending start: its response may name a stream that must be stopped.
+    // Do not cancel a pending start, because its response may contain the id of a stream that must be stopped.
     if (p.streamId !== null) p.request?.cancel();
     else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
     p.unwatch();
@@ -202,7 +204,7 @@ export function createSession(options) {
     timer = timers.setTimeout(tick, Math.min(Math.max(nextMs - clock.now(), 0), MAX_TICK_MS));
   }
 
-  // Compare with the clock instead of counting ticks: browsers throttle the timers of a hidden tab to one per minute.
+  // Compare with the clock instead of counting ticks, because browsers limit the timers of a hidden tab to one per minute.
   function tick() {
     const p = playback;
     if (!p) return;
@@ -233,7 +235,7 @@ export function createSession(options) {
   }
 
   async function releaseSlot(streamId) {
-    // Only the first attempt is sent with keepalive. An unload between attempts sends the stop at once.
+    // Only the first attempt uses keepalive. If the page unloads between two attempts, the stop is sent at once.
     let waiting = false;
     const onUnload = () => {
       if (waiting) client.stopNow(streamId);
@@ -261,7 +263,7 @@ export function createSession(options) {
     disposed ||= forGood;
     if (p) close(p);
     const { streamId, request } = p ?? {};
-    // Send before any listener runs: the page may not live longer than this call.
+    // Send the stop before any listener runs, because the page may be closed right after this call.
     if (streamId && unload) client.stopNow(streamId);
     if (unload) for (const onUnload of unloadHandlers) onUnload();
     const done = streamId ? (unload ? undefined : releaseSlot(streamId)) : request?.settled;

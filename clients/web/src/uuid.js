@@ -1,4 +1,4 @@
-/** A random UUID (version 4). `crypto.randomUUID` is missing on pages without TLS. */
+/** A random UUID (version 4). `crypto.randomUUID` is not available on pages without TLS. */
 export function randomUuid() {
   const { crypto } = globalThis;
   if (crypto?.randomUUID) return crypto.randomUUID();

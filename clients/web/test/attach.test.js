@@ -1,4 +1,4 @@
-// How media element and page events drive the session, and how the session drives the element.
+// Tests of `attach`: media and page events start and stop the session, and the session pauses and resumes the element.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// Default device ids: one per tab, kept across reloads, never shared by two tabs.
+// Tests of the default device ids: each tab has its own id, and keeps it across reloads.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -73,7 +73,7 @@ test("a duplicated tab stores a new id", async () => {
   const original = openTab(env, Channel);
   const { id } = await claim(env, original);
   const copy = openTab(env, Channel, original.copy());
-  // The reply of the original ends the wait, so no time has to pass.
+  // The reply of the original tab ends the wait, so the test does not advance the clock.
   const copied = await copy.devices.claim();
   assert.notEqual(copied.id, id);
   assert.ok(Object.values(copy.storage.items).includes(copied.id));

@@ -14,7 +14,7 @@ export function createEnvironment({ random = () => 0 } = {}) {
     timers: new Map(),
     requests: [],
     beacons: [],
-    /** Queued responses by operation. An empty queue gives the default response. */
+    /** Queued responses by operation. If a queue is empty, the default response is used. */
     responses: { start: [], heartbeat: [], stop: [], evict: [] },
     events: [],
     page: createPage(),
@@ -23,7 +23,7 @@ export function createEnvironment({ random = () => 0 } = {}) {
 
   const pass = (ms) => ((env.nowMs += ms), (env.wallMs += ms));
 
-  /** Advances both clocks and runs every timer on time. */
+  /** Advances both clocks and runs each timer when it is due. */
   env.advance = async (ms) => {
     const endMs = env.nowMs + ms;
     await flushPromises();
@@ -65,7 +65,7 @@ export function createEnvironment({ random = () => 0 } = {}) {
   const timers = {
     setTimeout(call, delayMs) {
       const id = ++timerIds;
-      // Like browsers: a delay over 2^31 - 1 ms overflows to 0.
+      // As in browsers, a delay over 2^31 - 1 ms becomes 0.
       env.timers.set(id, { id, call, dueMs: env.nowMs + (delayMs > 2 ** 31 - 1 ? 0 : delayMs) });
       return id;
     },
@@ -120,7 +120,7 @@ function operationOf(url, { method }) {
 /** The last path segment of each request: for stops, the stream id. */
 export const streamIds = (requests) => requests.map(({ url }) => url.split("/").at(-1));
 
-/** Each response is a function of the request. */
+/** Returns a response, which is a function of the request. */
 export function respond(status, body, headers = {}) {
   const all = new Map(Object.entries({ ...(body && { "content-type": "application/problem+json" }), ...headers }));
   return async () => ({
@@ -142,11 +142,11 @@ export const networkError = async () => {
   throw new TypeError("Failed to fetch");
 };
 
-/** Never responds; rejects only when the request is aborted. */
+/** Never resolves. Rejects only when the request is aborted. */
 export const noResponse = ({ signal }) =>
   new Promise((_, reject) => signal?.addEventListener("abort", () => reject(new Error("aborted"))));
 
-/** A response that is held back until `deliver()`. */
+/** A response that arrives only when the test calls `deliver()`. */
 export function deferred(response) {
   let release;
   const released = new Promise((resolve) => (release = resolve));

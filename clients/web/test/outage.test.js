@@ -1,4 +1,4 @@
-// The service is unavailable, slow or overloaded, or rejects a token: playback and retries continue.
+// Playback and retries continue while the service is unavailable, slow or overloaded, or rejects a token.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// The published rule for players: how a session reacts to each response of the service.
+// Tests of the rule for players (docs/PROTOCOL.md): how a session reacts to each response of the service.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

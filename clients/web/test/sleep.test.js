@@ -1,4 +1,4 @@
-// Device sleep, hidden tabs, network changes and clock changes.
+// Tests of device sleep, hidden tabs, network changes and clock changes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// A stop frees the slot, even with late responses, during an outage, or while the page closes.
+// A stop frees the slot even if responses are late, the service is unavailable, or the page closes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -116,7 +116,7 @@ test("a late start response does not affect the next playback", async () => {
 
 const replaced = problem(410, "stream-ended", { reason: "replaced", restart: "user" });
 
-/** Fakes a service that keeps only the last committed stream of a device. The first start takes `latencyMs`. */
+/** Fakes a service that keeps only the last committed stream of a device. The first start is committed after `latencyMs`. */
 function keepLastStart(env, latencyMs) {
   let live;
   const commit = (streamId) => ((live = streamId), stream(streamId, { status: 201 }));
@@ -248,7 +248,7 @@ for (const [name, unload] of [
     assert.deepEqual(env.beacons, []);
     void unload({ env, session });
     assert.deepEqual(env.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
-    // The retry follows if the page survives.
+    // If the page is not closed, the retry still follows.
     await env.advance(60_000);
     await stopped;
     assert.equal(env.sent("stop").length, 2);

@@ -1,4 +1,4 @@
-// Checks that the sources match the declared types. Only compiled, never run.
+// Checks that the sources match the declared types. This file is compiled, but never run.
 
 import { attach } from "../src/attach.js";
 import { createSession } from "../src/session.js";

@@ -1,4 +1,4 @@
-// Uses every part of the public API. Only compiled, never run: a compile error shows a breaking type change.
+// Uses every part of the public API. This file is compiled, but never run. A compile error shows a breaking type change.
 
 import { attach, createSession, type Event, type Session, type State } from "../src/player.js";
 
