@@ -124,7 +124,7 @@ async fn measure(store: &dyn LeaseStore, users: &[UserName], leases: u64) -> [Du
     times.map(median)
 }
 
-/// Measures the effect of expired leases that TTL has not deleted yet. Their user has no active leases.
+/// Measures the effect of expired leases that TTL has not deleted yet, on a user without live leases.
 async fn expired_leases() {
     let operations = ["start", "heartbeat", "list", "stop", "start of a device"];
     let mut table = Table::new("expired leases in the partition, embedded store", operations);

@@ -14,7 +14,7 @@ impl Config {
         for (section, keys) in sections.as_object().into_iter().flatten() {
             _ = writeln!(text, "[{section}]");
             for (key, value) in keys.as_object().into_iter().flatten() {
-                // JSON strings and integers are valid TOML, except for the unescaped control character DEL.
+                // JSON strings and integers are valid TOML, unless a string contains an unescaped DEL character.
                 _ = match value {
                     Value::Null => writeln!(text, "# {key} is not set"),
                     Value::Object(_) => writeln!(text, "# {key} is set, and not shown"),

@@ -96,7 +96,8 @@ fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Stri
     }
 }
 
-/// The resource that the environment describes. If the environment sets no service name, [`SERVICE_NAME`] is used.
+/// The OpenTelemetry resource attributes from the environment variables. The default service name is
+/// [`SERVICE_NAME`].
 fn resource() -> Resource {
     let resource = Resource::builder().build();
     let name = resource.get(&Key::from_static_str("service.name")).map(|name| name.to_string());

@@ -1,4 +1,4 @@
-//! The demo page. This service serves every file of the page, and a setting enables or disables the page.
+//! The demo page. It loads no file from another host. A setting enables or disables the page.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The log events of the limiter: evictions, and denials, whose log lines are throttled.
+//! The log events of the limiter: evictions and throttled denials.
 
 use std::sync::Arc;
 

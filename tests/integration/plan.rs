@@ -1,5 +1,5 @@
-//! `stream-manager plan`. The planned capacity units equal recorded capacity units, docs/CAPACITY.md shows the printed output, and
-//! the bounds of the settings apply to the options.
+//! `stream-manager plan`. The planned capacity units equal the units that the embedded engine reports. docs/CAPACITY.md
+//! shows the printed output. The bounds of the settings apply to the options.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;

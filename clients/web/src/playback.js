@@ -8,7 +8,8 @@ import { randomUuid } from "./uuid.js";
 const DEFAULT_INTERVAL_MS = 30_000;
 // The device slept if the wall clock advanced this much more than the monotonic clock.
 const SLEEP_THRESHOLD_MS = 5000;
-// A page event within this time after a request belongs to the same wake-up and needs no second request.
+// When a device wakes up, the browser fires several page events. Events within this time after a request send no
+// second request.
 const WAKE_DEBOUNCE_MS = 1000;
 
 export function createPlayback({ clock, random, unansweredStartMs }) {
@@ -40,7 +41,7 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
     notBeforeMs: -Infinity,
-    /** End of the lease. Without a lease, the end of the time to play without a response to the start. */
+    /** When the lease expires. Before the first lease: when playback without a response to the start must end. */
     endsMs: sentAt.nowMs + unansweredStartMs,
 
     requestSent(request) {

@@ -107,7 +107,7 @@ pub enum StartOutcome {
     Started(Started),
     /// The start was admitted earlier, and its lease is live.
     Existing(Started),
-    /// The start was admitted earlier, and the stream was evicted or replaced since then.
+    /// The start was admitted earlier, and the stream has since been evicted or replaced.
     Ended(Lease),
     /// The idempotency key was used before with a different request.
     KeyReused,

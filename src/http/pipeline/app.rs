@@ -64,7 +64,7 @@ impl App {
     }
 
     /// Always returns a response within the request timeout. The endpoint runs to completion even if the client
-    /// disconnects or the timeout passes.
+    /// disconnects or the timeout expires.
     pub fn handle<B>(
         self: &Arc<Self>,
         request: poem::http::Request<B>,
@@ -106,7 +106,7 @@ impl App {
         }
     }
 
-    /// Checks a request's head. A request that fails is rejected before its body is read.
+    /// Checks a request's head. An invalid request is rejected before its body is read.
     fn check_head(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
         check_host(parts)?;
         self.check_length(&parts.uri)?;

@@ -67,8 +67,8 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
         .stalled_stream_protection(stalled_streams())
         // Without its own partition, this client would share one retry quota with all clients of the process.
         .retry_partition(RetryPartition::custom("in-process").build())
-        // Requests do not use network connections. In any other mode, the SDK would try to close a connection after a
-        // failure, and log an error.
+        // This client calls the store in the process, without network connections. In any other reconnect mode, the SDK
+        // would try to close a connection after a failure, and log an error.
         .retry_config(retries(settings.max_attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections));
     Client::from_conf(config.build())
 }

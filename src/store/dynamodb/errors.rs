@@ -52,7 +52,7 @@ where
 
 const VALIDATION_ERROR: &str = "ValidationException";
 
-/// Maps the error codes that prove that the request was not applied. `None` for all other codes.
+/// The refusal for an error code, if the code proves that the request was not applied.
 fn refusal(code: &str) -> Option<Refusal> {
     Some(match code {
         "TransactionConflictException" => Refusal::Contention,

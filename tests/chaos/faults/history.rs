@@ -37,7 +37,7 @@ pub struct Call {
     pub short_timeout: bool,
     pub begin: Instant,
     pub end: Instant,
-    /// The earliest and latest time that the instance's clock can have shown during the call.
+    /// The earliest and the latest possible reading of the instance's clock during the call.
     pub clock_ms: (i64, i64),
     /// The end of the call on the host's clock.
     pub end_ms: i64,
@@ -85,7 +85,7 @@ impl History {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The latest time that the instance's clock can have shown at this instant.
+    /// The latest possible reading of the instance's clock at this instant.
     pub fn latest_ms(&self, instance: usize, at: Instant) -> i64 {
         let (anchor, anchor_ms) = self.anchor;
         let elapsed = i64::try_from((at - anchor).as_millis()).unwrap_or(i64::MAX);

@@ -196,8 +196,8 @@ fn skew_ms(number: usize, elapsed: Duration) -> i64 {
 async fn drain(proxies: &[Arc<Proxy>], recorder: &Recorder) {
     let begin = Instant::now();
     while proxies.iter().any(|proxy| proxy.in_flight() > 0) && begin.elapsed() < DRAIN_TIMEOUT {
-        // While the clients run, a request is almost always in flight. In that case, wait only until no delayed request
-        // is left.
+        // While the clients run, a request is almost always in flight, and the wait might never end. Then wait only
+        // until no delayed request is left.
         let clients_run = recorder.lock().outages.last().is_some_and(|outage| outage.up.is_none());
         if clients_run && begin.elapsed() > 4 * ATTEMPT_TIMEOUT {
             return;

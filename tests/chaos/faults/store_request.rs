@@ -85,7 +85,7 @@ impl StoreRequest {
         self.applied_and_completed_after(since) && self.forwarded.is_some_and(|at| at <= until)
     }
 
-    /// Whether the store applied the request and responded at `since` or later.
+    /// Whether the store applied the request, and its response was sent at `since` or later.
     pub fn applied_and_completed_after(&self, since: Instant) -> bool {
         self.completed.is_some_and(|(at, applied)| applied && at >= since)
     }

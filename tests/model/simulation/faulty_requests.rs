@@ -192,8 +192,8 @@ fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Valu
     });
 }
 
-/// Moves the marks of ended leases from `actions` to another transaction, which also removes the ids of these leases
-/// from the members.
+/// Moves the actions that mark leases as ended from `actions` to a separate transaction. That transaction also removes
+/// the ids of these leases from the counter.
 fn split_eviction(mut original: Value, actions: &mut Vec<Value>) -> Option<Value> {
     let marks = |action: &Value| action["Update"]["Key"]["record"]["S"].as_str().is_some_and(|r| r != "counter");
     let freed: Vec<Value> = actions.iter().filter(|action| marks(action)).cloned().collect();

@@ -45,7 +45,7 @@ pub enum StoreWrite {
 }
 
 impl StoreWrite {
-    /// The time that the request contains.
+    /// The timestamp in the request.
     pub fn now(&self) -> Option<Timestamp> {
         match self {
             Self::Start { now, .. } | Self::Heartbeat { now, .. } => Some(*now),

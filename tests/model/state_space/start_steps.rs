@@ -168,7 +168,8 @@ impl ProtocolModel {
         protocol::request(id, start.device, &replaces, start.at_limit, self.world.limit, self.world.duration)
     }
 
-    /// The state of a query before its first read. Ids that no call starts count as already read, which saves steps.
+    /// The state of a query before its first read. Leases that no start call creates are marked as read from the
+    /// beginning, so that there are fewer steps to explore.
     fn nothing_read(&self) -> PartialRead {
         let mut read = PartialRead { counter: None, leases: [Some(None); STREAMS] };
         self.world.ids().for_each(|id| read.leases[id as usize] = None);

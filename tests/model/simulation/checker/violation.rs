@@ -29,7 +29,7 @@ pub enum ViolationKind {
     UnfoundedList,
     Stuck,
     WrongTime,
-    /// A defect of the simulation, not of the service.
+    /// A bug in the simulation, not in the service.
     InvalidRequest,
 }
 
