@@ -165,7 +165,7 @@ impl TestResponse {
 }
 
 impl TestServer {
-    /// A server on the memory store with default parts.
+    /// A server on the memory store with default dependencies.
     pub async fn start() -> Self {
         TestApp::default().serve().await
     }

@@ -53,7 +53,7 @@ fn check_unavailable(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
         index.had_concurrent_writes(call)
     } else {
         index.faults.iter().any(|fault| fault.affects(call, AFTERMATH))
-            || index.requests_during(call).any(|request| request.was_disturbed())
+            || index.requests_during(call).any(|request| request.was_hit_by_fault())
     };
     require(explained, || "503 without a fault or contention".to_owned())
 }
@@ -125,11 +125,11 @@ fn check_denied(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
 
 fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     let Some(id) = &call.id else {
-        // A start without a key gets this response only if its stream ended before the service retried a disturbed
-        // request.
-        let retried = index.requests_during(call).any(|request| request.was_disturbed() && request.creates.is_some());
+        // A start without a key gets this response in one case only: a fault hit its request to the store, and the stream
+        // ended before the service retried that request.
+        let retried = index.requests_during(call).any(|request| request.was_hit_by_fault() && request.creates.is_some());
         let explained = retried && call.operation == "start";
-        return require(explained, || "the started stream had ended, without a disturbed request".to_owned());
+        return require(explained, || "the started stream had ended, although no fault hit its request to the store".to_owned());
     };
     match call.reason.as_str() {
         "evicted" | "replaced" => {

@@ -23,14 +23,14 @@ pub fn summarize(records: &mut Records, calls: &[Call], faults: &[InstanceFault]
     println!("network faults, by request to the store");
     let all = || requests.iter().flatten();
     for fault in NetworkFault::ALL {
-        let disturbed = || all().filter(|request| request.fault == Some(fault));
-        let count = disturbed().count();
-        let applied = disturbed().filter(|request| request.applied() && request.write).count();
+        let hit = || all().filter(|request| request.fault == Some(fault));
+        let count = hit().count();
+        let applied = hit().filter(|request| request.applied() && request.write).count();
         println!("  {fault:<20?} {count:>5} ({applied} applied writes)");
         let effective = if fault == NetworkFault::TruncateRequest { count > 0 } else { applied > 0 };
         check(records, effective, || format!("not covered: {fault:?} had no effect"));
     }
-    let slow = all().filter(|request| request.fault.is_none() && request.was_disturbed()).count();
+    let slow = all().filter(|request| request.fault.is_none() && request.was_hit_by_fault()).count();
     println!("  {slow} of {} requests were slow without a fault", all().count());
     let with_label = |label: &str| calls.iter().filter(|call| call.label == label).count();
     let labels = ["409", "404", "410 expired", "410 evicted", "410 replaced"];

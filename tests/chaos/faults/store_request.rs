@@ -95,7 +95,7 @@ impl StoreRequest {
     }
 
     /// Whether the instance may have received an error or a slow response.
-    pub fn was_disturbed(&self) -> bool {
+    pub fn was_hit_by_fault(&self) -> bool {
         self.fault.is_some() || self.returned.is_none_or(|returned| returned - self.received > ATTEMPT_TIMEOUT / 2)
     }
 }
