@@ -25,8 +25,9 @@ use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{KeySource, TokenSettings};
+use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::App;
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::Limiter;
 use stream_manager::store::dynamodb::codec;
@@ -151,8 +152,8 @@ fn app() -> Arc<App> {
         metrics,
         tokens: None,
         rates: Rates::unbounded(),
-        origins: Origins::default(),
-        demo: false,
+        cors: Cors::default(),
+        pages: Pages { demo: false, swagger: true },
         bounds: config.bounds(),
     })
     .unwrap()

@@ -7,7 +7,7 @@ use hyper::Uri;
 use secrecy::ExposeSecret;
 
 use super::error::ConfigError;
-use super::sections::{Auth, AuthMode, Config, Cors, DynamoDb, Embedded};
+use super::sections::{Auth, AuthMode, Config, DynamoDb, Embedded, LIST_SYNTAX};
 use crate::http::auth::ALGORITHMS;
 
 /// A key for HMAC-SHA-256 must be at least as long as the hash (RFC 7518, section 3.2).
@@ -27,8 +27,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = config.log().filter() {
         return Err(ConfigError::invalid("log.filter", format!("{:?}", config.log.filter), error));
     }
-    check_auth(&config.auth)?;
-    check_origins(&config.cors)
+    check_auth(&config.auth)
 }
 
 fn check_timeouts(dynamodb: &DynamoDb, request_timeout_s: u64) -> Result<(), ConfigError> {
@@ -128,7 +127,7 @@ fn check_keys(auth: &Auth) -> Result<(), ConfigError> {
         let is_known = |name: &String| ALGORITHMS.iter().any(|(known, _)| known == name);
         if auth.algorithms.is_empty() || !auth.algorithms.iter().all(is_known) {
             let names: Vec<&str> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
-            let problem = format!("must be one or more of {}", names.join(", "));
+            let problem = format!("must be one or more of {}; {LIST_SYNTAX}", names.join(", "));
             return Err(ConfigError::invalid("auth.algorithms", format!("{:?}", auth.algorithms), problem));
         }
     }
@@ -136,23 +135,6 @@ fn check_keys(auth: &Auth) -> Result<(), ConfigError> {
     if url.is_some_and(|url| !url.is_some_and(|url| url.scheme_str() == Some("https") || is_loopback(&url))) {
         let problem = "must be https://HOST/PATH, or http:// on loopback, without user and password";
         return Err(ConfigError::hidden("auth.jwks_url", problem));
-    }
-    Ok(())
-}
-
-/// Origins are compared byte by byte, so they must be written as browsers send them (RFC 6454, section 6.1).
-fn check_origins(cors: &Cors) -> Result<(), ConfigError> {
-    for origin in &cors.allowed_origins {
-        // `parse_url` accepts '*' in a host, but patterns are not supported.
-        let is_serialized = !origin.contains('*')
-            && parse_url(origin).is_some_and(|url| {
-                let authority = url.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
-                *origin == format!("{}://{}", url.scheme_str().unwrap_or_default(), authority.to_ascii_lowercase())
-            });
-        if !is_serialized {
-            let problem = "must be written as browsers send it: https://HOST or http://HOST:PORT, in lower case, without a path";
-            return Err(ConfigError::invalid("cors.allowed_origins", format!("{origin:?}"), problem));
-        }
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::sections::{Auth, AuthMode, Config, Demo, DynamoDb};
+use super::sections::{Auth, AuthMode, Config, DynamoDb, Page};
 use crate::domain::lease::{LeaseTerms, StreamLimit};
 use crate::http::api::rate_limits::RateSettings;
 use crate::http::auth::{KeySource, TokenSettings};
+use crate::http::pages::Pages;
 use crate::http::pipeline::app::Bounds;
+use crate::http::pipeline::cors::CorsSettings;
 use crate::http::server::ServerSettings;
 use crate::limiter::Policy;
 use crate::store::dynamodb::client::ClientSettings;
@@ -33,13 +35,20 @@ impl Config {
             .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
-    /// Whether the demo page `/demo` is available.
-    pub fn demo(&self) -> bool {
-        match self.server.demo {
-            Demo::Loopback => self.server.bind.ip().is_loopback(),
-            Demo::On => true,
-            Demo::Off => false,
-        }
+    /// Which pages are available.
+    pub fn pages(&self) -> Pages {
+        let is_on = |page| match page {
+            Page::Loopback => self.binds_to_loopback(),
+            Page::On => true,
+            Page::Off => false,
+        };
+        Pages { demo: is_on(self.server.demo), swagger: is_on(self.server.swagger) }
+    }
+
+    /// Whether only this host can reach the public server.
+    pub fn binds_to_loopback(&self) -> bool {
+        // `::ffff:127.0.0.1` is also a loopback address.
+        self.server.bind.ip().to_canonical().is_loopback()
     }
 
     pub fn bounds(&self) -> Bounds {
@@ -71,6 +80,13 @@ impl Config {
             attempt_timeout: self.dynamodb.attempt_timeout_ms.milliseconds(),
             operation_timeout: self.dynamodb.operation_timeout_ms.milliseconds(),
             max_attempts: self.dynamodb.max_attempts.to_u32(),
+        }
+    }
+
+    pub fn cors(&self) -> CorsSettings {
+        CorsSettings {
+            allowed_origins: self.cors.allowed_origins.clone(),
+            allowed_headers: self.cors.allowed_headers.clone(),
         }
     }
 

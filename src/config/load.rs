@@ -6,9 +6,9 @@ use std::path::Path;
 use config::{Environment, File, FileFormat};
 use serde_json::Value;
 
-use super::checks;
 use super::error::ConfigError;
 use super::sections::Config;
+use super::{checks, cors};
 use crate::telemetry::logging::LogFormat;
 
 /// The lowest layer: the default of each setting. Its comments are the reference for users.
@@ -31,7 +31,8 @@ impl Config {
         }
         let layers = layers(file, environment)?;
         let values: Value = layers.try_deserialize().map_err(unreadable)?;
-        let config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
+        let mut config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
+        cors::normalize(&mut config.cors)?;
         checks::check(&config)?;
         Ok(config)
     }

@@ -3,6 +3,7 @@
 mod bounded;
 mod checks;
 mod convert;
+mod cors;
 mod error;
 mod load;
 mod print;

@@ -35,7 +35,8 @@ pub struct Config {
 pub struct Server {
     pub bind: SocketAddr,
     pub management_bind: SocketAddr,
-    pub demo: Demo,
+    pub demo: Page,
+    pub swagger: Page,
     pub worker_threads: Bounded<0, 256>,
     pub header_read_timeout_s: Bounded<1, 3600>,
     pub request_timeout_s: Bounded<1, 300>,
@@ -50,9 +51,10 @@ pub struct Server {
     pub drain_s: Bounded<0, 300>,
 }
 
+/// Whether a page is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Demo {
+pub enum Page {
     Loopback,
     On,
     Off,
@@ -144,6 +146,8 @@ pub struct Rate {
 pub struct Cors {
     #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub allowed_headers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -153,10 +157,18 @@ pub struct Log {
     pub filter: String,
 }
 
+/// How to write a list in an environment variable.
+pub(super) const LIST_SYNTAX: &str =
+    "in an environment variable, write a list as items with commas between them, such as a,b";
+
 /// Accepts a list of strings. Also accepts one string with commas, because an environment variable cannot contain a list.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let wrong_type = || D::Error::custom("must be a list of strings, or one string with commas");
     let items: Vec<String> = match Value::deserialize(deserializer)? {
+        // A list in JSON or TOML syntax, which would otherwise become items with brackets and quotes.
+        Value::String(text) if text.trim_start().starts_with(['[', '"', '\'']) => {
+            return Err(D::Error::custom(format!("must not contain brackets or quotes; {LIST_SYNTAX}")));
+        }
         Value::String(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
         Value::Array(values) => {
             let items = values.iter().map(|value| value.as_str().map(str::to_owned).ok_or_else(wrong_type));
@@ -165,7 +177,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
         _ => return Err(wrong_type()),
     };
     if items.iter().any(String::is_empty) {
-        return Err(D::Error::custom("must not contain an empty string"));
+        return Err(D::Error::custom(format!("must not contain an empty item; {LIST_SYNTAX}")));
     }
     Ok(items)
 }

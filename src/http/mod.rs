@@ -2,7 +2,7 @@
 
 pub mod api;
 pub mod auth;
-mod pages;
+pub mod pages;
 pub mod pipeline;
 pub mod server;
 
@@ -13,9 +13,9 @@ use self::api::openapi::apis;
 use self::api::rate_limits::Rates;
 use self::api::route_context::AuthMode;
 use self::auth::verifier::TokenVerifier;
-use self::pages::{demo, documentation, exposition};
+use self::pages::{Pages, demo, documentation, exposition};
 use self::pipeline::app::{App, Bounds};
-use self::pipeline::cors::Origins;
+use self::pipeline::cors::Cors;
 use self::pipeline::routes::{RouteError, Routes};
 use crate::limiter::Limiter;
 use crate::telemetry::metrics::Metrics;
@@ -28,25 +28,24 @@ pub struct AppDeps {
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
     pub rates: Rates,
-    pub origins: Origins,
-    /// Whether to serve `/demo`.
-    pub demo: bool,
+    pub cors: Cors,
+    pub pages: Pages,
     pub bounds: Bounds,
 }
 
-/// The public server: the API, its OpenAPI document, Swagger UI and the demo.
+/// The public server: the API, its OpenAPI document, and the pages.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.
 pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
-    let AppDeps { limiter, readiness, metrics, tokens, rates, origins, demo, bounds } = deps;
+    let AppDeps { limiter, readiness, metrics, tokens, rates, cors, pages, bounds } = deps;
     let auth = tokens.map_or(AuthMode::Disabled, AuthMode::Jwt);
-    let mut pages = documentation::pages();
-    if demo {
-        pages.extend(demo::pages());
+    let mut routed = documentation::pages(pages.swagger);
+    if pages.demo {
+        routed.extend(demo::pages());
     }
-    let routes = Routes::new(apis(limiter, readiness, rates, auth.clone()), pages, Some(&metrics))?;
-    Ok(App::new(routes, auth, origins, Some(metrics), bounds))
+    let routes = Routes::new(apis(limiter, readiness, rates, auth.clone()), routed, Some(&metrics))?;
+    Ok(App::new(routes, auth, cors, Some(metrics), bounds))
 }
 
 /// The management server: serves metrics in the OpenMetrics text format. It does not count its own requests, so that a
@@ -56,7 +55,7 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
 /// The route table is incomplete or ambiguous.
 pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> Result<Arc<App>, RouteError> {
     let routes = Routes::new((), vec![exposition::page(metrics)], None)?;
-    Ok(App::new(routes, AuthMode::Disabled, Origins::default(), None, bounds))
+    Ok(App::new(routes, AuthMode::Disabled, Cors::default(), None, bounds))
 }
 
 #[cfg(test)]

@@ -27,8 +27,9 @@ use stream_manager::domain::lease::Timestamp;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
 use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::App;
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::Limiter;
 use stream_manager::store::LeaseStore;
@@ -165,8 +166,8 @@ impl<'a> Service<'a> {
             metrics,
             tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
             rates: Rates::new(config.rate(), &(Arc::clone(&clock) as _)),
-            origins: Origins::default(),
-            demo: false,
+            cors: Cors::default(),
+            pages: Pages { demo: false, swagger: true },
             bounds: config.bounds(),
         })
         .unwrap();

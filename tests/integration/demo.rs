@@ -1,9 +1,10 @@
-//! The demo page. It loads no file from another host. A setting enables or disables the page.
+//! The demo page, which loads no file from another host, and the settings that enable the demo and Swagger UI.
 
 use std::collections::BTreeSet;
 
-use stream_manager::config::Config;
+use stream_manager::http::pages::Pages;
 
+use crate::settings::load;
 use crate::test_app::{TestApp, TestServer};
 
 /// The files that an HTML page, a stylesheet or a script loads.
@@ -42,24 +43,36 @@ async fn the_page_loads_only_files_of_this_service() {
 
 #[tokio::test]
 async fn without_the_demo_its_routes_are_not_found() {
-    let server = TestApp { demo: false, ..TestApp::default() }.serve().await;
+    let server = TestApp { pages: Pages { demo: false, swagger: true }, ..TestApp::default() }.serve().await;
     for path in ["/demo", "/demo/demo.js"] {
         assert_eq!(server.call("GET", path).await.body["code"], "route-not-found");
     }
 }
 
+#[tokio::test]
+async fn without_swagger_only_the_openapi_documents_remain() {
+    let server = TestApp { pages: Pages { demo: true, swagger: false }, ..TestApp::default() }.serve().await;
+    for path in ["/swagger", "/"] {
+        server.call("GET", path).await.assert_problem(404, "route-not-found", path);
+    }
+    for path in ["/openapi.json", "/openapi.yaml", "/demo"] {
+        assert_eq!(server.call("GET", path).await.status, 200, "{path}");
+    }
+}
+
 #[test]
-fn the_demo_is_on_by_default_on_loopback_only() {
-    for (bind, setting, expected) in [
-        ("127.0.0.1:8080", "", true),
-        ("[::1]:8080", "", true),
-        ("0.0.0.0:8080", "", false),
-        ("0.0.0.0:8080", "on", true),
-        ("127.0.0.1:8080", "off", false),
+fn pages_are_available_as_their_settings_say() {
+    let (public, loopback) = ("0.0.0.0:8080", "127.0.0.1:8080");
+    for (bind, demo, swagger, expected) in [
+        (loopback, "", "", (true, true)),
+        ("[::1]:8080", "", "loopback", (true, true)),
+        ("[::ffff:127.0.0.1]:8080", "", "loopback", (true, true)),
+        (public, "", "", (false, true)),
+        (public, "on", "loopback", (true, false)),
+        (loopback, "off", "off", (false, false)),
     ] {
-        let variables = [("STREAM_MANAGER__SERVER__BIND", bind), ("STREAM_MANAGER__SERVER__DEMO", setting)];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::load(None, variables.into()).unwrap();
-        assert_eq!(config.demo(), expected, "{bind} {setting}");
+        let variables = [("__SERVER__BIND", bind), ("__SERVER__DEMO", demo), ("__SERVER__SWAGGER", swagger)];
+        let pages = load(&variables).unwrap().pages();
+        assert_eq!((pages.demo, pages.swagger), expected, "{bind} {demo} {swagger}");
     }
 }

@@ -11,6 +11,7 @@ mod contract;
 mod corpus;
 mod corrupt_items;
 mod cors;
+mod cors_settings;
 mod demo;
 mod documents;
 mod embedded;

@@ -8,12 +8,12 @@ use stream_manager::http::auth::KeySource;
 use stream_manager::limiter::Policy;
 
 /// Loads settings from environment variables. Their names are given without the prefix `STREAM_MANAGER`.
-fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
+pub fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(name, value)| (format!("STREAM_MANAGER{name}"), (*value).to_owned()));
     Config::load(None, environment.collect()).map_err(|error| error.to_string())
 }
 
-fn load_text(text: &str) -> Result<Config, String> {
+pub fn load_text(text: &str) -> Result<Config, String> {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     Config::load(Some(file.path()), HashMap::new()).map_err(|error| error.to_string())
@@ -239,7 +239,7 @@ fn auth_errors_name_the_key_and_hide_secrets() {
         (&[("MODE", "basic")], ["auth.mode = \"basic\"", "`none` or `jwt`"]),
         (&[url, ("ISSUER", "")], ["auth.issuer = \"\"", "must be set"]),
         (&[url, ("AUDIENCE", "")], ["auth.audience = []", "must be set"]),
-        (&[url, ("AUDIENCE", "a,,b")], ["auth.audience", "must not contain an empty string"]),
+        (&[url, ("AUDIENCE", "a,,b")], ["auth.audience", "must not contain an empty item"]),
         (&[url, ("ALGORITHMS", "none")], ["auth.algorithms = [\"none\"]", "must be one or more of RS256"]),
         (&[url, ("ALGORITHMS", "RS256,HS256")], ["auth.algorithms = [\"RS256\", \"HS256\"]", "must be one or more"]),
         (&[url, ("ALGORITHMS", "rs256")], ["auth.algorithms = [\"rs256\"]", "must be one or more"]),
@@ -258,27 +258,5 @@ fn auth_errors_name_the_key_and_hide_secrets() {
     }
     for loopback in ["http://127.0.0.1:8081/keys", "http://localhost/keys", "http://[::1]:8081/keys"] {
         assert!(load_auth(&[("JWKS_URL", loopback)]).is_ok(), "{loopback}");
-    }
-}
-
-#[test]
-fn allowed_origins_must_be_written_as_browsers_send_them() {
-    let load = |origins: &str| load(&[("__CORS__ALLOWED_ORIGINS", origins)]);
-    for good in ["https://tv.example.com", "http://localhost:5173", "http://[::1]:8080", "https://a, https://b"] {
-        assert!(load(good).is_ok(), "{good}");
-    }
-    for bad in [
-        "*",
-        "null",
-        "tv.example.com",
-        "https://TV.example.com",
-        "https://tv.example.com/",
-        "https://*.example.com",
-        "ftp://x",
-        "https://a:b@x",
-    ] {
-        let message = load(bad).expect_err(bad);
-        let named = message.contains(&format!("cors.allowed_origins = {bad:?}"));
-        assert!(named && message.contains("must be written as browsers send it"), "{message}");
     }
 }

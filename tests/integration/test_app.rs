@@ -15,8 +15,9 @@ use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::openapi::openapi_document;
 use stream_manager::http::api::rate_limits::{RateSettings, Rates};
 use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pipeline::cors::{Cors, CorsSettings};
 use stream_manager::http::server::{self, ServerSettings};
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fault_injector::FaultInjector;
 use crate::support::Fixture;
 
-/// Builds an application. A test sets the fields that it needs: `TestApp { demo: false, ..TestApp::default() }`.
+/// Builds an application. A test sets the fields that it needs: `TestApp { rates, ..TestApp::default() }`.
 pub struct TestApp {
     pub store: Arc<dyn LeaseStore>,
     pub clock: Arc<ManualClock>,
@@ -39,8 +40,8 @@ pub struct TestApp {
     pub tokens: Option<Arc<TokenVerifier>>,
     pub policy: Policy,
     pub rates: RateSettings,
-    pub origins: Vec<String>,
-    pub demo: bool,
+    pub cors: CorsSettings,
+    pub pages: Pages,
     pub bounds: Bounds,
     pub settings: ServerSettings,
 }
@@ -53,8 +54,8 @@ impl Default for TestApp {
             tokens: None,
             policy: Policy::default(),
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
-            origins: Vec::new(),
-            demo: true,
+            cors: CorsSettings::default(),
+            pages: Pages { demo: true, swagger: true },
             bounds: BOUNDS,
             settings: SETTINGS,
         }
@@ -108,8 +109,8 @@ impl TestApp {
             metrics: Arc::clone(&metrics),
             tokens: self.tokens,
             rates: Rates::new(self.rates, &clock),
-            origins: Origins::new(&self.origins),
-            demo: self.demo,
+            cors: Cors::new(&self.cors, clock),
+            pages: self.pages,
             bounds: self.bounds,
         })
         .unwrap();

@@ -91,6 +91,8 @@ class Deployed(unittest.TestCase):
             "TableName": TABLE,
             "AlarmTopicArn": cls.aws("sns").create_topic(Name="alarms")["TopicArn"],
             "StreamsPerUser": "2",
+            "AllowedOrigins": "https://tv.example.com,capacitor://localhost",
+            "AllowedHeaders": "sentry-trace,b3",
         }
 
     @classmethod

@@ -17,7 +17,8 @@ use stream_manager::config::Config;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
 use stream_manager::http::auth::verifier::TokenVerifier;
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pages::Pages;
+use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, AppDeps, server};
 use stream_manager::limiter::Limiter;
@@ -85,15 +86,16 @@ async fn start(config: &Config) -> Result<Service> {
     raise_file_descriptor_limit(config.server.max_connections.get());
     let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
     let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
+    let cors = Cors::new(&config.cors(), clock.clone());
     let limiter = Arc::new(Limiter::new(opened.store, clock, random, Arc::clone(&metrics), config.policy()));
     let app = http::app(AppDeps {
         limiter,
         readiness: Arc::clone(&readiness),
         metrics: Arc::clone(&metrics),
         tokens,
-        demo: config.demo(),
+        pages: config.pages(),
         rates,
-        origins: Origins::new(&config.cors.allowed_origins),
+        cors,
         bounds: config.bounds(),
     })?;
     let management_app = http::management(metrics, config.bounds())?;
@@ -106,18 +108,19 @@ async fn start(config: &Config) -> Result<Service> {
     let settings = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
     let management_server = server::serve(management, management_app, settings, stop.clone());
     let management_server = tasks.spawn("management_server", management_server);
-    log_listening(&url, &metrics_url, config.demo());
+    log_listening(&url, &metrics_url, config.pages());
     Ok(Service { public_server, management_server, readiness, stop, close_store: opened.close, tasks })
 }
 
-fn log_listening(url: &str, metrics_url: &str, demo: bool) {
-    let demo_url = demo.then(|| format!("{url}/demo"));
+fn log_listening(url: &str, metrics_url: &str, pages: Pages) {
+    let demo_url = pages.demo.then(|| format!("{url}/demo"));
+    let swagger_url = pages.swagger.then(|| format!("{url}/swagger"));
     info!(
         event = "listening",
         version = env!("CARGO_PKG_VERSION"),
         demo_url = demo_url.as_ref().map(field::display),
         url = %url,
-        swagger_url = %format_args!("{url}/swagger"),
+        swagger_url = swagger_url.as_ref().map(field::display),
         metrics_url = %metrics_url,
         "listening"
     );

@@ -22,19 +22,24 @@ const SWAGGER_UI: [(HeaderName, &str); 2] = [
     ),
 ];
 
-pub(crate) fn pages() -> Vec<Page> {
+/// The pages with the OpenAPI document. With `swagger`, also Swagger UI, and `/`, which redirects to it.
+pub(crate) fn pages(swagger: bool) -> Vec<Page> {
     let service = openapi_service();
-    let [json, yaml, html] = [service.spec(), service.spec_yaml(), service.swagger_ui_html()]
-        .map(|text| deny_additional_properties(&text));
     let page = |path, endpoint| Page { name: "documentation", path, endpoint };
-    let redirect =
-        make_sync(|_| Response::builder().status(StatusCode::FOUND).header(header::LOCATION, "/swagger").finish());
-    vec![
-        page("/", redirect.boxed()),
+    let [json, yaml] = [service.spec(), service.spec_yaml()].map(|text| deny_additional_properties(&text));
+    let mut pages = vec![
         page("/openapi.json", text(&[(header::CONTENT_TYPE, "application/json")], json).boxed()),
         page("/openapi.yaml", text(&[(header::CONTENT_TYPE, "application/yaml")], yaml).boxed()),
-        page("/swagger", text(&SWAGGER_UI, html).boxed()),
-    ]
+    ];
+    if swagger {
+        let html = deny_additional_properties(&service.swagger_ui_html());
+        let redirect = make_sync(|_| {
+            Response::builder().status(StatusCode::FOUND).header(header::LOCATION, "/swagger").finish()
+        });
+        pages.push(page("/", redirect.boxed()));
+        pages.push(page("/swagger", text(&SWAGGER_UI, html).boxed()));
+    }
+    pages
 }
 
 /// An endpoint that returns a constant text. All responses share its bytes.
@@ -67,7 +72,7 @@ mod tests {
     async fn swagger_ui_embeds_the_served_document() {
         let mut texts = Vec::new();
         for path in ["/openapi.json", "/swagger"] {
-            let page = pages().into_iter().find(|page| page.path == path).unwrap();
+            let page = pages(true).into_iter().find(|page| page.path == path).unwrap();
             let mut response = page.endpoint.call(poem::Request::default()).await.unwrap();
             texts.push(response.take_body().into_string().await.unwrap());
         }

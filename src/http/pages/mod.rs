@@ -3,3 +3,12 @@
 pub(crate) mod demo;
 pub(crate) mod documentation;
 pub(crate) mod exposition;
+
+/// Which pages the public server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Whether to serve `/demo`.
+    pub demo: bool,
+    /// Whether to serve `/swagger`, and to redirect `/` to it.
+    pub swagger: bool,
+}

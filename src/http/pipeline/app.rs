@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, PathParams, RouteContext};
 use crate::http::pipeline::context::RequestContext;
-use crate::http::pipeline::cors::Origins;
+use crate::http::pipeline::cors::Cors;
 use crate::http::pipeline::detach::{HandlerFuture, RunToCompletion};
 use crate::http::pipeline::load_shedding::InFlightLimiter;
 use crate::http::pipeline::routes::{Route, Routes};
@@ -26,7 +26,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct App {
     routes: Routes,
     auth: AuthMode,
-    origins: Origins,
+    cors: Cors,
     metrics: Option<Arc<Metrics>>,
     in_flight: Arc<InFlightLimiter>,
     bounds: Bounds,
@@ -55,12 +55,12 @@ impl App {
     pub(crate) fn new(
         routes: Routes,
         auth: AuthMode,
-        origins: Origins,
+        cors: Cors,
         metrics: Option<Arc<Metrics>>,
         bounds: Bounds,
     ) -> Arc<Self> {
         let in_flight = InFlightLimiter::new(bounds.max_in_flight, metrics.clone());
-        Arc::new(Self { routes, auth, origins, metrics, in_flight, bounds, tasks: TaskTracker::new() })
+        Arc::new(Self { routes, auth, cors, metrics, in_flight, bounds, tasks: TaskTracker::new() })
     }
 
     /// Always returns a response within the request timeout. The endpoint runs to completion even if the client
@@ -96,8 +96,8 @@ impl App {
 
     fn prepare(&self, parts: &Parts) -> (RequestContext, Next) {
         let (route, params) = self.routes.find(&parts.method, parts.uri.path());
-        let context = RequestContext::new(route, parts, self.origins.headers(&parts.headers));
-        if let Some(preflight) = self.origins.preflight(&parts.method, &parts.headers) {
+        let context = RequestContext::new(route, parts, self.cors.headers(&parts.headers));
+        if let Some(preflight) = self.cors.preflight(&parts.method, &parts.headers) {
             return (context, Next::Respond(Ok(preflight)));
         }
         match self.check_head(parts, route) {
@@ -265,7 +265,7 @@ mod tests {
             max_in_flight: 1,
             request_timeout: Duration::from_secs(1),
         };
-        let app = App::new(routes, AuthMode::Disabled, Origins::default(), None, bounds);
+        let app = App::new(routes, AuthMode::Disabled, Cors::default(), None, bounds);
         let request = || poem::http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(PanicOnce::default()));
         let mut response = app.handle(request()).await;

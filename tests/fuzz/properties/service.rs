@@ -14,8 +14,9 @@ use stream_manager::clock::ManualClock;
 use stream_manager::domain::lease::Timestamp;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
 use stream_manager::store::memory::MemoryStore;
@@ -96,8 +97,8 @@ impl Service {
                 metrics,
                 tokens: None,
                 rates: Rates::unbounded(),
-                origins: Origins::default(),
-                demo: true,
+                cors: Cors::default(),
+                pages: Pages { demo: true, swagger: true },
                 bounds,
             })
             .unwrap(),

@@ -34,6 +34,9 @@ pub fn check(input: &[u8]) {
             let lease = &config.lease;
             assert!(limit <= StreamLimit::MAX.into());
             assert!(lease.heartbeat_interval_s.get() * 2 <= lease.duration_s.get());
+            let unserialized = config.cors.allowed_origins.iter().find(|origin| !is_serialized(origin));
+            assert_eq!(unserialized, None);
+            assert!(config.cors.allowed_headers.iter().all(|name| name.len() <= 128 && *name == name.to_lowercase()));
             let printed = config.to_toml();
             // The secret is not printed, so it must be added to load the printed file.
             let secret =
@@ -64,4 +67,21 @@ fn load(file: &[u8], variables: HashMap<String, String>) -> Result<Config, Confi
         let path: &Path = on_disk.path();
         Config::load(Some(path), variables)
     })
+}
+
+/// Whether a browser could send this origin: a scheme, a host without upper case and without a default port, and no path.
+fn is_serialized(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return origin == "null" };
+    let is_web = matches!(scheme, "http" | "https");
+    let is_default = match scheme {
+        "http" => authority.ends_with(":80"),
+        "https" => authority.ends_with(":443"),
+        _ => false,
+    };
+    let of_scheme = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    let of_authority = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\*".contains(&byte);
+    scheme.bytes().all(of_scheme)
+        && authority.bytes().all(of_authority)
+        && !is_default
+        && !(is_web && (authority.is_empty() || authority.bytes().any(|byte| byte.is_ascii_uppercase())))
 }

@@ -17,7 +17,8 @@ use stream_manager::config::Config;
 use stream_manager::domain::admission::AtLimit;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
-use stream_manager::http::pipeline::cors::Origins;
+use stream_manager::http::pages::Pages;
+use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::server;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
@@ -39,8 +40,8 @@ pub async fn service(at_limit: AtLimit) -> String {
         metrics,
         tokens: None,
         rates: Rates::unbounded(),
-        origins: Origins::default(),
-        demo: false,
+        cors: Cors::default(),
+        pages: Pages { demo: false, swagger: true },
         bounds: config.bounds(),
     })
     .unwrap();
