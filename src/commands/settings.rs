@@ -10,14 +10,18 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     Ok(Config::load(file, environment()?)?)
 }
 
-/// The environment variables that may be settings. Only these must be UTF-8.
+/// The environment variables that may be settings. Their values must be UTF-8. `Config::load` ignores or refuses variables with
+/// a single underscore, whatever their value is.
 pub fn environment() -> Result<HashMap<String, String>> {
     let candidates = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
-        name.to_ascii_uppercase().starts_with("STREAM_MANAGER").then_some((name, value))
+        name.to_ascii_uppercase().starts_with("STREAM_MANAGER_").then_some((name, value))
     });
     let variables = candidates.map(|(name, value)| match value.into_string() {
         Ok(value) => Ok((name, value)),
+        Err(value) if !name.to_ascii_uppercase().starts_with("STREAM_MANAGER__") => {
+            Ok((name, value.to_string_lossy().into_owned()))
+        }
         Err(_) => bail!("the environment variable {name} is not UTF-8"),
     });
     variables.collect()

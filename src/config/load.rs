@@ -6,15 +6,14 @@ use std::path::Path;
 use config::{Environment, File, FileFormat};
 use serde_json::Value;
 
+use super::environment::PREFIX;
 use super::error::ConfigError;
 use super::sections::Config;
-use super::{checks, cors};
+use super::{checks, cors, environment};
 use crate::telemetry::logging::LogFormat;
 
 /// The lowest layer: the default of each setting. Its comments are the reference for users.
 pub const DEFAULTS: &str = include_str!("default.toml");
-
-const PREFIX: &str = "STREAM_MANAGER";
 
 impl Config {
     /// Reads all layers and checks the result. `environment` may contain variables that are not settings.
@@ -22,14 +21,7 @@ impl Config {
     /// # Errors
     /// The first problem: a file that cannot be read, an unknown key, or a value that is not allowed.
     pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Self, ConfigError> {
-        let single_underscore = environment.keys().find(|name| {
-            let name = name.to_ascii_uppercase();
-            name.starts_with(&format!("{PREFIX}_")) && !name.starts_with(&format!("{PREFIX}__"))
-        });
-        if let Some(name) = single_underscore {
-            return Err(ConfigError::SingleUnderscore(name.clone()));
-        }
-        let layers = layers(file, environment)?;
+        let layers = layers(file, environment::settings_in(environment)?)?;
         let values: Value = layers.try_deserialize().map_err(unreadable)?;
         let mut config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
         cors::normalize(&mut config.cors)?;

@@ -4,6 +4,7 @@ mod bounded;
 mod checks;
 mod convert;
 mod cors;
+mod environment;
 mod error;
 mod load;
 mod print;

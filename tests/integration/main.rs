@@ -26,6 +26,7 @@ mod migrations;
 mod monitoring;
 mod overload;
 mod plan;
+mod platform_variables;
 mod process;
 mod requests;
 mod retries;

@@ -15,7 +15,8 @@ thread_local! {
     static FILE: RefCell<NamedTempFile> = RefCell::new(NamedTempFile::new().unwrap());
 }
 
-/// The input is a settings file, a line `---`, and environment variables such as `LIMITS__STREAMS_PER_USER=5`.
+/// The input is a settings file, a line `---`, and environment variables such as `LIMITS__STREAMS_PER_USER=5`. A variable
+/// whose name starts with an underscore, such as `_SERVICE_HOST=10.0.0.1`, has only one underscore after the prefix.
 pub fn check(input: &[u8]) {
     let (file, variables) = match input.windows(5).position(|at| at == b"\n---\n") {
         Some(at) => (&input[..at], &input[at + 5..]),
@@ -24,10 +25,14 @@ pub fn check(input: &[u8]) {
     let Ok(variables) = std::str::from_utf8(variables) else { return };
     let variable = |line: &str| {
         let (key, value) = line.split_once('=')?;
-        Some((format!("STREAM_MANAGER__{key}"), value.to_owned()))
+        let separator = if key.starts_with('_') { "" } else { "__" };
+        Some((format!("STREAM_MANAGER{separator}{key}"), value.to_owned()))
     };
     let variables: HashMap<String, String> = variables.lines().filter_map(variable).collect();
-    match load(file, variables) {
+    let misspelled = variables.iter().any(|(name, value)| is_misspelled(name, value));
+    let loaded = load(file, variables);
+    assert_eq!(matches!(loaded, Err(ConfigError::SingleUnderscore(_))), misspelled);
+    match loaded {
         Ok(config) => {
             let limit = u64::from(config.policy().default_limit.get());
             assert_eq!(limit, config.limits.streams_per_user.get());
@@ -67,6 +72,34 @@ fn load(file: &[u8], variables: HashMap<String, String>) -> Result<Config, Confi
         let path: &Path = on_disk.path();
         Config::load(Some(path), variables)
     })
+}
+
+/// A second reading of the rule for variables with a single underscore, word by word: whether it is neither from Kubernetes
+/// nor from a Docker link.
+fn is_misspelled(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let Some(rest) = name.strip_prefix("STREAM_MANAGER_") else { return false };
+    if rest.starts_with('_') {
+        return false;
+    }
+    let words: Vec<&str> = rest.split('_').collect();
+    let is_port = |words: &[&str]| {
+        words[0] == "PORT"
+            && !words[1].is_empty()
+            && words[1].chars().all(|digit| "0123456789".contains(digit))
+            && ["TCP", "UDP", "SCTP"].contains(&words[2])
+    };
+    let value = value.to_ascii_lowercase();
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let is_injected = match words.as_slice() {
+        [.., "SERVICE", "HOST"] | [.., "NAME"] => true,
+        [.., "PORT"] if is_url => true,
+        words => {
+            words.windows(2).any(|pair| pair == ["SERVICE", "PORT"] || pair[0] == "ENV")
+                || words.windows(3).any(is_port)
+        }
+    };
+    !is_injected
 }
 
 /// Whether a browser could send this origin: a scheme, a host without upper case and without a default port, and no path.

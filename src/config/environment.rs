@@ -1,0 +1,68 @@
+//! Selects the environment variables that are settings. Container platforms inject variables with the same prefix into every
+//! container, if a service or a linked container has the name `stream-manager` or a name that starts with `stream-manager-`.
+
+use std::collections::HashMap;
+
+use super::error::ConfigError;
+
+pub(super) const PREFIX: &str = "STREAM_MANAGER";
+
+/// Removes the variables that Kubernetes and Docker inject.
+///
+/// # Errors
+/// Another variable has a single underscore after the prefix. It is probably a misspelled setting.
+pub(super) fn settings_in(mut environment: HashMap<String, String>) -> Result<HashMap<String, String>, ConfigError> {
+    environment.retain(|name, value| !is_injected(name, value));
+    let has_single_underscore =
+        |name: &&String| after_prefix(name).is_some_and(|rest| rest.starts_with('_') && !rest.starts_with("__"));
+    match environment.keys().find(has_single_underscore) {
+        Some(name) => Err(ConfigError::SingleUnderscore(name.clone())),
+        None => Ok(environment),
+    }
+}
+
+/// The name after the prefix, in upper case.
+fn after_prefix(name: &str) -> Option<String> {
+    name.to_ascii_uppercase().strip_prefix(PREFIX).map(str::to_owned)
+}
+
+/// Whether Kubernetes or a Docker link sets this variable. Ignores the case, because Docker copies the names of the variables
+/// of a linked container (`…_ENV_…`).
+fn is_injected(name: &str, value: &str) -> bool {
+    let Some(rest) = after_prefix(name) else { return false };
+    if let Some(sibling) = rest.strip_prefix("__") {
+        // A Service may be called `stream-manager--x`. The name of a Service does not end with a hyphen, so an underscore
+        // before the suffix is the separator of a misspelled setting.
+        return kubernetes_suffix(sibling, value).is_some_and(|at| at > 0 && !sibling[..at].ends_with('_'));
+    }
+    // `_NAME` and `_ENV_…` are from Docker links.
+    rest.starts_with('_')
+        && (kubernetes_suffix(&rest, value).is_some() || rest.ends_with("_NAME") || rest.contains("_ENV_"))
+}
+
+/// The position of the suffix that Kubernetes adds to the name of a Service, and Docker to the name of a link.
+fn kubernetes_suffix(name: &str, value: &str) -> Option<usize> {
+    let ends_word = |after: &str| after.is_empty() || after.starts_with('_');
+    let is_url = || {
+        let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(scheme)))
+    };
+    name.match_indices('_').map(|(at, _)| at).find(|at| match &name[*at..] {
+        "_SERVICE_HOST" => true,
+        "_PORT" => is_url(),
+        suffix => {
+            suffix.strip_prefix("_SERVICE_PORT").is_some_and(ends_word)
+                || suffix.strip_prefix("_PORT_").is_some_and(is_port_and_protocol)
+        }
+    })
+}
+
+/// The protocols of a port: in names in upper case, in values as a URL scheme in lower case.
+const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+
+/// Whether a text starts with a port and a protocol, such as `8080_TCP` or `8080_TCP_ADDR`.
+fn is_port_and_protocol(text: &str) -> bool {
+    let mut words = text.split('_');
+    let is_port = words.next().is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    is_port && words.next().is_some_and(|protocol| PROTOCOLS.contains(&protocol))
+}
