@@ -42,6 +42,7 @@ LABEL org.opencontainers.image.title="stream-manager" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /image/ /
 # Other containers must reach both ports, so the service binds to all interfaces. Only Prometheus needs port 9464; do not publish it.
+# auth.mode is not set: each operator must choose it, and a variable of the image would override a settings file.
 ENV STREAM_MANAGER__SERVER__BIND=0.0.0.0:8080 \
     STREAM_MANAGER__SERVER__MANAGEMENT_BIND=0.0.0.0:9464 \
     STREAM_MANAGER__STORE__KIND=dynamodb \

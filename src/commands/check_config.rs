@@ -9,6 +9,8 @@ use super::output::print;
 use super::settings;
 
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
-    print(&settings::load(file)?.to_toml())?;
+    let config = settings::load(file)?;
+    config.check_exposure()?;
+    print(&config.to_toml())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use stream_manager::config::Config;
 
 use super::output::print;
 use super::settings;
@@ -14,7 +15,8 @@ use super::settings;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
-    let address = local_address(settings::load(file)?.server.bind);
+    // Checks no other setting: the health check of a container may run without the settings file of the service.
+    let address = local_address(Config::bind(file, settings::environment()?)?);
     let url = format!("http://{address}/health/live");
     let response = request(address).with_context(|| format!("no response from {url}"))?;
     let status = response.lines().next().unwrap_or_default();

@@ -30,6 +30,20 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     check_auth(&config.auth)
 }
 
+impl Config {
+    /// Refuses to serve other hosts without authentication, unless the operator has chosen this. Other commands serve nobody, so
+    /// only `serve` and `check-config` call it.
+    ///
+    /// # Errors
+    /// `server.bind` is not a loopback address, and `auth.mode` is neither in the file nor in the environment.
+    pub fn check_exposure(&self) -> Result<(), ConfigError> {
+        if self.auth_mode_is_set || self.binds_to_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::AuthModeNotSet(self.server.bind))
+    }
+}
+
 fn check_timeouts(dynamodb: &DynamoDb, request_timeout_s: u64) -> Result<(), ConfigError> {
     let connect = ("dynamodb.connect_timeout_ms", dynamodb.connect_timeout_ms.get());
     let attempt = ("dynamodb.attempt_timeout_ms", dynamodb.attempt_timeout_ms.get());

@@ -1,5 +1,7 @@
 //! Errors in the settings.
 
+use std::net::SocketAddr;
+
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -17,6 +19,11 @@ pub enum ConfigError {
         "{0} is set, but variables for settings start with STREAM_MANAGER__, such as STREAM_MANAGER__SERVER__BIND"
     )]
     SingleUnderscore(String),
+    #[error(
+        "server.bind = {0} is reachable from other hosts, but auth.mode is not set: set auth.mode (STREAM_MANAGER__AUTH__MODE) to \
+         \"jwt\" to require tokens, or to \"none\" to let every caller act for every user"
+    )]
+    AuthModeNotSet(SocketAddr),
 }
 
 impl ConfigError {

@@ -1,6 +1,7 @@
 //! Reads the settings from their layers: built-in defaults, file, environment.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use config::{Environment, File, FileFormat};
@@ -21,9 +22,12 @@ impl Config {
     /// # Errors
     /// The first problem: a file that cannot be read, an unknown key, or a value that is not allowed.
     pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Self, ConfigError> {
-        let layers = layers(file, environment::settings_in(environment)?)?;
+        let overrides = overrides(file, environment::settings_in(environment)?)?;
+        let auth_mode_is_set = overrides.get::<Value>("auth.mode").is_ok();
+        let layers = with_defaults(overrides)?;
         let values: Value = layers.try_deserialize().map_err(unreadable)?;
         let mut config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
+        config.auth_mode_is_set = auth_mode_is_set;
         cors::normalize(&mut config.cors)?;
         checks::check(&config)?;
         Ok(config)
@@ -31,13 +35,22 @@ impl Config {
 
     /// Returns the log format even if the file or other settings are invalid.
     pub fn log_format(file: Option<&Path>, environment: &HashMap<String, String>) -> LogFormat {
-        let format = |file| layers(file, environment.clone()).ok()?.get("log.format").ok();
+        let format = |file| with_defaults(overrides(file, environment.clone()).ok()?).ok()?.get("log.format").ok();
         format(file).or_else(|| format(None)).unwrap_or(LogFormat::Pretty)
+    }
+
+    /// Returns `server.bind` even if other settings are invalid.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or an invalid address.
+    pub fn bind(file: Option<&Path>, environment: HashMap<String, String>) -> Result<SocketAddr, ConfigError> {
+        with_defaults(overrides(file, environment)?)?.get("server.bind").map_err(unreadable)
     }
 }
 
-fn layers(file: Option<&Path>, environment: HashMap<String, String>) -> Result<config::Config, ConfigError> {
-    let mut layers = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+/// The settings in the file and the environment.
+fn overrides(file: Option<&Path>, environment: HashMap<String, String>) -> Result<config::Config, ConfigError> {
+    let mut layers = config::Config::builder();
     if let Some(file) = file {
         layers = layers.add_source(File::from(file).format(FileFormat::Toml));
     }
@@ -47,6 +60,11 @@ fn layers(file: Option<&Path>, environment: HashMap<String, String>) -> Result<c
         .ignore_empty(true)
         .source(Some(environment));
     layers.add_source(environment).build().map_err(unreadable)
+}
+
+fn with_defaults(overrides: config::Config) -> Result<config::Config, ConfigError> {
+    let defaults = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    defaults.add_source(overrides).build().map_err(unreadable)
 }
 
 /// Removes quoted configuration lines from the parser's error message, because they may contain a secret. Keeps the line and

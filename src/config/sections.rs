@@ -28,6 +28,9 @@ pub struct Config {
     pub rate: Rate,
     pub cors: Cors,
     pub log: Log,
+    /// Whether `auth.mode` is in the file or the environment.
+    #[serde(skip)]
+    pub(super) auth_mode_is_set: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -25,6 +25,7 @@ import private_ca_server
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_SIZE_MB = 40
 CA_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+NO_AUTHENTICATION = {"STREAM_MANAGER__AUTH__MODE": "none"}
 
 
 def log(text):
@@ -146,7 +147,12 @@ def check_commands(image):
     code, output, errors = image.run([*image.entry_point, "--version"])
     assert (code, output) == (0, f"stream-manager {package['version']}\n"), (code, output, errors)
 
-    code, output, errors = image.run([*image.entry_point, "check-config"])
+    for command in ([], ["check-config"]):
+        code, _, errors = image.run([*image.entry_point, *command])
+        assert code == 1 and "auth.mode is not set" in errors, (code, errors)
+    log("without auth.mode, the start fails with an error message")
+
+    code, output, errors = image.run([*image.entry_point, "check-config"], NO_AUTHENTICATION)
     assert code == 0, errors
     settings = tomllib.loads(output)
     for name, value in image.environment.items():
@@ -155,14 +161,14 @@ def check_commands(image):
         assert str(actual) == value, f"the image sets {name}={value}, but {section}.{key} = {actual}"
     log("the version is correct, and the settings of the image are in effect")
 
-    code, _, errors = image.run(image.entry_point)
+    code, _, errors = image.run(image.entry_point, NO_AUTHENTICATION)
     assert code == 1 and "region" in errors, (code, errors)
     log("without an AWS region, the start fails with an error message")
 
 
 def check_server(image, stage):
     ports = stage.only("EXPOSE").split()
-    settings = {"STREAM_MANAGER__STORE__KIND": "memory", "STREAM_MANAGER__SERVER__DEREGISTRATION_S": "0"}
+    settings = NO_AUTHENTICATION | {"STREAM_MANAGER__STORE__KIND": "memory", "STREAM_MANAGER__SERVER__DEREGISTRATION_S": "0"}
     binds = [image.environment[f"STREAM_MANAGER__SERVER__{name}"] for name in ("BIND", "MANAGEMENT_BIND")]
     assert binds == [f"0.0.0.0:{port}" for port in ports], (binds, ports)
     process = image.start(image.entry_point, settings)

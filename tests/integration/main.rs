@@ -15,6 +15,7 @@ mod cors_settings;
 mod demo;
 mod documents;
 mod embedded;
+mod exposure;
 mod fault_injector;
 mod faults;
 mod http;

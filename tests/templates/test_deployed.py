@@ -147,7 +147,7 @@ class Deployed(unittest.TestCase):
     def test_service_accepts_empty_variables(self):
         # If a parameter is empty, ECS sets an empty variable.
         environment = {name: value for name, value in self.environment.items() if "AUTH" not in name}
-        settings(environment | {f"{PREFIX}AUTH__ISSUER": ""})
+        settings(environment | {f"{PREFIX}AUTH__MODE": "none", f"{PREFIX}AUTH__ISSUER": ""})
 
     def test_load_balancer_forwards_to_ready_tasks(self):
         balancing = self.aws("elbv2")

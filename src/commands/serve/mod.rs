@@ -41,6 +41,7 @@ const MANAGEMENT_CONNECTIONS: usize = 32;
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
     let environment = settings::environment()?;
     let result = Config::load(file, environment.clone()).map_err(anyhow::Error::from).and_then(|config| {
+        config.check_exposure()?;
         let exporter =
             telemetry::start(&config.log(), |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
         let result = runtime::block_on(&config, serve(&config));
@@ -153,11 +154,11 @@ async fn open_tokens(
 ) -> Result<Option<Arc<TokenVerifier>>> {
     let bind = config.server.bind;
     let Some(settings) = config.tokens() else {
-        if !bind.ip().is_loopback() {
+        if !config.binds_to_loopback() {
             warn!(
                 event = "auth_disabled",
                 %bind,
-                "authentication is disabled on a non-loopback address; set auth.mode = \"jwt\""
+                "authentication is disabled on a non-loopback address: every client that reaches it may act for every user"
             );
         }
         return Ok(None);

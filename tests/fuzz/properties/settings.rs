@@ -42,6 +42,8 @@ pub fn check(input: &[u8]) {
             let unserialized = config.cors.allowed_origins.iter().find(|origin| !is_serialized(origin));
             assert_eq!(unserialized, None);
             assert!(config.cors.allowed_headers.iter().all(|name| name.len() <= 128 && *name == name.to_lowercase()));
+            let is_refused = config.check_exposure().is_err();
+            assert!(!is_refused || config.tokens().is_none() && !config.server.bind.ip().is_loopback());
             let printed = config.to_toml();
             // The secret is not printed, so it must be added to load the printed file.
             let secret =
@@ -51,6 +53,7 @@ pub fn check(input: &[u8]) {
             assert_eq!(secret.is_some(), printed.contains("\n# hs256_secret is set, and not shown\n"));
             let reloaded = load(printed.as_bytes(), secret.into_iter().collect()).unwrap();
             assert_eq!(reloaded.to_toml(), printed);
+            assert!(reloaded.check_exposure().is_ok(), "the printed settings contain the mode");
         }
         Err(ConfigError::Invalid { key, problem, .. }) => {
             assert!(!key.is_empty() && !problem.is_empty(), "{key}: {problem}");

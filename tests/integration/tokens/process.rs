@@ -83,16 +83,3 @@ async fn the_service_is_ready_once_the_issuer_responds() {
     assert_eq!(service.call("GET", "/health/ready").await.0, 200);
     assert_eq!(count(&service, &token).await.0, 200);
 }
-
-#[tokio::test]
-async fn disabled_authentication_on_a_public_address_is_a_warning() {
-    let folder = temp_dir();
-    let warns = async |bind: &str| {
-        let mut command = command(folder.path());
-        command.env("STREAM_MANAGER__SERVER__BIND", bind).env("STREAM_MANAGER__STORE__KIND", "memory");
-        let service = Service::start(&mut command).await;
-        service.first_lines.iter().any(|line| line.contains("WARN") && is_event(line, "auth_disabled"))
-    };
-    assert!(warns("0.0.0.0:0").await);
-    assert!(!warns("127.0.0.1:0").await);
-}
