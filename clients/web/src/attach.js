@@ -4,9 +4,12 @@
 import { MAX_TIMER_DELAY_MS } from "./backoff.js";
 import { addListeners } from "./lifecycle.js";
 import { readOptions } from "./options.js";
+import { watchPresence } from "./presence.js";
 import { createSession } from "./session.js";
 
 const DEFAULT_STOP_AFTER_PAUSE_S = 300;
+// WebKit may fire `play` this long after `pause()` and continue playback.
+const LATE_PLAY_MS = 200;
 
 /** @type {typeof import("./player.d.ts").attach} */
 export function attach(video, options) {
@@ -17,19 +20,21 @@ export function attach(video, options) {
   let pauseEndsMs = Infinity;
   // True while the element is paused because of a denial or an ended stream.
   let blocked = false;
+  let blockedAtMs = -Infinity;
   let resuming = false;
   // True after `pagehide` stopped the session.
   let stoppedByUnload = false;
 
   const isPlaying = () => !video.paused && !video.ended;
-  const holdsSlot = () => ["starting", "live", "unavailable"].includes(session.state);
+  const holdsSlot = () => ["starting", "live", "unavailable", "failed"].includes(session.state);
 
   function onPlay() {
+    if (!resuming && clock.now() - blockedAtMs < LATE_PLAY_MS) return video.pause();
     clearPause();
     blocked = false;
     stoppedByUnload = false;
-    // `resume` also calls `play()` after a failed start. This must not repeat the start; only the user may.
-    if (!resuming || session.state !== "failed") void session.start();
+    presence.observe();
+    void session.start();
   }
 
   // Browsers also fire `playing` after a seek, a stall or a quality change. With autoplay, they may fire it without `play`.
@@ -39,6 +44,8 @@ export function attach(video, options) {
   }
 
   function onPause() {
+    // Browsers pause an element that leaves the document.
+    presence.check();
     if (pauseEndsMs < Infinity || !holdsSlot()) return;
     pauseEndsMs = clock.now() + stopAfterPauseMs;
     checkPause();
@@ -62,6 +69,17 @@ export function attach(video, options) {
     void session.stop();
   }
 
+  function onLeave() {
+    // Otherwise the element could play on without a slot.
+    if (isPlaying()) video.pause();
+    if (holdsSlot()) onEnded();
+  }
+
+  function onTimeUpdate() {
+    onPageReturn();
+    session.update();
+  }
+
   function onPageHide() {
     stoppedByUnload = true;
     void session.stop({ unload: true });
@@ -74,6 +92,7 @@ export function attach(video, options) {
 
   function block() {
     blocked = true;
+    blockedAtMs = clock.now();
     clearPause();
     video.pause();
   }
@@ -93,6 +112,7 @@ export function attach(video, options) {
     if (!isPlaying()) onPause();
   }
 
+  const presence = watchPresence(video, onLeave);
   const removeSessionListeners = [
     session.on("denied", block),
     session.on("ended", block),
@@ -102,7 +122,10 @@ export function attach(video, options) {
   const removeVideoListeners = addListeners([
     [video, "play", onPlay],
     [video, "playing", onPlaying],
-    [video, "timeupdate", onPageReturn],
+    [video, "timeupdate", onTimeUpdate],
+    // The content may change before the next `timeupdate`.
+    [video, "loadstart", session.update],
+    [video, "loadedmetadata", session.update],
     [video, "pause", onPause],
     [video, "ended", onEnded],
     // Fired when the source fails or is replaced. If playback continues, `playing` follows.
@@ -123,6 +146,7 @@ export function attach(video, options) {
 
   function detach() {
     removeVideoListeners();
+    presence.disconnect();
     removePageListeners();
     clearPause();
     blocked = false;

@@ -1,7 +1,9 @@
 // HTTP client of the service: URLs, tokens, timeouts, and requests during page unload. Every request resolves once with an
-// outcome and never rejects. The client repeats a request only after a 401, with a new token.
+// outcome and never rejects. The client repeats a request only after a 401 or 403, with a new token.
 
 import { classifyResponse, unavailable } from "./responses.js";
+
+const JSON_TYPE = { "Content-Type": "application/json" };
 
 export function createClient(settings) {
   const { streamsUrl, fetch, clock, timers, requestTimeoutMs, sendBeacon } = settings;
@@ -12,17 +14,17 @@ export function createClient(settings) {
   async function sendOnce(operation, url, init, token) {
     // The lease is measured from this time. The server starts its lease later, so the local lease ends first.
     const sentAtMs = clock.now();
-    const response = await fetch(url, { ...init, headers: authorized(init.headers, token) });
+    const response = await fetch(url, Object.assign({}, init, { headers: authorized(init.headers, token) }));
     const header = (name) => response.headers?.get?.(name);
     const body = /\bjson\b/i.test(header("content-type") ?? "") ? await response.json().catch(() => undefined) : undefined;
-    return { ...classifyResponse(operation, response.status, header, body), sentAtMs };
+    return Object.assign(classifyResponse(operation, response.status, header, body), { sentAtMs });
   }
 
   async function sendWithToken(operation, url, init) {
     const first = await tokens.get();
     const outcome = await sendOnce(operation, url, init, first);
     if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
-    // Repeat at once only after the first 401 in a row. Otherwise, if the token function returns invalid tokens,
+    // Repeat at once only after the first rejection in a row. Otherwise, if the token function returns invalid tokens,
     // every response would cause another call of it.
     if (!tokens.reject(first)) return outcome;
     const second = await tokens.get();
@@ -46,50 +48,55 @@ export function createClient(settings) {
       controller?.abort();
     };
     const timer = timers.setTimeout(() => abort(unavailable("timeout")), requestTimeoutMs);
-    sendWithToken(operation, url, { ...init, signal: controller?.signal }).then(finish, (error) =>
+    sendWithToken(operation, url, Object.assign(init, { signal: controller?.signal })).then(finish, (error) =>
       finish(unavailable("no-answer", { detail: String(error?.message ?? error) })),
     );
     return { outcome, cancel: () => abort({ kind: "cancelled" }) };
   }
 
-  /** Sends one stop during page unload, synchronously and without waiting for the response. */
+  /**
+   * Sends a stop during page unload, synchronously and without waiting for the response. No way is certain: content blockers
+   * let `sendBeacon` return true and send nothing, and not every browser completes a `fetch` with `keepalive`. Therefore send
+   * both. A repeated stop has no effect.
+   */
   function stopNow(streamId) {
     const token = tokens.cached();
-    // A beacon needs no preflight, and every browser sends it even if the page is closed. But it cannot contain a token.
-    if (!token && beacon(streamId)) return;
+    // Without a token, POST needs no preflight, which might not complete during the unload.
+    const [url, method] = token ? [urlOf(streamId), "DELETE"] : [urlOf(streamId, "/stop"), "POST"];
+    // A beacon cannot contain a token.
+    let useBeacon = !token;
     try {
-      const init = { method: "DELETE", keepalive: true, headers: authorized({}, token) };
-      Promise.resolve(fetch(urlOf(streamId), init)).catch(() => {});
+      Promise.resolve(fetch(url, { method, keepalive: true, headers: authorized({}, token) })).catch(() => {});
     } catch {
-      if (token) beacon(streamId);
+      useBeacon = true;
     }
+    if (useBeacon) beacon(streamId);
   }
 
   function beacon(streamId) {
     try {
-      return sendBeacon?.(urlOf(streamId, "/stop")) ?? false;
+      sendBeacon?.(urlOf(streamId, "/stop"));
     } catch {
-      return false;
+      // A content blocker may replace `sendBeacon` by a function that throws.
     }
   }
 
   return {
     start: (key, body) =>
-      send("start", streamsUrl, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", "Idempotency-Key": key },
-        body,
-      }),
-    heartbeat: (streamId) => send("heartbeat", urlOf(streamId, "/heartbeat"), { method: "POST" }),
+      send("start", streamsUrl, { method: "POST", headers: Object.assign({ "Idempotency-Key": key }, JSON_TYPE), body }),
+    /** `body` is optional. */
+    heartbeat: (streamId, body) =>
+      send("heartbeat", urlOf(streamId, "/heartbeat"), Object.assign({ method: "POST" }, body && { headers: JSON_TYPE, body })),
     // Some browsers, for example on old televisions, reject `keepalive` for a request that needs a preflight.
-    stop: (streamId, { keepalive }) => send("stop", urlOf(streamId), { method: "DELETE", ...(keepalive && { keepalive }) }),
+    stop: (streamId, { keepalive }) =>
+      send("stop", urlOf(streamId), Object.assign({ method: "DELETE" }, keepalive && { keepalive })),
     evict: (streamId) => send("evict", urlOf(streamId, "?evict=true"), { method: "DELETE" }),
     stopNow,
   };
 }
 
 function authorized(headers, token) {
-  return token ? { ...headers, Authorization: `Bearer ${token}` } : { ...headers };
+  return Object.assign({}, headers, token && { Authorization: `Bearer ${token}` });
 }
 
 // Caches the token between requests, because a stop during page unload cannot wait for a new token.

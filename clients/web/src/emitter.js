@@ -1,6 +1,8 @@
 // An event emitter that does not need EventTarget, which television browsers and React Native lack. An exception in a
 // listener is reported and never reaches the caller of `emit`.
 
+import { platform } from "./platform.js";
+
 export function createEmitter() {
   const listeners = new Map();
 
@@ -15,7 +17,7 @@ export function createEmitter() {
   }
 
   function emit(type, fields) {
-    const event = { ...fields, type };
+    const event = Object.assign({}, fields, { type });
     // Iterate over a copy, so that a listener added during this event receives only later events.
     for (const listener of [...(listeners.get(type) ?? [])]) {
       try {
@@ -32,6 +34,6 @@ export function createEmitter() {
 
 // `reportError` is the page's error handling. Elsewhere, log the error, because throwing it would end a Node process.
 function report(error) {
-  if (typeof globalThis.reportError === "function") globalThis.reportError(error);
-  else globalThis.console?.error(error);
+  if (typeof platform.reportError === "function") platform.reportError(error);
+  else platform.console?.error(error);
 }

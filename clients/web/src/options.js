@@ -1,54 +1,60 @@
 // Validates the options and adds defaults. Clock, timers, random numbers, fetch and page are options too, so that tests and
 // unusual devices can replace them.
 
+import { platform } from "./platform.js";
+
 const DEFAULT_REQUEST_TIMEOUT_S = 10;
-const DEFAULT_UNANSWERED_START_S = 90;
+const POLICIES = ["continue", "stop"];
 
 /** Throws a TypeError for an invalid option. An invalid timeout is replaced by its default instead. */
 export function readOptions(options) {
-  const { baseUrl, userName, token, onUnavailable = "continue" } = options ?? {};
+  const { baseUrl, userName, token, onUnavailable = "continue", onRefused } = options ?? {};
   if (typeof baseUrl !== "string") throw new TypeError("baseUrl: must be a string");
   if (typeof userName !== "string" || userName === "") throw new TypeError("userName: must be a non-empty string");
   // URL parsers remove dot segments, even percent-encoded ones.
   if (userName === "." || userName === "..") throw new TypeError(`userName: "${userName}" cannot be sent in a URL`);
-  if (onUnavailable !== "continue" && onUnavailable !== "stop") {
-    throw new TypeError('onUnavailable: must be "continue" or "stop"');
-  }
+  checkPolicy("onUnavailable", onUnavailable);
+  if (onRefused != null) checkPolicy("onRefused", onRefused);
   if (token != null && typeof token !== "string" && typeof token !== "function") {
     throw new TypeError("token: must be a string or a function");
   }
-  const fetch = options.fetch ?? globalThis.fetch?.bind(globalThis);
+  const fetch = options.fetch ?? platform.fetch?.bind(platform);
   if (typeof fetch !== "function") throw new TypeError("fetch: missing on this platform; pass one");
-  return {
-    ...options,
+  return Object.assign({}, options, {
     streamsUrl: `${baseUrl.replace(/\/+$/, "")}/v1/users/${encodeURIComponent(userName)}/streams`,
     onUnavailable,
+    onRefused,
     fetch,
-    clock: { ...DEFAULT_CLOCK, ...options.clock },
+    clock: Object.assign({}, DEFAULT_CLOCK, options.clock),
     timers: options.timers ?? DEFAULT_TIMERS,
     random: options.random ?? Math.random,
-    sendBeacon: options.sendBeacon ?? globalThis.navigator?.sendBeacon?.bind(globalThis.navigator),
+    sendBeacon: options.sendBeacon ?? platform.navigator?.sendBeacon?.bind(platform.navigator),
     page: options.page === undefined ? defaultPage() : options.page,
-    requestTimeoutMs: positiveOr(options.requestTimeoutS, DEFAULT_REQUEST_TIMEOUT_S) * 1000,
-    unansweredStartMs: positiveOr(options.unansweredStartS, DEFAULT_UNANSWERED_START_S) * 1000,
-  };
+    requestTimeoutMs: (positive(options.requestTimeoutS) ?? DEFAULT_REQUEST_TIMEOUT_S) * 1000,
+    // Undefined: one lease duration.
+    unansweredStartMs: positive(options.unansweredStartS) && options.unansweredStartS * 1000,
+  });
+}
+
+function checkPolicy(name, value) {
+  if (!POLICIES.includes(value)) throw new TypeError(`${name}: must be "continue" or "stop"`);
 }
 
 const DEFAULT_CLOCK = {
-  now: () => (globalThis.performance ? globalThis.performance.now() : Date.now()),
+  now: () => (platform.performance ? platform.performance.now() : Date.now()),
   wall: () => Date.now(),
 };
 
 const DEFAULT_TIMERS = {
-  setTimeout: (call, delayMs) => globalThis.setTimeout(call, delayMs),
-  clearTimeout: (timer) => globalThis.clearTimeout(timer),
+  setTimeout: (call, delayMs) => platform.setTimeout(call, delayMs),
+  clearTimeout: (timer) => platform.clearTimeout(timer),
 };
 
 function defaultPage() {
-  const { window, document } = globalThis;
+  const { window, document } = platform;
   return typeof window?.addEventListener === "function" && document ? { window, document } : null;
 }
 
-function positiveOr(value, fallback) {
-  return Number.isFinite(value) && value > 0 ? value : fallback;
+function positive(value) {
+  return Number.isFinite(value) && value > 0 ? value : undefined;
 }

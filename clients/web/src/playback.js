@@ -2,7 +2,6 @@
 // This file sends no requests and emits no events.
 
 import { backoffMs, withJitter } from "./backoff.js";
-import { randomUuid } from "./uuid.js";
 
 // Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
@@ -11,16 +10,25 @@ const SLEEP_THRESHOLD_MS = 5000;
 // When a device wakes up, the browser fires several page events. Events within this time after a request send no
 // second request.
 const WAKE_DEBOUNCE_MS = 1000;
+// Combines several changes of the content into one heartbeat.
+const CONTENT_DEBOUNCE_MS = 500;
 
-export function createPlayback({ clock, random, unansweredStartMs }) {
+/** `graceMs` is how long the player may play without a lease. */
+export function createPlayback({ clock, random }, graceMs) {
   const times = () => ({ nowMs: clock.now(), wallMs: clock.wall() });
   let sentAt = times();
 
   return {
-    /** Body of the start request. It is the same for every retry, and undefined until the device id is known. */
+    /** True when the device id is known and no abandoned start of this device is pending. */
+    ready: false,
+    /** Body of the start request, and its idempotency key. Both are the same for every retry. Undefined: create new ones. */
     body: undefined,
-    /** The idempotency key of the start. */
-    key: randomUuid(),
+    key: undefined,
+    /**
+     * Ids of streams that the start replaces. Undefined: use the option.
+     * @type {string[] | undefined}
+     */
+    replaces: undefined,
     /** @type {string | null} */
     streamId: null,
     /**
@@ -32,17 +40,25 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
     sequence: 0,
     /** The pending request. */
     request: null,
-    /** The outcome of the latest failed request, or null while the service is available. */
-    outage: null,
-    /** Code of the last heartbeat error. A repeated error with the same code is not reported again. */
+    /** The outcome of the latest request if it failed, otherwise null. */
+    failure: null,
+    /** Whether an `unavailable` event was emitted without an `available` event. */
+    outage: false,
+    /** Code of the last error. A repeated error with the same code is not reported again. */
     reported: null,
     failures: 0,
     restarts: 0,
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
     notBeforeMs: -Infinity,
-    /** When the lease expires. Before the first lease: when playback without a response to the start must end. */
-    endsMs: sentAt.nowMs + unansweredStartMs,
+    /** When the lease expires. Without a lease: when playback must end, if the policy is "stop". */
+    endsMs: sentAt.nowMs + graceMs,
+    /** The latest content id in a request. */
+    sentContent: undefined,
+    /** The content id that the service has stored. Undefined if unknown. */
+    storedContent: undefined,
+    /** The content id in the latest response. It may differ from `storedContent`, because the service cleans it. */
+    listedContent: undefined,
 
     requestSent(request) {
       sentAt = times();
@@ -52,24 +68,36 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
       return this.sequence;
     },
 
-    leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs }) {
+    leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs, stream }) {
       if (this.streamId !== null) this.restarts = 0;
+      // A heartbeat that cannot move the expiry forward stores nothing. The next heartbeat then repeats the content id.
+      const { contentId } = stream;
+      const stored = this.streamId === null || contentId === this.sentContent || contentId !== this.listedContent;
+      if (stored) this.storedContent = this.sentContent;
+      this.listedContent = contentId;
       this.streamId = streamId;
       this.intervalMs = intervalMs;
       this.endsMs = sentAtMs + leaseMs;
       this.dueMs = sentAtMs + withJitter(intervalMs, random);
+      this.reported = null;
       this.recovered();
     },
 
     recovered() {
-      this.outage = null;
+      this.failure = null;
+      this.outage = false;
       this.failures = 0;
       this.notBeforeMs = -Infinity;
     },
 
+    /** The content changed. The next heartbeat is due soon, but not at once if another request was just sent. */
+    contentChanged() {
+      this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + CONTENT_DEBOUNCE_MS));
+    },
+
     requestFailed(outcome) {
       this.failures += 1;
-      this.outage = outcome;
+      this.failure = outcome;
       const retryAfterMs = outcome.retryAfterMs ?? 0;
       const nowMs = clock.now();
       this.notBeforeMs = nowMs + retryAfterMs;
@@ -78,12 +106,13 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
     },
 
     /** The lease was lost without an eviction or replacement. The next start uses a new key. */
-    leaseLost(outcome) {
+    leaseLost(outcome, graceMs) {
+      const nowMs = clock.now();
+      // A start that fails in this way was never counted, so it does not extend the time without a lease.
+      if (this.streamId !== null) this.endsMs = nowMs + graceMs;
       this.lost = { streamId: this.streamId ?? this.lost?.streamId ?? null, reason: outcome.reason };
       this.streamId = null;
-      this.key = randomUuid();
-      const nowMs = clock.now();
-      this.endsMs = nowMs + unansweredStartMs;
+      this.key = undefined;
       // Start at once, but back off if the lease of the previous restart was never renewed.
       this.dueMs = this.restarts === 0 ? nowMs : nowMs + backoffMs(this.restarts, this.intervalMs, random);
       this.restarts += 1;
@@ -96,7 +125,7 @@ export function createPlayback({ clock, random, unansweredStartMs }) {
       // Use the larger difference, because either clock may stop while the device sleeps.
       const sinceMs = Math.max(now.nowMs - sentAt.nowMs, now.wallMs - sentAt.wallMs);
       if (sinceMs < WAKE_DEBOUNCE_MS || now.nowMs < this.notBeforeMs) return false;
-      return this.outage !== null || this.streamId === null || sinceMs >= this.intervalMs / 2;
+      return this.failure !== null || this.streamId === null || sinceMs >= this.intervalMs / 2;
     },
 
     slept() {

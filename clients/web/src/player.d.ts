@@ -1,5 +1,8 @@
 // The public types of the package. `npm run types` checks them against the sources.
 
+/** The global of the script build. */
+export as namespace StreamManager;
+
 /** One live stream, as the service returns it. */
 export interface Stream {
   streamId: string;
@@ -7,6 +10,7 @@ export interface Stream {
   deviceId?: string;
   deviceName?: string;
   contentId?: string;
+  labels?: Record<string, string>;
   startedAt: string;
   expiresAt: string;
   expiresInSeconds: number;
@@ -17,10 +21,10 @@ export interface Stream {
  * - `idle`: not started, or stopped.
  * - `starting`: the start is sent, without a response yet. Play.
  * - `live`: the session holds a slot. Play.
- * - `unavailable`: the service sent no valid response, and the session retries. Play.
- * - `failed`: the service rejected the start for a reason other than the limit (see `error`). Play.
+ * - `unavailable`: the service sent no valid response or rejected the token, and the session retries. Play.
+ * - `failed`: the service rejected the request for another reason (see `error`), and the session retries. Play.
  * - `denied`: the limit is reached. Do not play.
- * - `ended`: the stream was evicted or replaced, or the lease expired under `onUnavailable: "stop"`. Do not play.
+ * - `ended`: the stream was evicted or replaced, or it had no lease for too long (`onUnavailable`, `onRefused`). Do not play.
  */
 export type State = "idle" | "starting" | "live" | "unavailable" | "failed" | "denied" | "ended";
 
@@ -32,8 +36,16 @@ export interface Denial {
   slotFreesInSeconds: number | undefined;
   /** Ends another stream. That stream's player stops at its next heartbeat. Resolves with false if the request failed. */
   stopOther(streamId: string): Promise<boolean>;
-  /** Starts again, like `start()`. */
-  retry(): Promise<State>;
+  /** Starts again, like `start()`. With `replaces`, the start takes the slots of these streams. */
+  retry(options?: StartOptions): Promise<State>;
+}
+
+export interface StartOptions {
+  /**
+   * Ids of at most 10 streams of the same user that end when the new stream starts, for example in a hand-over from a phone
+   * to a television. If the start is denied, they continue.
+   */
+  replaces?: string[];
 }
 
 export interface Lease {
@@ -51,6 +63,9 @@ export interface Problem {
   detail: string | undefined;
 }
 
+/** A value, or a function that returns the current value. */
+export type Dynamic<T> = T | (() => T | null | undefined);
+
 export interface Events {
   started: Lease;
   renewed: Lease;
@@ -58,13 +73,25 @@ export interface Events {
   restarted: Lease & { previousStreamId: string | null; reason: string };
   denied: Denial;
   ended: {
-    reason: "evicted" | "replaced" | "unavailable" | (string & {});
-    /** The stream whose start ended this one. Undefined if this stream was ended without a start. */
-    endedBy: { streamId: string; deviceName?: string } | undefined;
+    /**
+     * - `evicted`, `replaced`: ended by another stream or by the operator.
+     * - `unavailable`: no lease because the service sent no valid response (`onUnavailable: "stop"`).
+     * - `refused`: no lease because the service rejected the requests (`onRefused`). `status` and `code` show why.
+     */
+    reason: "evicted" | "replaced" | "unavailable" | "refused" | (string & {});
+    /** The stream whose start ended this one, and the message of an eviction to the viewer. */
+    endedBy: { streamId?: string; deviceName?: string; message?: string } | undefined;
+    status?: number;
+    code?: string;
+    detail?: string;
   };
+  /** `leaseEndsInSeconds`: when the lease expires, or when the time without a lease ends. */
   unavailable: Problem & { leaseEndsInSeconds: number };
   available: {};
-  /** A bug in the application or its configuration. Playback continues. */
+  /**
+   * A bug in the application, its configuration or this library (`exception`). Playback continues until `onRefused` applies.
+   * `<option>-failed`, for example `content-id-failed`: the function of an option threw an exception.
+   */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
 }
@@ -82,17 +109,29 @@ export interface SessionOptions {
   /** URL of the service without `/v1`: `"https://streams.example.com"`, or `""` for the page's own origin. */
   baseUrl: string;
   userName: string;
-  /** A bearer token, or a function that returns one. The function is called again after a 401, with the `rejected` token. */
+  /**
+   * A bearer token, or a function that returns one. The function is called again after a 401 or 403, with the `rejected`
+   * token.
+   */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
   /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
-  deviceName?: string;
-  contentId?: string | (() => string | undefined);
+  /** Functions are called at each start. `contentId` is also called during playback: see `Session.update`. */
+  deviceName?: Dynamic<string>;
+  contentId?: Dynamic<string>;
+  labels?: Dynamic<Record<string, string>>;
+  /** Streams that each start replaces, unless `start` or `retry` names others. */
+  replaces?: Dynamic<string[]>;
   /** At the limit, reject the start or evict the oldest stream of the user. Default: the server's setting. */
   atLimit?: "reject" | "evictOldest";
-  /** What to do when the lease expires while the service is unavailable. Default `"continue"`. */
+  /** After one lease duration without a lease because the service is unavailable. Default `"continue"`. */
   onUnavailable?: "continue" | "stop";
-  /** With `onUnavailable: "stop"`, how many seconds to play without a response to the start. Default 90. */
+  /**
+   * After one lease duration without a lease because the service rejects the requests. Default `"stop"` for 401 and 403 (the
+   * token is wrong), `"continue"` for other statuses.
+   */
+  onRefused?: "continue" | "stop";
+  /** How many seconds to play without a lease. Default: the lease duration of the service (90 before the first lease). */
   unansweredStartS?: number;
   /** Timeout of each request in seconds. Default 10. */
   requestTimeoutS?: number;
@@ -117,20 +156,25 @@ export interface Session extends Emitter {
    * Starts a playback. Resolves with the state after the first response or failure, and never rejects. A call during a
    * playback returns the same promise.
    */
-  start(): Promise<State>;
+  start(options?: StartOptions): Promise<State>;
   /**
    * Stops the playback. Resolves when the slot is free, or after the last failed attempt. With `unload`, sends the stop at
    * once and does not wait for the response. Use this in a `pagehide` listener; `attach` has one. With `forGood`, later
    * starts send nothing and resolve with `idle`. `detach` uses this.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
-  /** Starts again after `denied`, `ended` or `failed`. While `unavailable`, sends the next request now. */
-  retry(): Promise<State>;
+  /** Starts again after `denied` or `ended`. While `unavailable` or `failed`, sends the next request now. */
+  retry(options?: StartOptions): Promise<State>;
   /**
    * Sends a heartbeat now if the lease may be lost. If there is no page, call this after sleep or a network change. In
    * browsers, the session does this automatically.
    */
   wake(): void;
+  /**
+   * Call this when the content changes during playback. If `contentId` returns another value, the next heartbeat is sent now
+   * and contains it. `attach` does this automatically.
+   */
+  update(): void;
   /** The same as `stopOther` of the `denied` event. */
   stopOther(streamId: string): Promise<boolean>;
   readonly state: State;
@@ -143,6 +187,8 @@ export interface Session extends Emitter {
 export interface MediaElement {
   readonly paused: boolean;
   readonly ended: boolean;
+  readonly isConnected?: boolean;
+  readonly ownerDocument?: any;
   play(): Promise<void> | void;
   pause(): void;
   addEventListener(type: string, listener: (event: any) => void): void;

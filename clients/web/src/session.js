@@ -2,19 +2,20 @@
 // playback. Its events show the application when to pause. One timer schedules all heartbeats and retries of a playback. No
 // method of a session throws or rejects.
 
-import { backoffMs } from "./backoff.js";
 import { createClient } from "./client.js";
+import { createDescription } from "./description.js";
 import { createDevices } from "./device.js";
 import { createEmitter } from "./emitter.js";
-import { addListeners, onPageWake } from "./lifecycle.js";
+import { onPageWake } from "./lifecycle.js";
 import { readOptions } from "./options.js";
 import { createPlayback } from "./playback.js";
+import { createStops } from "./stops.js";
 import { randomUuid } from "./uuid.js";
 
 // A timer may pause while the device sleeps. With this maximum delay, a tick follows soon after a wake-up.
 const MAX_TICK_MS = 10_000;
-const MAX_STOP_ATTEMPTS = 4;
-const MAX_STOP_BACKOFF_MS = 8000;
+// How long to play without a lease if the lease duration of the service is not known yet.
+const DEFAULT_GRACE_MS = 90_000;
 
 // All sessions of a page share one set of device ids.
 let pageDevices;
@@ -27,17 +28,24 @@ const abandonedStarts = new Map();
 /** @type {typeof import("./player.d.ts").createSession} */
 export function createSession(options) {
   const settings = readOptions(options);
-  const { clock, timers, random, page, onUnavailable } = settings;
+  const { clock, timers, page, onUnavailable, onRefused } = settings;
   const client = createClient(settings);
+  const stops = createStops(client, settings);
   const events = createEmitter();
+  const description = createDescription(settings, (code, error) => events.emit("error", { code, detail: String(error) }));
   /** @type {import("./player.d.ts").State} */
   let state = "idle";
   let playback = null;
   let timer;
   let transitions = 0;
   let disposed = false;
-  /** Called when the page unloads. Each callback sends a stop that still waits for its retry. */
-  const unloadHandlers = new Set();
+  let leaseMs = DEFAULT_GRACE_MS;
+  // How long the next playback may play without a lease. Repeated playbacks share this time until one of them gets a lease.
+  let graceMs = fullGraceMs();
+
+  function fullGraceMs() {
+    return settings.unansweredStartMs ?? leaseMs;
+  }
 
   // Call this after all other changes of the state, because a listener may cause the next transition.
   function transition(next, ...emitted) {
@@ -51,71 +59,92 @@ export function createSession(options) {
     }
   }
 
-  function start() {
+  /** @param {{ replaces?: string[] }} [startOptions] */
+  function start(startOptions) {
     if (disposed) return Promise.resolve(state);
     if (playback) return playback.result;
-    const p = createPlayback(settings);
+    let p;
+    try {
+      p = createPlayback(settings, graceMs);
+    } catch (error) {
+      return Promise.resolve(giveUp(error));
+    }
     playback = p;
+    p.replaces = startOptions?.replaces;
     p.result = new Promise((resolve) => (p.resolve = resolve));
-    p.unwatch = onPageWake(page, wake);
-    if (settings.deviceId === undefined) void claimDevice(p);
-    else sendStart(p, String(settings.deviceId));
-    transition("starting");
+    guard(p, () => {
+      p.unwatch = onPageWake(page, wake);
+      if (settings.deviceId === undefined) void claimDevice(p);
+      else sendStart(p, String(settings.deviceId));
+      if (playback === p && !p.failure) transition("starting");
+    });
     return p.result;
   }
 
   async function claimDevice(p) {
-    const devices = settings.devices ?? (pageDevices ??= createDevices(settings));
-    const claim = await devices.claim().catch(() => ({ id: randomUuid(), release() {} }));
+    let claim;
+    try {
+      claim = await (settings.devices ?? (pageDevices ??= createDevices(settings))).claim();
+    } catch {
+      claim = { id: randomUuid(), release() {} };
+    }
     if (playback !== p) return claim.release();
     p.release = claim.release;
-    sendStart(p, claim.id);
+    return guard(p, () => sendStart(p, claim.id));
   }
 
   function sendStart(p, deviceId) {
     p.deviceId = deviceId;
     // The wait ends at the latest when the abandoned start times out.
     const abandoned = abandonedStarts.get(deviceKey(p));
-    if (abandoned) return void abandoned.then(() => playback === p && sendStart(p, deviceId));
-    const { deviceName, atLimit } = settings;
-    // Build the body once for all retries, because the service rejects a repeated idempotency key with a different body.
-    p.body = JSON.stringify({ deviceId, deviceName: text(deviceName), contentId: contentId(), atLimit: text(atLimit) });
-    sendRequest(p);
-    scheduleTick();
-    return undefined;
+    if (abandoned) return void abandoned.then(() => playback === p && guard(p, () => sendStart(p, deviceId)));
+    p.ready = true;
+    return sendRequest(p);
   }
 
   const deviceKey = (p) => `${settings.streamsUrl} ${p.deviceId}`;
 
-  function contentId() {
-    try {
-      return text(typeof settings.contentId === "function" ? settings.contentId() : settings.contentId);
-    } catch (error) {
-      events.emit("error", { code: "content-id-failed", detail: String(error) });
-      return undefined;
-    }
-  }
-
   function sendRequest(p) {
     p.request?.cancel();
     const starting = p.streamId === null;
-    const request = starting ? client.start(p.key, p.body) : client.heartbeat(p.streamId);
+    const request = starting ? requestStart(p) : requestHeartbeat(p);
     const sequence = p.requestSent(request);
-    request.settled = request.outcome.then((outcome) => handleOutcome(p, sequence, starting, outcome));
+    request.settled = request.outcome.then((outcome) => guard(p, () => handleOutcome(p, sequence, starting, outcome)));
+    scheduleTick();
+  }
+
+  function requestStart(p) {
+    // All retries have the same key and body, because the service rejects a repeated key with a different body.
+    if (!p.key) {
+      const body = description.startBody(p.deviceId, p.replaces);
+      p.sentContent = body.contentId;
+      p.body = JSON.stringify(body);
+      p.key = randomUuid();
+    }
+    return client.start(p.key, p.body);
+  }
+
+  function requestHeartbeat(p) {
+    const contentId = description.contentId();
+    if (contentId === undefined || contentId === p.storedContent) return client.heartbeat(p.streamId);
+    p.sentContent = contentId;
+    p.storedContent = undefined;
+    return client.heartbeat(p.streamId, JSON.stringify({ contentId }));
   }
 
   function handleOutcome(p, sequence, starting, outcome) {
     if (playback !== p) {
       // If the playback was stopped before the response to its start arrived, free the slot.
-      return starting && outcome.kind === "ok" ? releaseSlot(outcome.streamId) : undefined;
+      return starting && outcome.kind === "ok" ? stops.release(outcome.streamId) : undefined;
     }
     if (sequence !== p.sequence) return undefined;
     p.request = null;
-    if (outcome.kind === "ok") handleLease(p, starting, outcome);
-    else if (outcome.kind === "denied") finish(p, "denied", "denied", denialFields(outcome));
-    else if (outcome.kind === "ended") finish(p, "ended", "ended", { reason: outcome.reason, endedBy: outcome.endedBy });
-    else if (outcome.kind === "lost") handleLostLease(p, outcome);
-    else if (outcome.kind === "error") handleError(p, starting, outcome);
+    const { kind, reason, endedBy } = outcome;
+    if (kind === "ok") handleLease(p, starting, outcome);
+    else if (kind === "denied") finish(p, "denied", "denied", denialFields(outcome));
+    else if (kind === "ended") finish(p, "ended", "ended", { reason, endedBy });
+    else if (kind === "lost") handleLostLease(p, starting, outcome);
+    else if (kind === "error") handleError(p, outcome);
     else handleOutage(p, outcome);
     return undefined;
   }
@@ -124,39 +153,51 @@ export function createSession(options) {
     const recovery = recoveryEvents(p);
     const { lost } = p;
     p.leaseGranted(outcome);
-    p.reported = null;
+    ({ leaseMs } = outcome);
+    graceMs = fullGraceMs();
     const lease = { streamId: p.streamId, stream: outcome.stream };
-    if (!starting) transition("live", ...recovery, ["renewed", lease]);
-    else if (!lost) transition("live", ...recovery, ["started", lease]);
-    else transition("live", ...recovery, ["restarted", { ...lease, previousStreamId: lost.streamId, reason: lost.reason }]);
+    const previous = lost && { previousStreamId: lost.streamId, reason: lost.reason };
+    const type = !starting ? "renewed" : lost ? "restarted" : "started";
+    transition("live", ...recovery, [type, Object.assign(lease, starting && previous)]);
     p.resolve(state);
+    update();
   }
 
-  function handleLostLease(p, outcome) {
+  function handleLostLease(p, starting, outcome) {
+    if (starting && p.restarts > 0) {
+      // A second new start was also lost.
+      p.key = undefined;
+      return handleOutage(p, outcome);
+    }
     const recovery = recoveryEvents(p);
-    p.leaseLost(outcome);
+    p.leaseLost(outcome, fullGraceMs());
     if (p.dueMs <= clock.now()) sendRequest(p);
-    transition("starting", ...recovery);
+    return transition("starting", ...recovery);
   }
 
-  // A retry of the same request would fail again. After a failed start, the session sends no more requests, and the video
-  // keeps playing. After a failed heartbeat, the lease is still valid, so heartbeats continue.
-  function handleError(p, starting, outcome) {
+  // The service rejected the request, or this library threw an exception. Later attempts can succeed, for example with
+  // another value of an option that is a function.
+  function handleError(p, outcome) {
     const { status, code, detail, requestId } = outcome;
-    const error = { status, code, detail, requestId };
-    if (starting) return finish(p, "failed", "error", error);
     const recovery = recoveryEvents(p);
-    p.recovered();
-    p.dueMs = clock.now() + p.intervalMs;
-    const emitted = p.reported === code ? [] : [["error", error]];
+    p.outage = false;
+    p.requestFailed(outcome);
+    // The next start uses a new key and body.
+    if (p.streamId === null) p.key = undefined;
+    // The lease is still valid, so the next heartbeat is on time.
+    else p.dueMs = clock.now() + p.intervalMs;
+    if (mustEnd(p)) return endWithoutLease(p);
+    const emitted = p.reported === code ? [] : [["error", { status, code, detail, requestId }]];
     p.reported = code;
-    return transition("live", ...recovery, ...emitted);
+    transition(p.streamId !== null && clock.now() < p.endsMs ? "live" : "failed", ...recovery, ...emitted);
+    return p.resolve(state);
   }
 
   function handleOutage(p, outcome) {
-    const first = p.outage === null;
+    const first = !p.outage;
+    p.outage = true;
     p.requestFailed(outcome);
-    if (mustEnd(p)) return endAfterOutage(p);
+    if (mustEnd(p)) return endWithoutLease(p);
     const fields = { status: outcome.status, code: outcome.code, detail: outcome.detail, leaseEndsInSeconds: endsInSeconds(p) };
     transition("unavailable", ...(first ? [["unavailable", fields]] : []));
     return p.resolve(state);
@@ -164,15 +205,51 @@ export function createSession(options) {
 
   const recoveryEvents = (p) => (p.outage ? [["available", {}]] : []);
 
-  function mustEnd(p) {
-    return onUnavailable === "stop" && p.outage !== null && clock.now() >= p.endsMs;
+  function isRefused({ kind }) {
+    return kind === "error" || kind === "unauthorized";
   }
 
-  function endAfterOutage(p) {
-    finish(p, "ended", "ended", { reason: "unavailable", endedBy: undefined });
+  function stopsWithoutLease(failure) {
+    const policy = isRefused(failure) ? (onRefused ?? (failure.kind === "unauthorized" ? "stop" : "continue")) : onUnavailable;
+    return policy === "stop";
+  }
+
+  function mustEnd(p) {
+    return p.failure !== null && clock.now() >= p.endsMs && stopsWithoutLease(p.failure);
+  }
+
+  function endWithoutLease(p) {
+    const { status, code, detail } = p.failure;
+    const reason = isRefused(p.failure) ? "refused" : "unavailable";
+    finish(p, "ended", "ended", { reason, endedBy: undefined, status, code, detail });
     // The slot may still be taken, because the server's lease ends later than the local one. The response to a renewal may
     // also have been lost.
-    if (p.streamId !== null) void releaseSlot(p.streamId);
+    if (p.streamId !== null) void stops.release(p.streamId);
+  }
+
+  /** Runs a step of a playback. An exception must not leave a player that plays without a slot and without an event. */
+  function guard(p, step) {
+    try {
+      return step();
+    } catch (error) {
+      if (playback !== p) return undefined;
+      try {
+        handleError(p, { kind: "error", code: "exception", detail: String(error) });
+      } catch {
+        p.resolve(giveUp(error));
+      }
+      return undefined;
+    }
+  }
+
+  // The clock or the timers throw, so there can be no retry.
+  function giveUp(error) {
+    playback = null;
+    const previous = state;
+    state = "failed";
+    if (previous !== state) events.emit("state", { state, previous });
+    events.emit("error", { code: "exception", detail: String(error) });
+    return state;
   }
 
   function finish(p, next, type, fields) {
@@ -183,10 +260,12 @@ export function createSession(options) {
 
   function close(p) {
     playback = null;
+    const leftMs = p.endsMs - clock.now();
+    if (p.streamId === null || leftMs <= 0) graceMs = Math.max(leftMs, 0);
     // Do not cancel a pending start, because its response may contain the id of a stream that must be stopped.
     if (p.streamId !== null) p.request?.cancel();
     else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
-    p.unwatch();
+    p.unwatch?.();
     p.release?.();
   }
 
@@ -200,62 +279,42 @@ export function createSession(options) {
     timer = undefined;
     const p = playback;
     if (!p) return;
-    const nextMs = p.outage && onUnavailable === "stop" ? Math.min(p.dueMs, p.endsMs) : p.dueMs;
-    timer = timers.setTimeout(tick, Math.min(Math.max(nextMs - clock.now(), 0), MAX_TICK_MS));
+    const nextMs = p.failure && stopsWithoutLease(p.failure) ? Math.min(p.dueMs, p.endsMs) : p.dueMs;
+    timer = timers.setTimeout(() => guard(p, tick), Math.min(Math.max(nextMs - clock.now(), 0), MAX_TICK_MS));
   }
 
   // Compare with the clock instead of counting ticks, because browsers limit the timers of a hidden tab to one per minute.
   function tick() {
     const p = playback;
     if (!p) return;
-    if (mustEnd(p)) return void endAfterOutage(p);
-    if (clock.now() >= p.dueMs || (p.body && p.slept() && p.isStale())) sendRequest(p);
-    scheduleTick();
+    if (mustEnd(p)) return void endWithoutLease(p);
+    if (clock.now() >= p.dueMs || (p.ready && p.slept() && p.isStale())) sendRequest(p);
+    else scheduleTick();
   }
 
   function wake() {
     const p = playback;
-    if (!p?.body || !p.isStale()) return;
-    sendRequest(p);
+    if (p?.ready && p.isStale()) guard(p, () => sendRequest(p));
+  }
+
+  function update() {
+    const p = playback;
+    // After a failure, the next request contains the content id anyway.
+    if (!p || p.streamId === null || p.request || p.failure) return;
+    const contentId = description.contentId();
+    if (contentId === undefined || contentId === p.sentContent) return;
+    p.contentChanged();
     scheduleTick();
   }
 
-  function denialFields(outcome) {
-    const { limit, count, streams, slotFreesInSeconds } = outcome;
-    return { limit, count, streams, slotFreesInSeconds, stopOther, retry };
+  function denialFields({ limit, count, streams, slotFreesInSeconds }) {
+    return { limit, count, streams, slotFreesInSeconds, stopOther: stops.evict, retry };
   }
 
-  function retry() {
+  /** @param {{ replaces?: string[] }} [startOptions] */
+  function retry(startOptions) {
     wake();
-    return start();
-  }
-
-  async function stopOther(streamId) {
-    return withRetries(() => client.evict(String(streamId)));
-  }
-
-  async function releaseSlot(streamId) {
-    // Only the first attempt uses keepalive. If the page unloads between two attempts, the stop is sent at once.
-    let waiting = false;
-    const onUnload = () => {
-      if (waiting) client.stopNow(streamId);
-      waiting = false;
-    };
-    unloadHandlers.add(onUnload);
-    const removeListener = page ? addListeners([[page.window, "pagehide", onUnload]]) : () => {};
-    await withRetries((attempt) => client.stop(streamId, { keepalive: attempt === 1 }), () => (waiting = true));
-    removeListener();
-    unloadHandlers.delete(onUnload);
-  }
-
-  async function withRetries(send, onFailure) {
-    for (let attempt = 1; ; attempt += 1) {
-      const { kind } = await send(attempt).outcome;
-      if (kind === "ok" || kind === "error" || attempt === MAX_STOP_ATTEMPTS) return kind === "ok";
-      onFailure?.();
-      const waitMs = backoffMs(attempt, MAX_STOP_BACKOFF_MS, random);
-      await new Promise((resolve) => timers.setTimeout(resolve, waitMs));
-    }
+    return start(startOptions);
   }
 
   async function stop({ unload = false, forGood = false } = {}) {
@@ -264,9 +323,8 @@ export function createSession(options) {
     if (p) close(p);
     const { streamId, request } = p ?? {};
     // Send the stop before any listener runs, because the page may be closed right after this call.
-    if (streamId && unload) client.stopNow(streamId);
-    if (unload) for (const onUnload of unloadHandlers) onUnload();
-    const done = streamId ? (unload ? undefined : releaseSlot(streamId)) : request?.settled;
+    if (unload) stops.unload(streamId);
+    const done = streamId ? (unload ? undefined : stops.release(streamId)) : request?.settled;
     transition("idle");
     p?.resolve("idle");
     await done;
@@ -281,7 +339,8 @@ export function createSession(options) {
     stop,
     retry,
     wake,
-    stopOther,
+    update,
+    stopOther: stops.evict,
     on: events.on,
     off: events.off,
     get state() {
@@ -297,8 +356,4 @@ export function createSession(options) {
       return playback?.streamId ? endsInSeconds(playback) : 0;
     },
   };
-}
-
-function text(value) {
-  return value == null ? undefined : String(value);
 }

@@ -177,6 +177,7 @@ test("a late admission does not resume a user-paused player", async () => {
   const late = deferred(stream("s", { status: 201 }));
   env.responses.start.push(limitReached, late);
   await video.play();
+  await env.advance(200);
   await video.play();
   await video.pause();
   await late.deliver();
@@ -211,6 +212,41 @@ test("an evicted player is paused and stays paused", async () => {
   assert.equal(env.sent("start").length, 1);
 });
 
+for (const [name, message] of [["with", "Please pay"], ["without", undefined]]) {
+  test(`an eviction ${name} a message ends playback`, async () => {
+    const { env, video } = await startPlayback();
+    const endedBy = { message };
+    env.responses.heartbeat.push(problem(410, "stream-ended", { reason: "evicted", restart: "user", endedBy }));
+    await env.advance(30_000);
+    assert.equal(video.paused, true);
+    assert.equal(env.emitted("ended")[0].endedBy.message, message);
+  });
+}
+
+test("a play event right after the library's pause starts nothing", async () => {
+  const { env, video, session } = setUp();
+  env.responses.start.push(limitReached);
+  await video.play();
+  await env.advance(199);
+  await video.play();
+  assert.equal(video.paused, true);
+  assert.equal(session.state, "denied");
+  assert.equal(env.sent("start").length, 1);
+  await env.advance(1);
+  await video.play();
+  assert.equal(session.state, "live");
+});
+
+test("a retry right after a denial plays", async () => {
+  const { env, video, session } = setUp();
+  env.responses.start.push(limitReached);
+  await video.play();
+  await session.retry();
+  await flushPromises();
+  assert.equal(video.paused, false);
+  assert.equal(session.state, "live");
+});
+
 test("a silent restart does not pause the player", async () => {
   const { env, video } = await startPlayback();
   env.responses.heartbeat.push(notFound);
@@ -230,16 +266,39 @@ test("an outage pauses only at lease expiry under stop", async () => {
   }
 });
 
-test("a failed start is repeated only at the next play", async () => {
-  const { env, video } = setUp();
+test("a rejected start keeps playing and is retried", async () => {
+  const { env, video, session } = setUp();
   env.responses.start.push(problem(400, "invalid-request"));
   await video.play();
   for (let turn = 0; turn < 5; turn += 1) await video.dispatch("playing");
+  assert.equal(session.state, "failed");
   assert.equal(video.paused, false);
   assert.equal(env.sent("start").length, 1);
-  await video.pause();
+  await env.advance(1000);
+  assert.equal(session.state, "live");
+});
+
+test("a paused player without a slot stops its retries", async () => {
+  const { env, video, session } = setUp({ stopAfterPauseS: 5 });
+  env.responses.start.push(...Array(50).fill(problem(400, "invalid-request")));
   await video.play();
-  assert.equal(env.sent("start").length, 2);
+  await video.pause();
+  await env.advance(5000);
+  assert.equal(session.state, "idle");
+  const { length } = env.requests;
+  await env.advance(600_000);
+  assert.equal(env.requests.length, length);
+});
+
+test("a player that is refused for one lease duration is paused", async () => {
+  const { env, video } = setUp({ token: "wrong" });
+  env.responses.start.push(...Array(50).fill(problem(401, "unauthorized")));
+  await video.play();
+  await env.advance(89_999);
+  assert.equal(video.paused, false);
+  await env.advance(1);
+  assert.equal(video.paused, true);
+  assert.equal(env.emitted("ended")[0].reason, "refused");
 });
 
 test("closing the page stops the stream synchronously", async () => {
@@ -272,7 +331,7 @@ test("a page that survives pagehide starts again while playing", async () => {
   assert.equal(env.sent("start").length, 2);
 });
 
-test("a page that survives pagehide never repeats a failed start", async () => {
+test("a page that survives pagehide sends one start", async () => {
   const { env, video, session } = await startPlayback();
   await env.page.window.dispatch("pagehide", { persisted: false });
   env.responses.start.push(problem(400, "invalid-request"));

@@ -82,8 +82,8 @@ export function createEnvironment({ random = () => 0 } = {}) {
 
   let streams = 0;
   const defaultResponses = {
-    start: () => stream(`stream-${++streams}`, { status: 201 })(),
-    heartbeat: ({ url }) => stream(url.split("/").at(-2))(),
+    start: ({ body }) => stream(`stream-${++streams}`, { status: 201, contentId: body.contentId })(),
+    heartbeat: ({ url, body }) => stream(url.split("/").at(-2), { contentId: body?.contentId })(),
     stop: () => respond(204)(),
     evict: () => respond(204)(),
   };
@@ -114,11 +114,12 @@ export function createEnvironment({ random = () => 0 } = {}) {
 
 function operationOf(url, { method }) {
   if (method === "DELETE") return url.endsWith("?evict=true") ? "evict" : "stop";
+  if (url.endsWith("/stop")) return "stop";
   return url.endsWith("/heartbeat") ? "heartbeat" : "start";
 }
 
-/** The last path segment of each request: for stops, the stream id. */
-export const streamIds = (requests) => requests.map(({ url }) => url.split("/").at(-1));
+/** The stream id of each stop request. */
+export const streamIds = (requests) => requests.map(({ url }) => url.replace(/\/stop$/, "").split("/").at(-1));
 
 /** Returns a response, which is a function of the request. */
 export function respond(status, body, headers = {}) {
@@ -134,8 +135,8 @@ export function problem(status, code, fields, headers) {
   return respond(status, { code, status, detail: `about ${code}`, ...fields }, headers);
 }
 
-export function stream(streamId, { status = 200, leaseS = 90, intervalS = 30 } = {}) {
-  return respond(status, { streamId, userName: "ann", expiresInSeconds: leaseS, heartbeatIntervalSeconds: intervalS });
+export function stream(streamId, { status = 200, leaseS = 90, intervalS = 30, contentId } = {}) {
+  return respond(status, { streamId, userName: "ann", contentId, expiresInSeconds: leaseS, heartbeatIntervalSeconds: intervalS });
 }
 
 export const networkError = async () => {

@@ -88,4 +88,5 @@ test("an invalid device id fails the start with an error", { skip, timeout: 300_
   const error = once(session, "error");
   assert.equal(await session.start(), "failed");
   assert.equal((await error).code, "invalid-request");
+  await session.stop();
 });

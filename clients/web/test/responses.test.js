@@ -209,37 +209,6 @@ test("a start whose stream was evicted ends", async () => {
   assert.equal(await session.start(), "ended");
 });
 
-for (const [status, code] of [
-  [400, "invalid-request"],
-  [403, "forbidden"],
-  [404, "route-not-found"],
-  [413, "payload-too-large"],
-  [415, "unsupported-media-type"],
-  [422, "idempotency-key-reused"],
-]) {
-  test(`a start with status ${status} fails without a retry`, async () => {
-    const { env, session } = setUp({ onUnavailable: "stop" });
-    env.responses.start.push(problem(status, code, {}, { "x-request-id": "r-1" }));
-    assert.equal(await session.start(), "failed");
-    await env.advance(600_000);
-    assert.equal(env.requests.length, 1);
-    const [error] = env.emitted("error");
-    assert.deepEqual([error.status, error.code, error.requestId], [status, code, "r-1"]);
-    assert.equal(env.emitted("ended").length + env.emitted("denied").length, 0);
-    assert.equal(await session.start(), "live");
-  });
-}
-
-test("a rejected heartbeat is reported once and heartbeats continue", async () => {
-  const { env, session } = setUp({ onUnavailable: "stop" });
-  await session.start();
-  env.responses.heartbeat.push(...Array(5).fill(problem(403, "forbidden")));
-  await env.advance(150_000);
-  assert.equal(env.sent("heartbeat").length, 5);
-  assert.equal(env.emitted("error").length, 1);
-  assert.equal(session.state, "live");
-});
-
 test("a failing listener does not affect session or other listeners", async (t) => {
   const reported = t.mock.method(console, "error", () => {});
   const { env, session } = setUp();

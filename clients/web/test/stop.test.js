@@ -251,39 +251,47 @@ for (const [name, unload] of [
     // If the page is not closed, the retry still follows.
     await env.advance(60_000);
     await stopped;
-    assert.equal(env.sent("stop").length, 2);
+    assert.deepEqual(env.sent("stop").map(({ method }) => method), ["DELETE", "POST", "DELETE"]);
     assert.equal(env.beacons.length, 1);
     assert.equal(env.page.window.listeners("pagehide"), 0);
   });
 }
 
-test("an unload stop without a token is a beacon", async () => {
+test("an unload stop without a token is a request and a beacon", async () => {
   const { env, session } = await startPlayback();
   void session.stop({ unload: true });
-  assert.deepEqual(env.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
-  assert.equal(env.sent("stop").length, 0);
+  const url = "https://streams.test/v1/users/ann/streams/stream-1/stop";
+  const [{ method, headers, keepalive }] = env.sent("stop");
+  // POST without headers needs no preflight.
+  assert.deepEqual({ method, headers, keepalive }, { method: "POST", headers: {}, keepalive: true });
+  assert.equal(env.sent("stop")[0].url, url);
+  assert.deepEqual(env.beacons, [url]);
 });
 
 for (const [name, sendBeacon] of [
-  ["a rejected", () => false],
-  ["a throwing", () => {
+  ["a blocked beacon that returns true", () => true],
+  ["a rejected beacon", () => false],
+  ["a missing beacon", null],
+  ["a throwing beacon", () => {
     throw new Error("blocked");
   }],
 ]) {
-  test(`${name} beacon falls back to a keepalive request`, async () => {
+  test(`${name} does not prevent the unload stop`, async () => {
     const { env, session } = await startPlayback({ sendBeacon });
     env.responses.stop.push(networkError);
     void session.stop({ unload: true });
-    assert.equal(env.sent("stop")[0].keepalive, true);
+    assert.equal(env.sent("stop").length, 1);
     await flushPromises();
   });
 }
 
-test("without keepalive support an unload stop is a beacon", async () => {
-  const { env, session } = await startPlayback({ token: "t" });
-  env.responses.stop.push(() => {
-    throw new TypeError("keepalive is not supported");
+for (const token of [undefined, "t"]) {
+  test(`without keepalive support an unload stop ${token ? "with" : "without"} a token is a beacon`, async () => {
+    const { env, session } = await startPlayback({ token });
+    env.responses.stop.push(() => {
+      throw new TypeError("keepalive is not supported");
+    });
+    void session.stop({ unload: true });
+    assert.equal(env.beacons.length, 1);
   });
-  void session.stop({ unload: true });
-  assert.equal(env.beacons.length, 1);
-});
+}

@@ -7,10 +7,13 @@ const attached = attach(video, {
   baseUrl: "https://streams.example.com",
   userName: "ann",
   token: async ({ rejected }) => (rejected === undefined ? "cached" : "fresh"),
-  deviceName: "Firefox on the laptop",
+  deviceName: () => "Firefox on the laptop",
   contentId: () => video.dataset.content,
+  labels: { quality: "uhd" },
+  replaces: () => undefined,
   atLimit: "reject",
   onUnavailable: "stop",
+  onRefused: "continue",
   stopAfterPauseS: 60,
 });
 
@@ -18,12 +21,12 @@ const removeListener: () => void = attached.on("denied", async ({ limit, count, 
   const numbers: (number | undefined)[] = [limit, count, slotFreesInSeconds];
   const [oldest] = streams;
   if (oldest && numbers.length > 0 && (await stopOther(oldest.streamId))) {
-    const state: State = await retry();
+    const state: State = await retry({ replaces: [oldest.streamId] });
     console.log(state, oldest.deviceName?.toUpperCase());
   }
 });
 removeListener();
-attached.on("ended", ({ reason, endedBy }) => console.log(reason, endedBy?.deviceName));
+attached.on("ended", ({ reason, endedBy, code }) => console.log(reason, endedBy?.deviceName, endedBy?.message, code));
 attached.on("unavailable", ({ code, status, leaseEndsInSeconds }) => console.log(code, status, leaseEndsInSeconds.toFixed()));
 attached.on("restarted", ({ streamId, previousStreamId }) => console.log(streamId, previousStreamId));
 attached.on("error", ({ status, code, requestId }) => console.error(status, code, requestId));
@@ -42,7 +45,8 @@ const session: Session = createSession({
   timers: { setTimeout: (call, delayMs) => setTimeout(call, delayMs), clearTimeout: (timer) => clearTimeout(timer) },
   random: Math.random,
 });
-if ((await session.start()) !== "denied") session.wake();
+if ((await session.start({ replaces: ["another stream"] })) !== "denied") session.wake();
+session.update();
 await session.stop({ unload: true });
 
 // @ts-expect-error: unknown event

@@ -12,7 +12,7 @@ use crate::http::pipeline::routes::Page;
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const FILES: [(&str, &str, &str); 19] = [
+const FILES: [(&str, &str, &str); 23] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
     ("animation.js", SCRIPT, include_str!("demo/animation.js")),
     ("demo.js", SCRIPT, include_str!("demo/demo.js")),
@@ -23,14 +23,18 @@ const FILES: [(&str, &str, &str); 19] = [
     ("attach.js", SCRIPT, include_str!("../../../clients/web/src/attach.js")),
     ("backoff.js", SCRIPT, include_str!("../../../clients/web/src/backoff.js")),
     ("client.js", SCRIPT, include_str!("../../../clients/web/src/client.js")),
+    ("description.js", SCRIPT, include_str!("../../../clients/web/src/description.js")),
     ("device.js", SCRIPT, include_str!("../../../clients/web/src/device.js")),
     ("emitter.js", SCRIPT, include_str!("../../../clients/web/src/emitter.js")),
     ("lifecycle.js", SCRIPT, include_str!("../../../clients/web/src/lifecycle.js")),
     ("options.js", SCRIPT, include_str!("../../../clients/web/src/options.js")),
+    ("platform.js", SCRIPT, include_str!("../../../clients/web/src/platform.js")),
     ("playback.js", SCRIPT, include_str!("../../../clients/web/src/playback.js")),
     ("player.js", SCRIPT, include_str!("../../../clients/web/src/player.js")),
+    ("presence.js", SCRIPT, include_str!("../../../clients/web/src/presence.js")),
     ("responses.js", SCRIPT, include_str!("../../../clients/web/src/responses.js")),
     ("session.js", SCRIPT, include_str!("../../../clients/web/src/session.js")),
+    ("stops.js", SCRIPT, include_str!("../../../clients/web/src/stops.js")),
     ("uuid.js", SCRIPT, include_str!("../../../clients/web/src/uuid.js")),
 ];
 
