@@ -81,9 +81,17 @@ plot-load *arguments:
 test-player *url:
     scripts/test-player {{url}}
 
+# Install Chromium 56, 61 and 65 and print their paths, for the tests of the JavaScript player
+old-chromium:
+    @scripts/old-chromium
+
 # Test the JavaScript player and the demo page in Chromium, with the binary that `cargo build` made
 test-browser *files:
     DEMO_FROM_SERVICE=1 scripts/test-browser {{files}}
+
+# Run the README's examples of the JavaScript player with the real player libraries
+test-libraries:
+    scripts/test-libraries
 
 # --- Deployment files ---
 

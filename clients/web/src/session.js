@@ -319,11 +319,11 @@ export function createSession(options) {
 
   async function stop({ unload = false, forGood = false } = {}) {
     const p = playback;
-    disposed ||= forGood;
-    if (p) close(p);
     const { streamId, request } = p ?? {};
-    // Send the stop before any listener runs, because the page may be closed right after this call.
+    disposed ||= forGood;
+    // Send the stop before all other changes. If the browser aborts this script, a second call sends the stop again.
     if (unload) stops.unload(streamId);
+    if (p) close(p);
     const done = streamId ? (unload ? undefined : stops.release(streamId)) : request?.settled;
     transition("idle");
     p?.resolve("idle");

@@ -1,0 +1,94 @@
+// The examples of clients/web/README.md in Chromium, with the real libraries, against the service's binary.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { launch, newUser } from "../browser.js";
+import { eventually, startService } from "../service.js";
+import { serveExamples } from "./examples.js";
+
+const LIBRARIES = [
+  ["hls.js", "master.m3u8"],
+  ["shaka-player", "manifest.mpd"],
+  ["dashjs", "manifest.mpd"],
+  ["video.js", "master.m3u8"],
+  ["plyr", "all.mp4"],
+  ["react", "all.mp4"],
+];
+
+let browser;
+let pages;
+let service;
+
+before(async () => {
+  pages = await serveExamples();
+  // No heartbeat is due during a test, so only a change of the content can cause one.
+  const settings = { CORS__ALLOWED_ORIGINS: pages.url, LEASE__DURATION_S: 90, LEASE__HEARTBEAT_INTERVAL_S: 30 };
+  [browser, service] = await Promise.all([launch(), startService(settings)]);
+});
+
+after(async () => {
+  await Promise.all([browser?.close(), service?.stop(), pages?.stop()]);
+});
+
+/** Opens the page of a library. `play(id)` plays another content. */
+async function open(library, file) {
+  const context = await browser.newContext();
+  const tab = await context.newPage();
+  // Plyr loads its icons from a server.
+  await context.route(/^https:/, (route) => route.fulfill({ body: "" }));
+  const user = newUser();
+  const failures = [];
+  tab.on("pageerror", (error) => failures.push(String(error)));
+  tab.on("console", (message) => message.type() === "error" && failures.push(message.text()));
+  await tab.goto(`${pages.url}/?${new URLSearchParams({ library, api: service.url, user })}`);
+  await tab.waitForFunction(() => window.example);
+  // Do not wait for the promise, because the libraries reject `play()` in different ways when the source changes.
+  const play = (id) =>
+    tab.evaluate((movie) => void Promise.resolve(window.example.play(movie)).catch(() => {}), { id, url: `${pages.url}/media/${id}/${file}` });
+  const listed = async () => (await service.streams(user)).map(({ contentId }) => contentId);
+  const expectList = (ids, timeoutMs) =>
+    eventually(`the list is ${ids}`, async () => {
+      const actual = await listed();
+      return String(actual) === String(ids) || { actual, failures };
+    }, timeoutMs);
+  const isPlaying = () => tab.evaluate(() => {
+    const video = document.querySelector("video");
+    return !video.paused && video.currentTime > 0.1;
+  });
+  return { tab, user, play, expectList, isPlaying, failures, close: () => context.close() };
+}
+
+for (const [library, file] of LIBRARIES) {
+  test(`${library}: the list shows the content that plays`, async (t) => {
+    const { tab, play, expectList, isPlaying, failures, close } = await open(library, file);
+    try {
+      await play("first");
+      await eventually("the first content plays", isPlaying);
+      await expectList(["first"]);
+      await play("second");
+      const changedAt = Date.now();
+      await expectList(["second"], 2000);
+      t.diagnostic(`listed ${Date.now() - changedAt} ms after the change`);
+      await eventually("the second content plays", isPlaying);
+      await expectList(["second"]);
+      assert.deepEqual(failures, []);
+      await tab.evaluate(() => document.querySelector("main").replaceChildren());
+      await expectList([]);
+    } finally {
+      await close();
+    }
+  });
+}
+
+test("react: an unmounted component frees its slot", async () => {
+  const { tab, play, expectList, isPlaying, close } = await open("react", "all.mp4");
+  try {
+    await play("first");
+    await eventually("the content plays", isPlaying);
+    await expectList(["first"]);
+    await tab.evaluate(() => window.example.unmount());
+    await expectList([]);
+  } finally {
+    await close();
+  }
+});
