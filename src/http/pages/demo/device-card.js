@@ -73,12 +73,12 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     on("restarted", ({ stream }) => setLease(stream, "Its lease expired, so it took another slot."));
     on("denied", (denial) => {
       setOverlay("denied", () => overlays.denied(denial, { name, stopOther, evictOldest }));
-      setNote(`Holds no slot, so it does not play. The next lease expires in ${denial.slotFreesInSeconds} s, unless it is renewed.`);
+      setNote(describeDenial(denial));
     });
     on("ended", (ended) => setOverlay("ended", () => overlays.ended(ended)));
-    on("unavailable", ({ status }) => setNote(describeOutage(status)));
+    on("unavailable", (outage) => setNote(describeOutage(outage)));
     on("available", () => setNote(""));
-    on("error", ({ status, detail }) => setNote(`Rejected${status ? ` (${status})` : ""}: ${detail ?? "invalid settings."} It plays without a slot.`));
+    on("error", ({ status, detail }) => setNote(`Rejected${status ? ` (${status})` : ""}: ${detail ?? "invalid settings."} It plays without a slot and retries.`));
     on("state", ({ state }) => {
       if (["idle", "denied", "ended"].includes(state)) lease = null;
       if (["starting", "idle"].includes(state)) note = "";
@@ -237,15 +237,24 @@ const MODES = {
   live: ["Playing", "Holds a slot. A heartbeat is due at the mark and refills the ring."],
   paused: ["Paused", `Keeps its slot for a pause of ${STOP_AFTER_PAUSE_S} seconds, then frees it.`],
   unavailable: ["Playing", "No response. It keeps playing and retries."],
-  failed: ["Playing", "The service rejected the start. It plays without a slot."],
+  failed: ["Playing", "The service rejected the start. It plays without a slot and retries."],
   denied: ["Denied", "Holds no slot, so it does not play."],
   ended: ["Stopped", "Lost its slot. Only its user can restart it, so that two players do not evict each other in a loop."],
   crashed: ["Crashed", "Sent no stop, so its slot is still taken. It is free when the lease expires, without any clean-up job."],
   freed: ["Crashed", "Its lease expired, so its slot is free. No clean-up job was needed."],
 };
 
-function describeOutage(status) {
-  if (status === 401) return "Its token is missing or was rejected. It keeps playing and retries. Enter a token above.";
+function describeDenial({ slotFreesInSeconds }) {
+  const wait = slotFreesInSeconds ? ` The next lease expires in ${slotFreesInSeconds} s, unless it is renewed.` : "";
+  return `Holds no slot, so it does not play.${wait}`;
+}
+
+// The page uses the defaults of the player package: it stops after 401 and 403, and continues after other failures.
+function describeOutage({ status, leaseEndsInSeconds }) {
+  if (status === 401 || status === 403) {
+    const seconds = Math.ceil(leaseEndsInSeconds);
+    return `Its token is missing or was rejected. It retries, and stops after ${seconds} s. Enter a token above.`;
+  }
   return `${status ? `The service returned ${status}` : "No response"}. It keeps playing and retries.`;
 }
 

@@ -38,18 +38,20 @@ function denied({ limit, count, streams }, { name, stopOther, evictOldest }) {
     row.append(label, button("Stop", `Stop ${deviceName}, and play on ${name}`, () => stopOther(stream.streamId)));
     list.append(row);
   }
+  if (limit === 0) return [paragraph("This account may not watch", "title"), paragraph("Its limit is 0.")];
   const title = paragraph(`${count ?? streams.length} of ${limit ?? streams.length} streams are live`, "title");
   return [title, list, button("Evict the oldest", `Evict the oldest stream, and play on ${name}`, evictOldest)];
 }
 
-function ended({ reason, endedBy }) {
-  const deviceName = endedBy?.deviceName;
+function ended({ reason, endedBy, status }) {
+  const { deviceName, message } = endedBy ?? {};
   const texts = {
     evicted: deviceName ? "took the slot of this device." : "Another device ended this stream.",
     replaced: deviceName ? "replaced this stream." : "Another start replaced this stream.",
     unavailable: "The lease expired while the service was unavailable.",
+    refused: `The service rejected its requests (${status}) for one lease duration.`,
   };
-  const text = texts[reason] ?? `The stream was ended: ${reason}.`;
+  const text = message ?? texts[reason] ?? `The stream was ended: ${reason}.`;
   return [paragraph(deviceName ?? "Stopped", "title"), paragraph(text)];
 }
 

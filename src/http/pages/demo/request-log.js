@@ -9,7 +9,7 @@ export function describeResponse({ method, url }, response, body) {
   if (status === 410 && body?.restart === "auto") return { tone: "warn", meaning: "Lease expired: restarts automatically" };
   if (status === 410) return { tone: "bad", meaning: `Stream was ${body?.reason ?? "ended"}${by(body)}: stops and waits for its user` };
   if (status === 404) return { tone: "warn", meaning: "Stream not found: restarts automatically" };
-  if (status === 401) return { tone: "warn", meaning: "Token missing or rejected: keeps playing and retries" };
+  if (status === 401 || status === 403) return { tone: "warn", meaning: "Token missing or rejected: retries, and stops when the lease expires" };
   if (status === 429) return { tone: "warn", meaning: "Rate limit exceeded: keeps playing and retries later" };
   if (status >= 500) return { tone: "warn", meaning: "Service error: keeps playing and retries" };
   if (status >= 400) return { tone: "bad", meaning: `Rejected: ${body?.detail ?? body?.title ?? status}` };
