@@ -160,6 +160,30 @@ test("repeated starts share the time without a lease", async () => {
   assert.equal(await session.start(), "live");
 });
 
+test("a lease restores the time without one", async () => {
+  const { env, session } = setUp();
+  env.responses.start.push(...Array(20).fill(forbidden));
+  await session.start();
+  await env.advance(90_000);
+  env.responses.start.length = 0;
+  await session.start();
+  await session.stop();
+  env.responses.start.push(...always(forbidden));
+  await session.start();
+  await env.advance(89_999);
+  assert.equal(env.emitted("ended").length, 1);
+  await env.advance(1);
+  assert.equal(env.emitted("ended").length, 2);
+});
+
+test("a start that was lost does not extend the time without a lease", async () => {
+  const { env, session } = setUp();
+  env.responses.start.push(...Array(5).fill(networkError), expired, ...always(forbidden));
+  await session.start();
+  await env.advance(90_000);
+  assert.equal(session.state, "ended");
+});
+
 test("starts that are always lost count as an outage", async () => {
   const { env, session } = setUp({ onUnavailable: "stop" });
   env.responses.start.push(...always(expired));
