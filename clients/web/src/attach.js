@@ -2,7 +2,7 @@
 // element. This file uses only standard events, `play()` and `pause()`, so it works with any streaming library.
 
 import { MAX_TIMER_DELAY_MS } from "./backoff.js";
-import { addListeners } from "./lifecycle.js";
+import { addListeners, pageHideListeners } from "./lifecycle.js";
 import { readOptions } from "./options.js";
 import { watchPresence } from "./presence.js";
 import { createSession } from "./session.js";
@@ -134,7 +134,7 @@ export function attach(video, options) {
   ]);
   const removePageListeners = page
     ? addListeners([
-        [page.window, "pagehide", onPageHide],
+        ...pageHideListeners(page, onPageHide),
         [page.window, "pageshow", onPageReturn],
         // Must run before the session's own listener. If the allowed pause ended while the device slept, this listener stops
         // the stream before the session renews it.

@@ -1,6 +1,9 @@
 // Listeners for page lifecycle events. These events show that the page may have slept or been offline. A throttled timer
 // would show this much later.
 
+// Firefox aborts one script per interrupt: one for the shutdown of the process, another if it hides the tab at the same moment.
+const PAGE_HIDE_LISTENERS = 4;
+
 /** Calls `wake()` at each of these events. The returned function removes the listeners. Does nothing without a page. */
 export function onPageWake(page, wake) {
   if (!page) return () => {};
@@ -11,6 +14,16 @@ export function onPageWake(page, wake) {
     [document, "resume", wake],
     [document, "visibilitychange", () => document.visibilityState !== "hidden" && wake()],
   ]);
+}
+
+/**
+ * Several listeners that call `hide()` when the page unloads. When a tab is closed, Firefox shuts down its process and aborts the
+ * script that runs at this moment. This is usually the first listener. Later listeners still run, so each call of `hide()` must
+ * complete the work that an aborted call left undone.
+ */
+export function pageHideListeners({ window }, hide) {
+  // Each is another function, because the same function would be added only once.
+  return Array.from({ length: PAGE_HIDE_LISTENERS }, () => [window, "pagehide", () => hide()]);
 }
 
 /** Adds each `[target, type, listener]`. The returned function removes them all. */

@@ -159,8 +159,8 @@ export interface Session extends Emitter {
   start(options?: StartOptions): Promise<State>;
   /**
    * Stops the playback. Resolves when the slot is free, or after the last failed attempt. With `unload`, sends the stop at
-   * once and does not wait for the response. Use this in a `pagehide` listener; `attach` has one. With `forGood`, later
-   * starts send nothing and resolve with `idle`. `detach` uses this.
+   * once and does not wait for the response. Use this in four `pagehide` listeners, because Firefox may abort the first
+   * ones; `attach` has them. With `forGood`, later starts send nothing and resolve with `idle`. `detach` uses this.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
   /** Starts again after `denied` or `ended`. While `unavailable` or `failed`, sends the next request now. */

@@ -308,6 +308,21 @@ test("closing the page stops the stream synchronously", async () => {
   assert.equal(env.sent("stop")[0].keepalive, true);
 });
 
+for (const index of [0, 3]) {
+  test(`pagehide listener ${index} alone stops the stream`, async () => {
+    const { env } = await startPlayback();
+    void env.page.window.dispatchTo(index, "pagehide", { persisted: false });
+    assert.equal(env.beacons.length, 1);
+  });
+}
+
+test("all pagehide listeners together send one stop", async () => {
+  const { env } = await startPlayback();
+  assert.equal(env.page.window.listeners("pagehide"), 4);
+  await env.page.window.dispatch("pagehide", { persisted: false });
+  assert.equal(env.beacons.length, 1);
+});
+
 test("a page restored from the back/forward cache starts again", async () => {
   const { env, video, session } = await startPlayback();
   await env.page.window.dispatch("pagehide", { persisted: true });

@@ -93,7 +93,10 @@ export function createEnvironment({ random = () => 0 } = {}) {
     userName: "ann",
     deviceId: "tab-1",
     fetch,
-    sendBeacon: (url) => env.beacons.push(url) > 0,
+    sendBeacon(url) {
+      env.onBeacon?.();
+      return env.beacons.push(url) > 0;
+    },
     clock: { now: () => env.nowMs, wall: () => env.wallMs },
     timers,
     random,
@@ -180,6 +183,11 @@ class FakeEventTarget {
   }
   dispatch(type, fields) {
     this.#emitter.emit(type, { type, ...fields });
+    return flushPromises();
+  }
+  /** Calls only one listener, as if the browser had aborted the others. */
+  dispatchTo(index, type, fields) {
+    this.#emitter.listeners(type)[index]({ type, ...fields });
     return flushPromises();
   }
   listeners(type) {

@@ -257,6 +257,15 @@ for (const [name, unload] of [
   });
 }
 
+test("an unload stop is sent before the playback is closed", async () => {
+  const { env, session } = await startPlayback();
+  let streamIdAtSend;
+  env.onBeacon = () => (streamIdAtSend = session.streamId);
+  void session.stop({ unload: true });
+  assert.equal(streamIdAtSend, "stream-1");
+  assert.equal(session.streamId, null);
+});
+
 test("an unload stop without a token is a request and a beacon", async () => {
   const { env, session } = await startPlayback();
   void session.stop({ unload: true });
