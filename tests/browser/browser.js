@@ -1,29 +1,20 @@
-// Starts Chromium and controls the test pages.
+// Starts the browser under test and controls the test pages.
 
-import { createRequire } from "node:module";
 import { eventually } from "./service.js";
 
-// scripts/test-browser installs playwright-core in target, so that the source tree has no node_modules.
-const { chromium } = createRequire(new URL("../../target/browser/", import.meta.url))("playwright-core");
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--autoplay-policy=no-user-gesture-required",
-];
+/** The browser under test: "chromium", "firefox" or "webkit". Chromium has Playwright's interface, the others have a part of it. */
+export const BROWSER = process.env.BROWSER ?? "chromium";
+// Chromium ends a page if its unload handlers take longer than 0.5 s, which may be too short on a busy machine. WebKitGTK sometimes
+// ends a page before its unload handlers run. Firefox does neither.
+const CLOSE_ATTEMPTS = BROWSER === "firefox" ? 1 : 3;
 
-export function launch() {
-  return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ARGUMENTS,
-    // Playwright disables the back/forward cache, but it is enabled in the browsers of users.
-    ignoreDefaultArgs: ["--disable-back-forward-cache"],
-  });
+export async function launch() {
+  const engine = await import(`./engines/${BROWSER}.js`);
+  return engine.launch();
 }
+
+/** Options of a test that some browsers cannot run: `skipIn({ webkit: "reason" })`. */
+export const skipIn = (reasons) => ({ skip: reasons[BROWSER] ?? false });
 
 let users = 0;
 
@@ -33,9 +24,9 @@ export function newUser() {
   return `user ${process.pid}/${users}`;
 }
 
-/** Opens a page that plays a video, and returns its player. */
-export async function watch(context, { pages, service, user, name, tokens }) {
-  const page = await context.newPage();
+/** Opens a page that plays a video, and returns its player. With `tab`, the page is a tab of a window that stays open. */
+export async function watch(context, { pages, service, user, name, tokens, tab }) {
+  const page = await context.newPage({ tab });
   const query = new URLSearchParams({ api: service.url, user });
   if (name) query.set("name", name);
   if (tokens) query.set("tokens", "");
@@ -45,17 +36,16 @@ export async function watch(context, { pages, service, user, name, tokens }) {
 
 /**
  * Opens a playing tab with `play()`, which returns `{ page, streamId }`. Closes the tab as a user does, and waits until
- * `isStopped(streamId)` is true. Chromium ends a page if its unload handlers take longer than 0.5 s. This time may be too short on a
- * busy machine, so the function tries up to three tabs.
+ * `isStopped(streamId)` is true.
  */
 export async function closeTab(play, isStopped) {
-  for (let attemptsLeft = 2; ; attemptsLeft -= 1) {
+  for (let attempt = 1; ; attempt += 1) {
     const { page, streamId } = await play();
     await page.close({ runBeforeUnload: true });
     try {
       return await eventually("a closed tab stops its stream", () => isStopped(streamId), 4000);
     } catch (failure) {
-      if (attemptsLeft === 0) throw failure;
+      if (attempt === CLOSE_ATTEMPTS) throw failure;
     }
   }
 }

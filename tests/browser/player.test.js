@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { closeTab, launch, newUser, watch } from "./browser.js";
+import { BROWSER, closeTab, launch, newUser, skipIn, watch } from "./browser.js";
 import { AUDIENCE, ISSUER, SECRET, servePages, tokenFor } from "./page-server.js";
 import { eventually, SHORT_LEASE, startService } from "./service.js";
 
@@ -17,7 +17,8 @@ let shortLease;
 before(async () => {
   pages = await servePages();
   const settings = { CORS__ALLOWED_ORIGINS: pages.url };
-  [browser, service, shortLease] = await Promise.all([launch(), startService(settings), startService({ ...settings, ...SHORT_LEASE })]);
+  [service, shortLease] = await Promise.all([startService(settings), startService({ ...settings, ...SHORT_LEASE })]);
+  browser = await launch();
 });
 
 after(async () => {
@@ -25,8 +26,8 @@ after(async () => {
 });
 
 /** A test with its own browser context and user. */
-function browserTest(name, steps) {
-  test(name, async () => {
+function browserTest(name, steps, options = {}) {
+  test(name, options, async () => {
     const context = await browser.newContext();
     const user = newUser();
     const open = (options) => watch(context, { pages, service, user, ...options });
@@ -67,11 +68,15 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   });
 
   browserTest("closing the tab frees the slot", async ({ user, open }) => {
+    // Firefox aborts page scripts while it closes a tab, but not always.
+    const [tab, tabs] = BROWSER === "firefox" ? [true, 12] : [false, 1];
     const play = async () => {
-      const tab = await open();
-      return { page: tab.page, ...(await tab.waitFor("started")) };
+      const tv = await open({ tab });
+      return { page: tv.page, ...(await tv.waitFor("started")) };
     };
-    await closeTab(play, async (streamId) => (await service.streamStatus(user, streamId))[0] === 404);
+    for (let closed = 0; closed < tabs; closed += 1) {
+      await closeTab(play, async (streamId) => (await service.streamStatus(user, streamId))[0] === 404);
+    }
   });
 
   browserTest("leaving the page frees the slot, returning takes another", async ({ user, open }) => {
@@ -121,17 +126,25 @@ describe("a player in a browser", { concurrency: 3 }, () => {
     await expectCount(user, 1);
   });
 
-  browserTest("an offline player keeps playing and restarts when online", async ({ context, user, open }) => {
-    const tv = await open({ service: shortLease });
-    await tv.waitFor("started");
-    await context.setOffline(true);
-    await tv.waitFor("unavailable");
-    await expectCount(user, 0, shortLease);
-    assert.equal(await tv.isPlaying(), true);
-    await context.setOffline(false);
-    await tv.waitFor("restarted");
-    assert.equal(await tv.isPlaying(), true);
-    assert.equal(await shortLease.count(user), 1);
+  test("an offline player keeps playing and restarts when online", skipIn({ webkit: "its driver cannot set it offline" }), async () => {
+    // Firefox can only set the whole browser offline.
+    const own = await launch();
+    try {
+      const user = newUser();
+      const context = await own.newContext();
+      const tv = await watch(context, { pages, service: shortLease, user });
+      await tv.waitFor("started");
+      await context.setOffline(true);
+      await tv.waitFor("unavailable");
+      await expectCount(user, 0, shortLease);
+      assert.equal(await tv.isPlaying(), true);
+      await context.setOffline(false);
+      await tv.waitFor("restarted");
+      assert.equal(await tv.isPlaying(), true);
+      assert.equal(await shortLease.count(user), 1);
+    } finally {
+      await own.close();
+    }
   });
 
   browserTest("a player of a disallowed origin keeps playing", async ({ context, user }) => {
