@@ -85,7 +85,7 @@ test-player *url:
 old-chromium:
     @scripts/old-chromium
 
-# Test the JavaScript player and the demo page in Chromium, with the binary that `cargo build` made
+# Test the JavaScript player and the demo page in Chromium, Firefox and WebKit, with the binary that `cargo build` made
 test-browser *files:
     DEMO_FROM_SERVICE=1 scripts/test-browser {{files}}
 

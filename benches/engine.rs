@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use stream_manager::clock::{Clock, SystemClock};
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::embedded::{Embedded, SyncMode};
-use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
+use stream_manager::store::{HeartbeatRequest, LeaseStore, StartHint};
 use support::Series;
 use support::closed_loop::{Workload, requests_per_s};
 use support::fixtures::{TABLE, TERMS, client_with_table, start_request, stream_id, user};
@@ -77,10 +77,11 @@ async fn record(engine: &Embedded) -> (SharedHttpConnector, Vec<Vec<HttpRequest>
         let user = user(n);
         store.start(&user, &start_request(n), StartHint::Optimistic, now).await.unwrap();
         for ms in 1..=4 {
-            store.heartbeat(&user, stream_id(n), TERMS, now.plus_ms(ms)).await.unwrap();
+            let request = HeartbeatRequest { stream_id: stream_id(n), content_id: None, terms: TERMS };
+            store.heartbeat(&user, &request, now.plus_ms(ms)).await.unwrap();
         }
         store.streams(&user, now).await.unwrap();
-        store.stop(&user, stream_id(n), StoppedBy::Player, TERMS, now).await.unwrap();
+        store.stop(&user, stream_id(n)).await.unwrap();
         let requests = recorder.take();
         assert_eq!(requests.len(), 7, "one request per operation");
         recorded.push(requests);

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use stream_manager::clock::ManualClock;
 use stream_manager::domain::admission::{StartOutcome, StartRequest};
 use stream_manager::domain::lease::{Lease, StreamLimit};
-use stream_manager::domain::names::{Label, UserName};
+use stream_manager::domain::names::{DeviceId, UserName};
 use stream_manager::store::dynamodb::client::Client;
 use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
-use stream_manager::store::{LeaseStore, StartHint, StoppedBy, StreamState};
+use stream_manager::store::{HeartbeatRequest, LeaseStore, StartHint, StreamState};
 use support::Spread;
 use support::fixtures::{NOW, TABLE, TERMS, client_with_table, start_request, stream_id, user};
 
@@ -45,7 +45,7 @@ async fn memory_and_sweep() {
     for per_user in [50, 3, 1] {
         let (store, before) = (MemoryStore::new(), resident_bytes());
         for n in 0..MILLION / per_user * per_user {
-            let device_id = Label::parse(&format!("device-{:02}", n % per_user)).ok();
+            let device_id = DeviceId::parse(&format!("device-{:02}", n % per_user)).ok();
             start(&store, &user(n / per_user), &StartRequest { device_id, ..request(n, MAX_LIMIT) }).await;
         }
         let bytes_per_lease = (resident_bytes() - before) / store.size().1 as u64;
@@ -143,7 +143,7 @@ async fn expired_leases() {
             times[1].push(timed(heartbeat(&store, &user, n)).await);
             times[2].push(timed(list(&store, &user, 1)).await);
             times[3].push(timed(stop(&store, &user, n)).await);
-            let device = StartRequest { device_id: Label::parse("device-99").ok(), ..request(n, MAX_LIMIT) };
+            let device = StartRequest { device_id: DeviceId::parse("device-99").ok(), ..request(n, MAX_LIMIT) };
             times[4].push(timed(start(&store, &user, &device)).await);
             stop(&store, &user, n).await;
         }
@@ -157,7 +157,8 @@ async fn start(store: &dyn LeaseStore, user: &UserName, request: &StartRequest) 
 }
 
 async fn heartbeat(store: &dyn LeaseStore, user: &UserName, n: u64) {
-    let heartbeat = store.heartbeat(user, stream_id(n), TERMS, NOW.plus_ms(1)).await.unwrap();
+    let request = HeartbeatRequest { stream_id: stream_id(n), content_id: None, terms: TERMS };
+    let heartbeat = store.heartbeat(user, &request, NOW.plus_ms(1)).await.unwrap();
     assert!(matches!(heartbeat.state, StreamState::Live(_)), "{heartbeat:?}");
 }
 
@@ -166,7 +167,7 @@ async fn list(store: &dyn LeaseStore, user: &UserName, expected: u64) {
 }
 
 async fn stop(store: &dyn LeaseStore, user: &UserName, n: u64) {
-    store.stop(user, stream_id(n), StoppedBy::Player, TERMS, NOW).await.unwrap();
+    store.stop(user, stream_id(n)).await.unwrap();
 }
 
 fn request(n: u64, limit: u64) -> StartRequest {

@@ -20,7 +20,7 @@ use serde_json::json;
 use stream_manager::clock::{ManualClock, SystemClock};
 use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, decide};
 use stream_manager::domain::lease::{Lease, StreamLimit};
-use stream_manager::domain::names::{Label, StreamId};
+use stream_manager::domain::names::{DeviceId, DisplayText, StreamId};
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::Rates;
 use stream_manager::http::auth::verifier::TokenVerifier;
@@ -30,10 +30,11 @@ use stream_manager::http::pipeline::app::App;
 use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::Limiter;
+use stream_manager::store::HeartbeatRequest;
 use stream_manager::store::dynamodb::codec;
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::telemetry::metrics::Metrics;
-use support::fixtures::{NOW, default_config, start_request, user};
+use support::fixtures::{NOW, TERMS, default_config, start_request, user};
 use tokio::runtime::{Builder, Runtime};
 
 #[allow(dead_code, clippy::expect_used, reason = "shared with the tests")]
@@ -68,7 +69,7 @@ fn decisions(criterion: &mut Criterion) {
 }
 
 fn codec(criterion: &mut Criterion) {
-    let request = StartRequest { device_id: Label::parse("device-01").ok(), ..named_request(1) };
+    let request = StartRequest { device_id: DeviceId::parse("device-01").ok(), ..named_request(1) };
     let (user, lease) = (user(0), request.lease(NOW));
     let item = codec::encode_lease(&user, &lease);
     criterion.bench_function("encode a lease", |b| {
@@ -77,8 +78,9 @@ fn codec(criterion: &mut Criterion) {
     criterion.bench_function("decode a lease", |b| {
         b.iter(|| codec::decode_lease(black_box(&item)).unwrap());
     });
+    let renewal = HeartbeatRequest { stream_id: lease.stream_id, content_id: None, terms: TERMS };
     criterion.bench_function("decode a renewed lease", |b| {
-        b.iter(|| codec::decode_renewed(black_box(&item), NOW.plus_s(90), 1_790_003_690).unwrap());
+        b.iter(|| codec::decode_renewed(black_box(&item), &renewal, NOW.plus_s(90)).unwrap());
     });
 }
 
@@ -134,7 +136,7 @@ fn tokens(criterion: &mut Criterion, runtime: &Runtime) {
             limit_claim: "max_streams".to_owned(),
             admin_scope: "streams:admin".to_owned(),
         };
-        let tokens = runtime.block_on(TokenVerifier::open(settings, Arc::new(SystemClock))).unwrap();
+        let tokens = runtime.block_on(TokenVerifier::open(settings, Arc::new(SystemClock), Arc::default())).unwrap();
         criterion.bench_function(&format!("verify a token, {algorithm}"), |b| {
             b.iter(|| runtime.block_on(tokens.verify(black_box(&token))).unwrap());
         });
@@ -161,5 +163,5 @@ fn app() -> Arc<App> {
 
 /// A start of stream `n` with a device name but without a device id.
 fn named_request(n: u64) -> StartRequest {
-    StartRequest { device_name: Label::parse("Living room").ok(), ..start_request(n) }
+    StartRequest { device_name: DisplayText::clean("Living room"), ..start_request(n) }
 }

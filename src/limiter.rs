@@ -10,11 +10,12 @@ use rand::{Rng, RngExt};
 use tracing::info;
 
 use crate::clock::Clock;
+use crate::domain::admission::end::{EndRequest, Selection};
 use crate::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
-use crate::domain::lease::{Fingerprint, Lease, LeaseTerms, StreamLimit, Timestamp};
-use crate::domain::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, StreamId, UserName};
+use crate::domain::lease::{Fingerprint, Lease, LeaseTerms, StreamLimit, Timestamp, UserLimit};
+use crate::domain::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, Message, StreamId, UserName};
 use crate::store::{
-    Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
 };
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
@@ -46,7 +47,6 @@ pub struct Policy {
     pub default_limit: StreamLimit,
     pub at_limit: AtLimit,
     pub terms: LeaseTerms,
-    pub heartbeat_interval_s: u32,
 }
 
 impl Default for Policy {
@@ -54,8 +54,7 @@ impl Default for Policy {
         Self {
             default_limit: StreamLimit::DEFAULT,
             at_limit: AtLimit::Reject,
-            terms: LeaseTerms { duration_s: 90, retention_s: 3600 },
-            heartbeat_interval_s: 30,
+            terms: LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 3600 },
         }
     }
 }
@@ -87,21 +86,6 @@ pub struct Usage {
     pub streams: Vec<Lease>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserLimit {
-    pub limit: StreamLimit,
-    pub source: LimitSource,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitSource {
-    Default,
-    /// The stored limit of the user.
-    User,
-    /// The caller's token, which overrides the stored limit and the default.
-    Token,
-}
-
 impl Limiter {
     /// `random` generates stream ids and jitter. In production, it is seeded from the operating system.
     pub fn new(
@@ -127,8 +111,7 @@ impl Limiter {
         self.count_start(&started);
         match started.as_ref().map(|at| &at.value) {
             Ok(StartOutcome::Started(started)) if started.evicted > 0 => {
-                let ended: Vec<String> = started.ended.iter().map(StreamId::to_string).collect();
-                let (stream_id, ended) = (request.stream_id, ended.join(" "));
+                let (stream_id, ended) = (request.stream_id, joined(&started.ended));
                 info!(event = "streams_evicted", %stream_id, ended, "start evicted streams");
             }
             Ok(StartOutcome::Denied(denial)) => self.log_denial(user, denial),
@@ -137,10 +120,16 @@ impl Limiter {
         started
     }
 
-    /// Renews a lease.
-    pub async fn heartbeat(&self, user: &UserName, stream_id: StreamId) -> Result<Timestamped<StreamState>> {
+    /// Renews a lease. If `content_id` is set, also stores it as the content that the stream plays now.
+    pub async fn heartbeat(
+        &self,
+        user: &UserName,
+        stream_id: StreamId,
+        content_id: Option<ContentId>,
+    ) -> Result<Timestamped<StreamState>> {
         let terms = self.policy.terms;
-        let beat = self.retry(|_, now| self.store.heartbeat(user, stream_id, terms, now)).await;
+        let request = HeartbeatRequest { stream_id, content_id, terms };
+        let beat = self.retry(|_, now| self.store.heartbeat(user, &request, now)).await;
         self.count_heartbeat(&beat);
         let Timestamped { now, value: Heartbeat { state, previous_expiry } } = beat?;
         if let Some(previous) = previous_expiry {
@@ -149,15 +138,42 @@ impl Limiter {
         Ok(Timestamped { now, value: state })
     }
 
-    /// Frees the slot of a stream. Does nothing if the stream holds no slot.
-    pub async fn stop(&self, user: &UserName, stream_id: StreamId, by: StoppedBy) -> Result<Timestamped<Stop>> {
-        let terms = self.policy.terms;
-        let stop = self.retry(|_, now| self.store.stop(user, stream_id, by, terms, now)).await;
-        self.count_stop(by, &stop);
-        if let (StoppedBy::Evictor, Ok(Timestamped { value: Stop::Freed, .. })) = (by, &stop) {
-            info!(event = "stream_evicted", %stream_id, "stream evicted");
-        }
+    /// The player's own stop: frees the slot of a stream. Does nothing if the stream holds no slot.
+    pub async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
+        let stop = self.retry(|_, _| self.store.stop(user, stream_id)).await.map(|stop| stop.value);
+        let counters = &self.metrics.stops;
+        match stop {
+            Ok(Stop::Freed) => counters.stopped.inc(),
+            Ok(Stop::AlreadyGone) => counters.already_gone.inc(),
+            Err(_) => counters.failed.inc(),
+        };
         stop
+    }
+
+    /// Ends the listed streams, or all streams without a list. Returns the ones that were live, oldest first. Unknown ids
+    /// are ignored. The players receive `message` with their next heartbeat.
+    pub async fn evict(
+        &self,
+        user: &UserName,
+        stream_ids: Option<Vec<StreamId>>,
+        message: Option<Message>,
+    ) -> Result<Vec<StreamId>> {
+        let selection = stream_ids.map_or(Selection::All, Selection::Listed);
+        self.end(user, selection, message).await
+    }
+
+    /// Sets the stored limit of a user, and ends the live streams that exceed it. Returns the ended streams, oldest
+    /// first.
+    pub async fn set_limit_and_end_excess(&self, user: &UserName, limit: StreamLimit) -> Result<Vec<StreamId>> {
+        self.end(user, Selection::ExcessOver(limit), None).await
+    }
+
+    /// Ends all streams of a user and deletes everything that is stored about the user.
+    pub async fn erase(&self, user: &UserName) -> Result<()> {
+        let erased = self.retry(|_, now| self.store.erase(user, self.policy.terms, now)).await;
+        let ended = self.count_evictions(erased)?;
+        info!(event = "user_erased", ended = ended.len(), "user erased");
+        Ok(())
     }
 
     /// Reads one stream.
@@ -169,20 +185,29 @@ impl Limiter {
     pub async fn streams(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<Timestamped<Usage>> {
         let Timestamped { now, value } = self.retry(|_, now| self.store.streams(user, now)).await?;
         let UserStreams { stored_limit, live: streams } = value;
-        let limit = self.effective_limit(token_limit, stored_limit).limit;
+        let limit = self.user_limit(token_limit, stored_limit).limit;
         Ok(Timestamped { now, value: Usage { limit, streams } })
     }
 
     /// Reads the effective limit.
     pub async fn limit(&self, user: &UserName, token_limit: Option<StreamLimit>) -> Result<UserLimit> {
         let stored_limit = self.retry(|_, _| self.store.limit(user)).await?.value;
-        Ok(self.effective_limit(token_limit, stored_limit))
+        Ok(self.user_limit(token_limit, stored_limit))
     }
 
     /// Sets the stored limit of a user, or removes it if `limit` is `None`.
     pub async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
         self.retry(|_, _| self.store.set_limit(user, limit)).await?;
         Ok(())
+    }
+
+    async fn end(&self, user: &UserName, selection: Selection, message: Option<Message>) -> Result<Vec<StreamId>> {
+        let request = EndRequest { selection, message, terms: self.policy.terms };
+        let ended = self.count_evictions(self.retry(|_, now| self.store.end(user, &request, now)).await)?;
+        if !ended.is_empty() {
+            info!(event = "streams_evicted", ended = joined(&ended), "streams evicted");
+        }
+        Ok(ended)
     }
 
     /// Logs a denial, at most once per user and interval.
@@ -193,12 +218,8 @@ impl Limiter {
         }
     }
 
-    fn effective_limit(&self, token: Option<StreamLimit>, stored: Option<StreamLimit>) -> UserLimit {
-        match (token, stored) {
-            (Some(limit), _) => UserLimit { limit, source: LimitSource::Token },
-            (None, Some(limit)) => UserLimit { limit, source: LimitSource::User },
-            (None, None) => UserLimit { limit: self.policy.default_limit, source: LimitSource::Default },
-        }
+    fn user_limit(&self, token: Option<StreamLimit>, stored: Option<StreamLimit>) -> UserLimit {
+        UserLimit::effective(token, stored, self.policy.default_limit)
     }
 
     fn request(&self, user: &UserName, options: StartOptions) -> StartRequest {
@@ -289,18 +310,18 @@ impl Limiter {
         counter.inc();
     }
 
-    fn count_stop(&self, by: StoppedBy, result: &Result<Timestamped<Stop>>) {
+    /// Counts the ended streams. A request that ended none counts as one stream that was already gone.
+    fn count_evictions(&self, result: Result<Timestamped<Vec<StreamId>>>) -> Result<Vec<StreamId>> {
         let counters = &self.metrics.stops;
-        let counter = match (by, result.as_ref().map(|at| at.value)) {
-            (StoppedBy::Player, Ok(Stop::Freed)) => &counters.stopped,
-            (StoppedBy::Evictor, Ok(Stop::Freed)) => {
-                self.metrics.streams_ended.evicted.inc();
-                &counters.evicted
+        match &result {
+            Ok(Timestamped { value: ended, .. }) if ended.is_empty() => counters.already_gone.inc(),
+            Ok(Timestamped { value: ended, .. }) => {
+                self.metrics.streams_ended.evicted.inc_by(ended.len() as u64);
+                counters.evicted.inc_by(ended.len() as u64)
             }
-            (_, Ok(Stop::AlreadyGone)) => &counters.already_gone,
-            (_, Err(_)) => &counters.failed,
+            Err(_) => counters.failed.inc(),
         };
-        counter.inc();
+        result.map(|ended| ended.value)
     }
 
     /// A random duration of 1 ms to `max_ms`.
@@ -308,6 +329,11 @@ impl Limiter {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         Duration::from_millis(random.random_range(1..=max_ms))
     }
+}
+
+/// The ids, separated by spaces, for a log field.
+fn joined(ids: &[StreamId]) -> String {
+    ids.iter().map(StreamId::to_string).collect::<Vec<_>>().join(" ")
 }
 
 impl StartOptions {

@@ -6,12 +6,12 @@ use aws_sdk_dynamodb::config::SharedHttpClient;
 use stream_manager::config::Config;
 use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::domain::names::{Label, StreamId, UserName};
+use stream_manager::domain::names::{DisplayText, StreamId, UserName};
 use stream_manager::migrate;
 use stream_manager::store::dynamodb::client::{self, Client};
 
 pub const NOW: Timestamp = Timestamp::from_epoch_ms(1_790_000_000_000);
-pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
+pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 3600 };
 pub const TABLE: &str = "user-streams";
 
 pub fn default_config() -> Config {
@@ -40,7 +40,7 @@ pub fn start_request(n: u64) -> StartRequest {
         fingerprint: None,
         device_id: None,
         device_name: None,
-        content_id: Label::parse("movie-007").ok(),
+        content_id: DisplayText::clean("movie-007"),
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
         token_limit: None,

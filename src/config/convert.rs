@@ -23,9 +23,9 @@ impl Config {
             at_limit: self.limits.at_limit,
             terms: LeaseTerms {
                 duration_s: self.lease.duration_s.to_u32(),
+                heartbeat_interval_s: self.lease.heartbeat_interval_s.to_u32(),
                 retention_s: self.lease.retention_s.to_u32(),
             },
-            heartbeat_interval_s: self.lease.heartbeat_interval_s.to_u32(),
         }
     }
 

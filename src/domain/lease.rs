@@ -2,22 +2,40 @@
 
 use std::fmt;
 
-use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
+use crate::domain::names::{ContentId, DeviceId, DeviceName, Message, StreamId};
 
 /// An instant, in milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// The maximum number of live streams of a user: 1 to 50. Because of this bound, one DynamoDB transaction can replace
-/// all streams of a user.
+/// The maximum number of live streams of a user: 0 to 50. 0 blocks the user. Because of the upper bound, one DynamoDB
+/// transaction can end all streams of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamLimit(u8);
 
-/// How long a lease lasts, and how long it stays stored afterwards.
+/// The limit that applies to a user, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserLimit {
+    pub limit: StreamLimit,
+    pub source: LimitSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitSource {
+    Default,
+    /// The stored limit of the user.
+    User,
+    /// The caller's token.
+    Token,
+}
+
+/// How long a lease lasts, how often its player renews it, and how long it stays stored afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
     /// The time from a start or renewal to the expiry.
     pub duration_s: u32,
+    /// The time between two heartbeats of a player.
+    pub heartbeat_interval_s: u32,
     /// How long an expired or ended lease stays stored, so that its player can learn the reason.
     pub retention_s: u32,
 }
@@ -55,11 +73,15 @@ pub enum EndReason {
     Replaced,
 }
 
-/// The start that ended a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who ended a lease, as far as its viewer may know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndedBy {
-    pub stream_id: StreamId,
+    /// The stream whose start ended the lease.
+    pub stream_id: Option<StreamId>,
+    /// The device of that stream.
     pub device_name: Option<DeviceName>,
+    /// A message to the viewer, from the request that ended the lease.
+    pub message: Option<Message>,
 }
 
 /// A digest of a start request with an idempotency key. Used to detect a key that is reused for a different
@@ -100,9 +122,22 @@ impl StreamLimit {
     /// A common limit of streaming services.
     pub const DEFAULT: Self = Self(3);
 
-    /// `None` if `limit` is not 1 to 50.
+    /// `None` if `limit` is above 50.
     pub const fn new(limit: u64) -> Option<Self> {
-        if limit >= 1 && limit <= Self::MAX as u64 { Some(Self(limit as u8)) } else { None }
+        if limit <= Self::MAX as u64 { Some(Self(limit as u8)) } else { None }
+    }
+
+    /// The limit, or 50 if `limit` is above 50.
+    pub const fn capped(limit: u64) -> Self {
+        match Self::new(limit) {
+            Some(limit) => limit,
+            None => Self(Self::MAX),
+        }
+    }
+
+    /// Whether the user may not start any stream.
+    pub const fn is_blocked(self) -> bool {
+        self.0 == 0
     }
 
     pub const fn get(self) -> u8 {
@@ -117,6 +152,19 @@ impl StreamLimit {
     /// How many more streams may start if `live` streams are already live.
     pub(crate) const fn remaining(self, live: usize) -> usize {
         (self.0 as usize).saturating_sub(live)
+    }
+}
+
+impl UserLimit {
+    /// A limit in the caller's token overrides the stored limit, and the stored limit overrides the default. A stored limit
+    /// of 0 blocks the user, whatever the token contains.
+    pub const fn effective(token: Option<StreamLimit>, stored: Option<StreamLimit>, default: StreamLimit) -> Self {
+        match (token, stored) {
+            (_, Some(limit)) if limit.is_blocked() => Self { limit, source: LimitSource::User },
+            (Some(limit), _) => Self { limit, source: LimitSource::Token },
+            (None, Some(limit)) => Self { limit, source: LimitSource::User },
+            (None, None) => Self { limit: default, source: LimitSource::Default },
+        }
     }
 }
 
@@ -154,6 +202,14 @@ impl Lease {
         self.termination.is_none() && self.expires_at > now
     }
 
+    /// Whether the player of a live lease has missed a heartbeat: the last renewal is more than 1.5 heartbeat intervals
+    /// ago. The last renewal is derived from the expiry. After the configured duration was raised, that time is too
+    /// early by the difference, but it is never before the start.
+    pub fn is_overdue_at(&self, now: Timestamp, terms: &LeaseTerms) -> bool {
+        let renewed_at = self.started_at.max(self.expires_at.plus_ms(-1000 * i64::from(terms.duration_s)));
+        renewed_at.plus_ms(1500 * i64::from(terms.heartbeat_interval_s)) < now
+    }
+
     /// Orders leases from the oldest to the newest: by `started_at`, then by stream id.
     pub fn by_age(&self, other: &Self) -> std::cmp::Ordering {
         (self.started_at, self.stream_id).cmp(&(other.started_at, other.stream_id))
@@ -174,14 +230,14 @@ mod tests {
 
     #[test]
     fn ttl_rounds_up_to_the_end_of_the_retention() {
-        let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
+        let terms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_000)), 11);
         assert_eq!(terms.ttl_s(Timestamp::from_epoch_ms(1_001)), 12);
     }
 
     #[test]
     fn elapsed_fraction_is_0_at_renewal_and_1_at_expiry() {
-        let terms = LeaseTerms { duration_s: 90, retention_s: 10 };
+        let terms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
         let expiry = Timestamp::from_epoch_ms(90_000);
         for (now_ms, fraction) in [(0, 0.0), (45_000, 0.5), (90_000, 1.0), (-5_000, 0.0)] {
             assert_eq!(terms.elapsed_fraction(expiry, Timestamp::from_epoch_ms(now_ms)), fraction, "{now_ms}");
@@ -189,10 +245,34 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_1_to_50() {
+    fn lease_is_overdue_more_than_1_5_intervals_after_its_last_renewal() {
+        let terms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
+        let lease = |started_ms: i64, expires_ms: i64| Lease {
+            stream_id: StreamId::random([1; 16]),
+            device_id: None,
+            device_name: None,
+            content_id: None,
+            fingerprint: None,
+            started_at: Timestamp::from_epoch_ms(started_ms),
+            expires_at: Timestamp::from_epoch_ms(expires_ms),
+            ttl_s: 0,
+            termination: None,
+        };
+        let overdue = |lease: Lease, now_ms| lease.is_overdue_at(Timestamp::from_epoch_ms(now_ms), &terms);
+        assert!(!overdue(lease(0, 100_000), 55_000), "renewed at 10 s");
+        assert!(overdue(lease(0, 100_000), 55_001));
+        assert!(!overdue(lease(50_000, 100_000), 95_000), "never before the start");
+        assert!(overdue(lease(50_000, 100_000), 95_001));
+        assert!(!overdue(lease(0, i64::MAX), 95_000));
+    }
+
+    #[test]
+    fn limits_are_0_to_50() {
+        let limits = [0, 1, 50, 51, u64::MAX];
         assert_eq!(
-            [0, 1, 50, 51].map(|n| StreamLimit::new(n).map(StreamLimit::get)),
-            [None, Some(1), Some(50), None]
+            limits.map(|n| StreamLimit::new(n).map(StreamLimit::get)),
+            [Some(0), Some(1), Some(50), None, None]
         );
+        assert_eq!(limits.map(|n| StreamLimit::capped(n).get()), [0, 1, 50, 50, 50]);
     }
 }

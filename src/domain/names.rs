@@ -1,26 +1,34 @@
-//! Validated names of users, devices, contents and streams. Parsing validates a name once; later code can rely on it.
+//! Names of users, devices, contents and streams, and texts for people. Names identify, so parsing rejects an invalid
+//! name. Texts are only displayed, so they are cleaned and never rejected. Later code can rely on both.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
-use unicode_normalization::is_nfc;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 use uuid::Uuid;
 
-/// The name of the user whose streams are counted: an opaque, case-sensitive string of 1 to 256 bytes of UTF-8 in NFC.
-/// It contains no control characters and no bidirectional control characters, and has no white space at either end.
+/// The name of the user whose streams are counted: an opaque, case-sensitive string of 1 to 256 bytes of UTF-8 in NFC,
+/// without control characters and bidirectional control characters. It is not `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(Box<str>);
 
-/// A device id that the player chooses: 1 to 128 bytes of UTF-8 in NFC, no control characters.
-pub type DeviceId = Label<128>;
-/// A human-readable device name: 1 to 256 bytes of UTF-8 in NFC, no control characters.
-pub type DeviceName = Label<256>;
-/// The content that the stream plays: 1 to 256 bytes of UTF-8 in NFC, no control characters.
-pub type ContentId = Label<256>;
-
-/// A string of 1 to `MAX` bytes of UTF-8 in NFC, without control characters.
+/// A device id that the player chooses: 1 to 128 bytes of UTF-8 in NFC, without control characters and bidirectional
+/// control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Label<const MAX: usize>(Box<str>);
+pub struct DeviceId(Box<str>);
+
+/// A text that is only displayed: 1 to 256 bytes of UTF-8 in NFC, without control characters and bidirectional control
+/// characters, and without white space at either end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DisplayText(Box<str>);
+
+/// A human-readable device name.
+pub type DeviceName = DisplayText;
+/// The content that a stream plays.
+pub type ContentId = DisplayText;
+/// A message to the viewer whose stream is ended.
+pub type Message = DisplayText;
 
 /// The idempotency key of a start: 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +49,8 @@ pub enum NameError {
     Control,
     #[error("must not contain bidirectional control characters")]
     Bidirectional,
-    #[error("must not begin or end with white space")]
-    OuterWhiteSpace,
-    #[error("must be in Unicode normalization form C (NFC)")]
-    NotNormalized,
+    #[error("must not be \".\" or \"..\", because HTTP clients remove such path segments")]
+    DotSegment,
     #[error("must be 1 to 255 visible ASCII characters")]
     NotVisibleAscii,
     #[error("must be a UUID, such as 6fa459ea-ee8a-4ca4-894e-db77e160355e")]
@@ -55,17 +61,12 @@ impl UserName {
     /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Validates `text` and keeps it unchanged. Rejects text that is not in NFC or has white space at either end,
-    /// because otherwise two spellings of one name would be counted as two users.
+    /// Normalizes `text` to NFC, so that two encodings of one name are the same user, and validates it.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check_text(text, Self::MAX_BYTES)?;
-        if text.chars().any(is_bidirectional_control) {
-            return Err(NameError::Bidirectional);
+        if matches!(text, "." | "..") {
+            return Err(NameError::DotSegment);
         }
-        if text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
-            return Err(NameError::OuterWhiteSpace);
-        }
-        Ok(Self(text.into()))
+        parse_name(text, Self::MAX_BYTES).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -73,10 +74,39 @@ impl UserName {
     }
 }
 
-impl<const MAX: usize> Label<MAX> {
+impl DeviceId {
+    /// Maximum length in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Normalizes `text` to NFC, so that two encodings of one id are the same device, and validates it.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        check_text(text, MAX)?;
-        Ok(Self(text.into()))
+        parse_name(text, Self::MAX_BYTES).map(Self)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl DisplayText {
+    /// Maximum length in bytes.
+    pub const MAX_BYTES: usize = 256;
+
+    /// Removes control characters and bidirectional control characters, normalizes to NFC, removes white space at both
+    /// ends, and cuts the text to 256 bytes at a character boundary. `None` if nothing is left.
+    pub fn clean(text: &str) -> Option<Self> {
+        // Most texts are printable ASCII. Normalizing them would cost a tenth of the instructions of a start.
+        let normalized = match text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            true => Cow::Borrowed(text),
+            false => {
+                let visible = text.chars().filter(|c| !c.is_control() && !is_bidirectional_control(*c));
+                Cow::Owned(visible.nfc().collect::<String>())
+            }
+        };
+        let trimmed = normalized.trim();
+        // Every substring of a text in NFC is in NFC (UAX #15, section 1.3).
+        let cut = trimmed[..trimmed.floor_char_boundary(Self::MAX_BYTES)].trim_end();
+        (!cut.is_empty()).then(|| Self(cut.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -135,7 +165,13 @@ impl fmt::Display for UserName {
     }
 }
 
-impl<const MAX: usize> fmt::Display for Label<MAX> {
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for DisplayText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -144,20 +180,32 @@ impl<const MAX: usize> fmt::Display for Label<MAX> {
 /// Namespace of the stream ids derived from idempotency keys. It is part of the stored format and must never change.
 const KEYED_STREAMS: Uuid = Uuid::from_u128(0x5d1a_7c1e_0f4b_4b7e_9a53_2f6c_8e90_d417);
 
-fn check_text(text: &str, max: usize) -> Result<(), NameError> {
+/// Normalizes `text` to NFC. Names are compared in this form, so that two encodings of one name are equal.
+pub(crate) fn normalize(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
+}
+
+/// Normalizes to NFC, then checks the length and the characters.
+fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    if text.len() > max {
+    // NFC shortens a text to two sevenths of its length or more: U+1FBE U+0308 U+0301 (7 bytes) becomes U+0390 (2 bytes).
+    // Longer texts cannot become valid.
+    if text.len() > 4 * max {
         return Err(NameError::TooLong { max, actual: text.len() });
     }
-    if text.chars().any(char::is_control) {
+    let name: Box<str> = normalize(text).into();
+    if name.len() > max {
+        return Err(NameError::TooLong { max, actual: name.len() });
+    }
+    if name.chars().any(char::is_control) {
         return Err(NameError::Control);
     }
-    if !is_nfc(text) {
-        return Err(NameError::NotNormalized);
+    if name.chars().any(is_bidirectional_control) {
+        return Err(NameError::Bidirectional);
     }
-    Ok(())
+    Ok(name)
 }
 
 /// The 12 characters with the Unicode property Bidi_Control (PropList.txt, unchanged since Unicode 6.3).
@@ -170,23 +218,64 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_names_are_validated_and_kept_unchanged() {
-        for good in ["a", "..", "a/b", "ann@example.com", "Ann", "日本", "é", "a b", &"x".repeat(256)] {
-            assert_eq!(UserName::parse(good).unwrap().as_str(), good);
+    fn user_names_are_normalized_and_validated() {
+        for good in ["a", "...", "a/b", "ann@example.com", "Ann", "日本", "é", " a b ", "क़", &"x".repeat(256)]
+        {
+            let name = UserName::parse(good).unwrap();
+            assert_eq!(name.as_str(), good.nfc().collect::<String>());
         }
+        assert_eq!(UserName::parse("Zoe\u{308}"), UserName::parse("Zoë"));
+        assert_eq!(UserName::parse(&"e\u{301}".repeat(128)), UserName::parse(&"é".repeat(128)));
+        assert_eq!(UserName::parse(&"\u{1FBE}\u{308}\u{301}".repeat(128)).unwrap().as_str(), "ΐ".repeat(128));
         for (bad, why) in [
             ("", NameError::Empty),
-            (" a", NameError::OuterWhiteSpace),
-            ("a\u{3000}", NameError::OuterWhiteSpace),
+            (".", NameError::DotSegment),
+            ("..", NameError::DotSegment),
             ("a\nb", NameError::Control),
             ("a\u{85}b", NameError::Control),
             ("a\u{202E}b", NameError::Bidirectional),
-            ("e\u{301}", NameError::NotNormalized),
             (&"x".repeat(257), NameError::TooLong { max: 256, actual: 257 }),
             (&"é".repeat(129), NameError::TooLong { max: 256, actual: 258 }),
+            (&"e\u{301}".repeat(129), NameError::TooLong { max: 256, actual: 258 }),
         ] {
             assert_eq!(UserName::parse(bad), Err(why), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn device_ids_follow_the_rules_of_user_names() {
+        assert_eq!(DeviceId::parse("te\u{301}le\u{301}").unwrap().as_str(), "télé");
+        assert_eq!(DeviceId::parse(""), Err(NameError::Empty));
+        assert_eq!(DeviceId::parse("tv\u{200F}"), Err(NameError::Bidirectional));
+        assert_eq!(DeviceId::parse(&"x".repeat(129)), Err(NameError::TooLong { max: 128, actual: 129 }));
+    }
+
+    #[test]
+    fn display_texts_are_cleaned() {
+        for (text, cleaned) in [
+            ("Living-room TV", Some("Living-room TV")),
+            (" \tTV\n", Some("TV")),
+            ("a\tb\r\nc", Some("abc")),
+            ("Zoe\u{308}\u{202E}s TV", Some("Zoës TV")),
+            ("\u{301}", Some("\u{301}")),
+            ("क\u{93C}", Some("क\u{93C}")),
+            ("", None),
+            (" \u{3000} ", None),
+            ("\0\u{7F}\u{200E}", None),
+            ("\u{200E} a \u{200E}", Some("a")),
+        ] {
+            assert_eq!(DisplayText::clean(text).as_ref().map(DisplayText::as_str), cleaned, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn long_display_texts_are_cut_at_a_character() {
+        let clean = |text: &str| DisplayText::clean(text).unwrap().as_str().to_owned();
+        assert_eq!(clean(&"x".repeat(300)), "x".repeat(256));
+        assert_eq!(clean(&"日".repeat(4000)), "日".repeat(85));
+        assert_eq!(clean(&"👨\u{200D}👩\u{200D}".repeat(100)).len(), 256 - 256 % 14 + 4);
+        assert_eq!(clean(&format!("{} b", "a".repeat(255))), "a".repeat(255), "no white space at the end");
+        assert_eq!(clean(&format!("a{}", "\u{316}\u{301}".repeat(5000))).len(), 256);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Heartbeat, LeaseStore, Result, StartHint, Stop, StoppedBy, StreamState, UserStreams};
+use super::{Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState, UserStreams};
+use crate::domain::admission::end::{EndRequest, Selection, decide_end};
 use crate::domain::admission::{
-    Commit, Decision, Guard, Snapshot, StartOutcome, StartRequest, decide, pruned_by_eviction,
+    Commit, Decision, Guard, MembershipChange, Snapshot, StartOutcome, StartRequest, decide,
 };
-use crate::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
 /// Many shards, so that a sweep of one shard blocks few users for a short time.
@@ -109,51 +110,52 @@ impl LeaseStore for MemoryStore {
         })
     }
 
-    async fn heartbeat(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Heartbeat> {
+    async fn heartbeat(&self, user: &UserName, request: &HeartbeatRequest, now: Timestamp) -> Result<Heartbeat> {
         let mut users = self.shard(user);
-        let Some(lease) = users.get_mut(user).and_then(|user| user.lease_mut(stream_id)) else {
+        let Some(lease) = users.get_mut(user).and_then(|user| user.lease_mut(request.stream_id)) else {
             return Ok(Heartbeat::without_renewal(StreamState::NotFound));
         };
-        let expires_at = terms.expires_at(now);
+        let expires_at = request.terms.expires_at(now);
         let mut previous_expiry = None;
         if lease.is_live_at(now) && lease.expires_at < expires_at {
             previous_expiry = Some(lease.expires_at);
             lease.expires_at = expires_at;
-            lease.ttl_s = terms.ttl_s(expires_at);
+            lease.ttl_s = request.terms.ttl_s(expires_at);
+            if let Some(content_id) = &request.content_id {
+                lease.content_id = Some(content_id.clone());
+            }
         }
         Ok(Heartbeat { state: StreamState::of(Some(lease.clone()), now), previous_expiry })
     }
 
-    async fn stop(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        by: StoppedBy,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Stop> {
+    async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
         let mut users = self.shard(user);
         let Some(user) = users.get_mut(user) else { return Ok(Stop::AlreadyGone) };
         let member = |lease: &Lease| lease.stream_id == stream_id && lease.termination.is_none();
         let Some(index) = user.leases.iter().position(member) else { return Ok(Stop::AlreadyGone) };
-        match by {
-            StoppedBy::Player => _ = user.leases.remove(index),
-            StoppedBy::Evictor => {
-                let lease = &mut user.leases[index];
-                lease.termination = Some(Box::new(Termination { reason: EndReason::Evicted, ended_by: None }));
-                lease.ttl_s = terms.ttl_s(now);
-                let pruned = user.with_snapshot(|snapshot| pruned_by_eviction(snapshot, stream_id));
-                user.leases.retain(|lease| !pruned.contains(&lease.stream_id));
-            }
-        }
+        user.leases.remove(index);
         user.bump_revision();
         Ok(Stop::Freed)
+    }
+
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+        let mut users = self.shard(user);
+        let commit = match users.get(user) {
+            Some(user) => user.with_snapshot(|snapshot| decide_end(snapshot, request, now)),
+            None => User::default().with_snapshot(|snapshot| decide_end(snapshot, request, now)),
+        };
+        let Some(commit) = commit else { return Ok(Vec::new()) };
+        let user = users.entry(user.clone()).or_default();
+        user.change_membership(&commit.change);
+        user.stored_limit = commit.new_limit.or(user.stored_limit);
+        Ok(commit.ended)
+    }
+
+    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
+        let Some(user) = self.shard(user).remove(user) else { return Ok(Vec::new()) };
+        let all = EndRequest { selection: Selection::All, message: None, terms };
+        let commit = user.with_snapshot(|snapshot| decide_end(snapshot, &all, now));
+        Ok(commit.map(|commit| commit.ended).unwrap_or_default())
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
@@ -199,17 +201,22 @@ impl User {
     /// decision.
     fn apply(&mut self, commit: &Commit) {
         let own = commit.lease.stream_id;
-        let deleted = |id: &StreamId| *id == own || commit.dead.contains(id) || commit.pruned.contains(id);
+        self.leases.retain(|lease| lease.stream_id != own);
+        self.change_membership(&commit.change);
+        // Most users hold one to three leases. `push` alone would allocate memory for four leases.
+        self.leases.reserve_exact(1);
+        self.leases.push(commit.lease.clone());
+    }
+
+    fn change_membership(&mut self, change: &MembershipChange) {
+        let deleted = |id: &StreamId| change.dead.contains(id) || change.pruned.contains(id);
         self.leases.retain(|lease| !deleted(&lease.stream_id));
-        for ended in &commit.ended {
+        for ended in &change.ended {
             if let Some(lease) = self.lease_mut(ended.stream_id) {
                 lease.termination = Some(Box::new(ended.termination.clone()));
                 lease.ttl_s = ended.ttl_s;
             }
         }
-        // Most users hold one to three leases. `push` alone would allocate memory for four leases.
-        self.leases.reserve_exact(1);
-        self.leases.push(commit.lease.clone());
         self.bump_revision();
     }
 
@@ -232,7 +239,7 @@ mod tests {
     use super::*;
     use crate::domain::admission::AtLimit;
 
-    const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 10 };
+    const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
 
     fn request(n: u8) -> StartRequest {
         StartRequest {

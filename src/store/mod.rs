@@ -13,9 +13,10 @@ pub mod memory;
 use async_trait::async_trait;
 use thiserror::Error;
 
+use crate::domain::admission::end::EndRequest;
 use crate::domain::admission::{StartOutcome, StartRequest};
 use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
-use crate::domain::names::{StreamId, UserName};
+use crate::domain::names::{ContentId, StreamId, UserName};
 
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
@@ -41,45 +42,63 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<StartOutcome>;
 
-    /// Extends a live lease to `now` plus the lease duration. The expiry never moves back.
+    /// Extends a live lease to `now` plus the lease duration, and stores the content if the request has one. The expiry
+    /// never moves back.
     ///
     /// # Effect
-    /// Writes one lease. Does not create a missing lease, and does not change an expired or ended lease.
+    /// Writes one lease. Does not create a missing lease, and does not change an expired or ended lease. If the lease
+    /// already expires at the new expiry or later, writes nothing, and the content stays as it is.
     /// # Idempotency
     /// Repetitions and delayed duplicates never shorten a lease. They return the stored lease.
     /// # Cancel safety
     /// The lease is renewed or unchanged.
     /// # Errors
     /// [`Refusal::Contention`] if a start or a stop changed the same lease at the same time.
-    async fn heartbeat(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Heartbeat>;
+    async fn heartbeat(&self, user: &UserName, request: &HeartbeatRequest, now: Timestamp) -> Result<Heartbeat>;
 
-    /// Frees the slot of a stream. The player's own stop deletes the lease. An eviction keeps the lease, marked as
-    /// ended, until `terms.retention_s` has passed, so that the player can learn the reason.
+    /// The player's own stop: frees the slot of a stream and deletes its lease.
     ///
     /// # Effect
-    /// The stream holds no slot, and no other live stream changes. An eviction also deletes the ended leases that
-    /// exceed [`crate::domain::admission::MAX_ENDED_LEASES`]. The deletion may be a second step. If that step fails,
-    /// the eviction still succeeds.
+    /// The stream holds no slot, and no other live stream changes.
     /// # Idempotency
     /// Nothing changes if the stream holds no slot. An ended lease keeps its termination.
     /// # Cancel safety
     /// Either the slot is freed, or the slot and its lease are unchanged.
     /// # Errors
     /// [`Refusal::Contention`] if another request changed the streams of this user at the same time.
-    async fn stop(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        by: StoppedBy,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Stop>;
+    async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop>;
+
+    /// Ends streams of a user, and returns those that were live, oldest first. The rules are in
+    /// [`crate::domain::admission::end::decide_end`].
+    ///
+    /// # Effect
+    /// Ends all selected streams in one step, and stores the limit if the request has one, or changes nothing. An ended
+    /// lease stays stored until `terms.retention_s` has passed, so that its player can learn the reason. Also deletes the
+    /// ended leases that exceed [`crate::domain::admission::MAX_ENDED_LEASES`].
+    /// # Idempotency
+    /// A repetition ends no stream twice, and returns only the streams that it ends itself.
+    /// # Cancel safety
+    /// All changes are applied, or none.
+    /// # Errors
+    /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
+    /// `now`.
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>>;
+
+    /// Ends all streams of a user and deletes everything that is stored about the user. Returns the streams that were
+    /// live, oldest first.
+    ///
+    /// # Effect
+    /// First ends all streams in one step. Then deletes their leases and the stored limit, in further steps. A start that
+    /// is acknowledged after the first step survives. A store may keep the revision, without any other data, for at most
+    /// [`TOMBSTONE_S`].
+    /// # Idempotency
+    /// A repetition completes an incomplete erasure. For an unknown user, nothing is stored.
+    /// # Cancel safety
+    /// Each step is applied or not. Repeat the call to complete the erasure.
+    /// # Errors
+    /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
+    /// `now`.
+    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>>;
 
     /// Reads one stream: live, inactive but still stored, or not found.
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState>;
@@ -112,13 +131,18 @@ pub enum StartHint {
     ReadFirst,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoppedBy {
-    /// The player of the stream.
-    Player,
-    /// Another device of the user, or support.
-    Evictor,
+/// A renewal of one lease.
+#[derive(Clone, Debug)]
+pub struct HeartbeatRequest {
+    pub stream_id: StreamId,
+    /// The content that the stream plays now. `None` leaves the stored content.
+    pub content_id: Option<ContentId>,
+    pub terms: LeaseTerms,
 }
+
+/// How long a store keeps the revision of an erased user. It is much longer than any request can take, so that a delayed
+/// write that was decided before the erasure always fails. Without the revision, such a write could succeed.
+pub const TOMBSTONE_S: u32 = 3600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

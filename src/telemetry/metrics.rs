@@ -26,6 +26,8 @@ pub struct Metrics {
     pub(crate) leases_reaped: Counter,
     /// Attempts that were repeated because another request changed the streams of the same user at the same time.
     pub(crate) contention: Counter,
+    /// Requests whose token has a limit claim that is not a limit.
+    pub token_limit_claims_ignored: Counter,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
     pub in_flight: Gauge,
@@ -128,6 +130,12 @@ impl Metrics {
             ),
             leases_reaped: registered(r, "leases_reaped", "Dead leases that starts deleted", Counter::default()),
             contention: registered(r, "contention_retries", "Attempts repeated after contention", Counter::default()),
+            token_limit_claims_ignored: registered(
+                r,
+                "token_limit_claims_ignored",
+                "Requests whose token has a limit claim that is not a limit",
+                Counter::default(),
+            ),
             requests: registered(r, "http_requests", "Responses by route and status", Family::default()),
             request_seconds: registered(
                 r,

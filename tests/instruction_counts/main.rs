@@ -155,7 +155,9 @@ impl<'a> Service<'a> {
                 Arc::new(DynamoStore::new(client::with_metrics(&client, interceptor), &config.dynamodb.table))
             }
         };
-        let tokens = config.tokens().map(|settings| runtime.block_on(TokenVerifier::open(settings, clock.clone())));
+        let tokens = config
+            .tokens()
+            .map(|settings| runtime.block_on(TokenVerifier::open(settings, clock.clone(), Arc::clone(&metrics))));
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
         let readiness = Arc::new(Readiness::default());

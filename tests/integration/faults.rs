@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stream_manager::domain::admission::{MAX_ENDED_LEASES, StartOutcome};
-use stream_manager::domain::names::{IdempotencyKey, Label};
+use stream_manager::domain::admission::StartOutcome;
+use stream_manager::domain::lease::StreamLimit;
+use stream_manager::domain::names::{DeviceId, IdempotencyKey};
 use stream_manager::limiter::{Limiter, StartOptions};
 use stream_manager::store::dynamodb::{DynamoStore, codec};
-use stream_manager::store::{LeaseStore, Refusal, StartHint, Stop, StoppedBy, StoreError, StreamState};
+use stream_manager::store::{LeaseStore, Refusal, StartHint, Stop, StoreError, StreamState};
 
 use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
-use crate::support::{Fixture, TERMS, on_device, start, stream, unique_user};
+use crate::support::{Fixture, TERMS, eviction, on_device, renewal, start, stream, unique_user};
 use crate::test_app::TestApp;
 
 async fn faulty_store(max_attempts: u32) -> (FaultInjector, DynamoStore, Fixture) {
@@ -38,9 +39,9 @@ async fn errors_under(fault: Fault) -> Vec<StoreError> {
         store.start(&user, &start(4), StartHint::Optimistic, now).await.map(|_| ()),
         store.start(&user, &start(4), StartHint::ReadFirst, now).await.map(|_| ()),
         store.start(&user, &on_device(5, "tv"), StartHint::Optimistic, now).await.map(|_| ()),
-        store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.map(|_| ()),
-        store.stop(&user, stream(2), StoppedBy::Player, TERMS, now).await.map(|_| ()),
-        store.stop(&user, stream(3), StoppedBy::Evictor, TERMS, now).await.map(|_| ()),
+        store.heartbeat(&user, &renewal(1), now.plus_s(1)).await.map(|_| ()),
+        store.stop(&user, stream(2)).await.map(|_| ()),
+        store.end(&user, &eviction(3), now).await.map(|_| ()),
         store.streams(&user, now).await.map(|_| ()),
         store.stream(&user, stream(1), now).await.map(|_| ()),
         store.limit(&user).await.map(|_| ()),
@@ -70,12 +71,13 @@ async fn a_stalled_response_is_unknown_after_the_attempt_timeout() {
     let (user, now) = (unique_user(), fixture.now());
     store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
     faults.set(Fault::Stall);
-    let heartbeat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1));
+    let request = renewal(1);
+    let heartbeat = store.heartbeat(&user, &request, now.plus_s(1));
     // This timeout is longer than the attempt timeout, and shorter than the SDK's own timeout for stalled bodies.
     let heartbeat = tokio::time::timeout(Duration::from_secs(3), heartbeat).await.unwrap();
     assert!(matches!(heartbeat, Err(StoreError::Unknown(_))), "{heartbeat:?}");
     faults.set(Fault::None);
-    let retried = store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    let retried = store.heartbeat(&user, &renewal(1), now.plus_s(1)).await.unwrap();
     assert!(matches!(retried.state, StreamState::Live(_)), "{retried:?}");
 }
 
@@ -111,40 +113,66 @@ async fn retries_after_a_lost_response_return_the_first_result() {
 
         let later = now.plus_s(1);
         faults.set(fault);
-        store.heartbeat(&user, stream(1), TERMS, later).await.unwrap_err();
+        store.heartbeat(&user, &renewal(1), later).await.unwrap_err();
         faults.set(Fault::None);
-        let retried = store.heartbeat(&user, stream(1), TERMS, later).await.unwrap();
+        let retried = store.heartbeat(&user, &renewal(1), later).await.unwrap();
         assert!(matches!(retried.state, StreamState::Live(lease) if lease.expires_at == TERMS.expires_at(later)));
 
         faults.set(fault);
-        store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap_err();
+        store.stop(&user, stream(1)).await.unwrap_err();
         faults.set(Fault::None);
-        let retried = store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+        let retried = store.stop(&user, stream(1)).await.unwrap();
         assert_eq!(retried, Stop::AlreadyGone);
     }
 }
 
 #[tokio::test]
-async fn an_eviction_succeeds_even_if_its_clean_up_fails() {
+async fn a_failed_eviction_changes_nothing_and_can_be_repeated() {
     let (faults, store, fixture) = faulty_store(1).await;
-    let user = unique_user();
-    // Starts and evicts stream `n`, and returns how many leases are stored.
-    let evict = async |n: u8| {
-        let now = fixture.now().plus_s(n.into());
-        store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
-        let stop = store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.unwrap();
-        assert_eq!(stop, Stop::Freed);
-        assert!(matches!(store.stream(&user, stream(n), now).await, Ok(StreamState::Inactive(_))));
-        fixture.items(&user).await.len() - 1
-    };
-    let other_faults = [Fault::Lost, Fault::Rejected(400, "AccessDeniedException"), CONFLICT, Fault::Hang];
-    for (n, fault) in (0..MAX_ENDED_LEASES as u8).map(|n| (n, Fault::Lost)).chain((100..).zip(other_faults)) {
-        faults.set_on("Query", fault);
-        evict(n).await;
+    let (user, now) = (unique_user(), fixture.now());
+    store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
+    let before = fixture.items(&user).await;
+    for (operation, fault) in [
+        ("Query", Fault::Lost),
+        ("Query", Fault::Rejected(400, "AccessDeniedException")),
+        ("TransactWriteItems", Fault::Lost),
+        ("TransactWriteItems", CONFLICT),
+    ] {
+        faults.set_on(operation, fault);
+        store.end(&user, &eviction(1), now).await.unwrap_err();
+        store.erase(&user, TERMS, now).await.unwrap_err();
+        assert_eq!(fixture.items(&user).await, before, "{operation} {fault:?}");
     }
-    assert_eq!(evict(120).await, MAX_ENDED_LEASES + 5, "none was pruned");
     faults.set(Fault::None);
-    assert_eq!(evict(121).await, MAX_ENDED_LEASES, "the next eviction prunes them");
+    assert_eq!(store.end(&user, &eviction(1), now).await.unwrap(), [stream(1)]);
+}
+
+#[tokio::test]
+async fn an_eviction_whose_response_was_lost_is_applied() {
+    let (faults, store, fixture) = faulty_store(1).await;
+    let (user, now) = (unique_user(), fixture.now());
+    for (n, fault) in [(1, Fault::ResponseLost), (2, Fault::AppliedThen500)] {
+        store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
+        faults.set_on("TransactWriteItems", fault);
+        store.end(&user, &eviction(n), now).await.unwrap_err();
+        faults.set(Fault::None);
+        assert!(matches!(store.stream(&user, stream(n), now).await, Ok(StreamState::Inactive(_))));
+        assert_eq!(store.end(&user, &eviction(n), now).await.unwrap(), [], "a repetition ends no stream twice");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_erasure_is_completed_by_its_repetition() {
+    let (faults, store, fixture) = faulty_store(1).await;
+    let (user, now) = (unique_user(), fixture.now());
+    store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
+    store.set_limit(&user, StreamLimit::new(5)).await.unwrap();
+    faults.set_on("UpdateItem", Fault::Lost);
+    store.erase(&user, TERMS, now).await.unwrap_err();
+    faults.set(Fault::None);
+    assert_eq!(fixture.items(&user).await.len(), 1, "the streams are deleted, and the counter has the limit");
+    assert_eq!(store.erase(&user, TERMS, now).await.unwrap(), []);
+    assert!(!fixture.items(&user).await[0].contains_key("streamLimit"));
 }
 
 #[tokio::test]
@@ -167,7 +195,7 @@ async fn a_keyed_start_with_a_lost_response_holds_one_slot() {
 async fn a_device_start_with_a_lost_response_holds_one_slot() {
     let (faults, limiter) = faulty_limiter().await;
     let user = unique_user();
-    let options = || StartOptions { device_id: Label::parse("tv").ok(), ..StartOptions::default() };
+    let options = || StartOptions { device_id: DeviceId::parse("tv").ok(), ..StartOptions::default() };
     limiter.start(&user, options()).await.unwrap();
     faults.set(Fault::AppliedThen500);
     limiter.start(&user, options()).await.unwrap_err();
@@ -184,9 +212,9 @@ async fn endless_contention_is_an_error_and_never_a_denial() {
     let StartOutcome::Started(started) = started else { panic!("{started:?}") };
     faults.set(CONFLICT);
     tokio::time::pause();
-    let error = limiter.heartbeat(&user, started.lease.stream_id).await.unwrap_err();
+    let error = limiter.heartbeat(&user, started.lease.stream_id, None).await.unwrap_err();
     assert!(matches!(error, StoreError::NotApplied { refusal: Refusal::Contention, .. }), "{error}");
-    limiter.stop(&user, started.lease.stream_id, StoppedBy::Player).await.unwrap_err();
+    limiter.stop(&user, started.lease.stream_id).await.unwrap_err();
     limiter.start(&user, StartOptions::default()).await.unwrap_err();
 }
 

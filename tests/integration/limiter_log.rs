@@ -8,7 +8,6 @@ use stream_manager::domain::admission::{AtLimit, StartOutcome};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::{Limiter, Policy, StartOptions};
-use stream_manager::store::StoppedBy;
 
 use crate::captured_log::CapturedLog;
 use crate::support::user;
@@ -18,7 +17,7 @@ use crate::test_app::TestApp;
 fn limiter() -> (Arc<Limiter>, Arc<ManualClock>) {
     let policy = Policy {
         default_limit: StreamLimit::new(1).unwrap(),
-        terms: LeaseTerms { duration_s: 3600, retention_s: 3600 },
+        terms: LeaseTerms { duration_s: 3600, heartbeat_interval_s: 1200, retention_s: 3600 },
         ..Policy::default()
     };
     let app = TestApp { policy, ..TestApp::default() };
@@ -71,8 +70,8 @@ async fn evictions_are_logged_with_their_stream_ids() {
     let ann = user("ann");
     let first = start(&limiter, &ann, AtLimit::Reject).await.unwrap();
     let second = start(&limiter, &ann, AtLimit::EvictOldest).await.unwrap();
-    limiter.stop(&ann, second, StoppedBy::Evictor).await.unwrap();
-    limiter.stop(&ann, second, StoppedBy::Evictor).await.unwrap();
+    limiter.evict(&ann, Some(vec![second]), None).await.unwrap();
+    limiter.evict(&ann, Some(vec![second]), None).await.unwrap();
     let events = log.take();
     assert_eq!(events.len(), 2, "{events:?}");
     assert_eq!(events[0]["event"], "streams_evicted");
@@ -80,8 +79,5 @@ async fn evictions_are_logged_with_their_stream_ids() {
         (&events[0]["stream_id"], &events[0]["ended"]),
         (&second.to_string().into(), &first.to_string().into())
     );
-    assert_eq!(
-        (&events[1]["event"], &events[1]["stream_id"]),
-        (&"stream_evicted".into(), &second.to_string().into())
-    );
+    assert_eq!((&events[1]["event"], &events[1]["ended"]), (&"streams_evicted".into(), &second.to_string().into()));
 }

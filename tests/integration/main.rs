@@ -4,6 +4,7 @@
 
 mod abusive_clients;
 mod architecture;
+mod bodies;
 mod bounds;
 mod captured_log;
 mod command_output;

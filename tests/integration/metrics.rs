@@ -16,12 +16,12 @@ use stream_manager::limiter::StartOptions;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
-use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
+use stream_manager::store::{LeaseStore, StartHint};
 use stream_manager::telemetry::clock_skew::ClockSample;
 use stream_manager::telemetry::metrics::Metrics;
 
 use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
-use crate::support::{Fixture, TABLE, TERMS, client_settings, start, stream, unique_user};
+use crate::support::{Fixture, TABLE, client_settings, renewal, start, stream, unique_user};
 use crate::test_app::{TestApp, TestServer};
 
 /// The value of a series in the encoded metrics.
@@ -50,8 +50,8 @@ async fn store_requests_are_counted_by_operation_and_outcome() {
     for n in 1..=3 {
         store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
     }
-    store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.unwrap();
-    store.heartbeat(&user, stream(1), TERMS, now).await.unwrap();
+    store.heartbeat(&user, &renewal(1), now.plus_s(1)).await.unwrap();
+    store.heartbeat(&user, &renewal(1), now).await.unwrap();
     store.start(&user, &start(4), StartHint::Optimistic, now).await.unwrap();
     store.limit(&user).await.unwrap();
     assert_eq!(requests("TransactWriteItems", "ok"), Some(3.0));
@@ -99,10 +99,10 @@ async fn heartbeats_are_counted_by_the_elapsed_share_of_the_lease() {
     let StartOutcome::Started(started) = started else { panic!("{started:?}") };
     for after_s in [30, 45, 89] {
         clock.advance_ms(after_s * 1000);
-        limiter.heartbeat(&user, started.lease.stream_id).await.unwrap();
+        limiter.heartbeat(&user, started.lease.stream_id, None).await.unwrap();
     }
     // A repeated heartbeat does not renew the lease, and is not counted.
-    limiter.heartbeat(&user, started.lease.stream_id).await.unwrap();
+    limiter.heartbeat(&user, started.lease.stream_id, None).await.unwrap();
     let buckets = ["0.25", "0.35", "0.5", "0.95", "1.0"]
         .map(|le| value(&metrics, &format!("heartbeat_lateness_ratio_bucket{{le=\"{le}\"}}")));
     assert_eq!(buckets, [Some(0.0), Some(1.0), Some(2.0), Some(2.0), Some(3.0)]);
@@ -165,7 +165,7 @@ async fn clock_skew_is_estimated_from_the_date_of_responses() {
     let dated = SharedHttpClient::new(Dated(fixture.engine().http_client(), Arc::clone(&store_clock)));
     let (store, metrics) = measured_store(dated, Arc::clone(&fixture.clock));
     for _ in 0..20 {
-        store.stop(&unique_user(), stream(1), StoppedBy::Player, TERMS, fixture.now()).await.unwrap();
+        store.stop(&unique_user(), stream(1)).await.unwrap();
         fixture.clock.advance_ms(370);
         store_clock.advance_ms(370);
     }

@@ -5,17 +5,17 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::lease::{Fingerprint, StreamLimit, Timestamp};
-use stream_manager::domain::names::Label;
+use stream_manager::domain::names::{DeviceId, DisplayText};
 use stream_manager::planning::Plan;
 use stream_manager::planning::demand::{Demand, Terms};
 use stream_manager::planning::prices::Prices;
 use stream_manager::store::dynamodb::codec::{Item, encode_lease};
-use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
+use stream_manager::store::{LeaseStore, StartHint};
 
 use crate::documents::read;
 use crate::requests::{recorded_store, take_costs};
 use crate::service::{command, run, startup_error, stdout, temp_dir};
-use crate::support::{TERMS, on_device, start, stream, unique_user, user};
+use crate::support::{on_device, renewal, start, stream, unique_user, user};
 
 /// The output of the command line `stream-manager plan …`.
 async fn output(line: &str) -> String {
@@ -72,7 +72,7 @@ async fn planned_units_equal_recorded_units() {
     assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "start"));
     store.start(&ann, &on_device(2, "tv"), StartHint::Optimistic, now).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&device, "start"));
-    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    store.heartbeat(&ann, &renewal(1), now.plus_s(1)).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "heartbeat"));
     store.start(&ann, &start(3), StartHint::Optimistic, now).await.unwrap();
     take_costs(&recorder);
@@ -84,7 +84,7 @@ async fn planned_units_equal_recorded_units() {
     // DynamoDB bills a refused transaction like any other transaction, but does not report its units.
     let (_, read_units) = recorded(&take_costs(&recorder));
     assert_eq!((4.0, read_units), planned(&plain, "start, denied"));
-    store.stop(&ann, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    store.stop(&ann, stream(1)).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&plain, "stop"));
 }
 
@@ -104,9 +104,9 @@ async fn the_largest_lease_costs_a_second_write_unit() {
     let now = fixture.now();
     let largest = StartRequest {
         fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(1))),
-        device_id: Label::parse(&"d".repeat(128)).ok(),
-        device_name: Label::parse(&"n".repeat(256)).ok(),
-        content_id: Label::parse(&"c".repeat(256)).ok(),
+        device_id: DeviceId::parse(&"d".repeat(128)).ok(),
+        device_name: DisplayText::clean(&"n".repeat(256)),
+        content_id: DisplayText::clean(&"c".repeat(256)),
         at_limit: AtLimit::EvictOldest,
         token_limit: StreamLimit::new(3),
         ..start(1)
@@ -116,7 +116,7 @@ async fn the_largest_lease_costs_a_second_write_unit() {
     assert_eq!(size, 1070, "as in docs/CAPACITY.md");
     store.start(&ann, &largest, StartHint::Optimistic, now).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&demand(size, 100), "start"));
-    store.heartbeat(&ann, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    store.heartbeat(&ann, &renewal(1), now.plus_s(1)).await.unwrap();
     assert_eq!(recorded(&take_costs(&recorder)), planned(&demand(size, 100), "heartbeat"));
 }
 
@@ -124,9 +124,9 @@ async fn the_largest_lease_costs_a_second_write_unit() {
 fn the_default_lease_size_covers_a_typical_lease() {
     let now = Timestamp::from_epoch_ms(1_790_000_000_000);
     let typical = StartRequest {
-        device_id: Label::parse("3f2b8c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f").ok(),
-        device_name: Label::parse("Living-room TV").ok(),
-        content_id: Label::parse("urn:example:movie:6f1d2c3b-season-2-episode-7").ok(),
+        device_id: DeviceId::parse("3f2b8c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f").ok(),
+        device_name: DisplayText::clean("Living-room TV"),
+        content_id: DisplayText::clean("urn:example:movie:6f1d2c3b-season-2-episode-7"),
         ..start(1)
     };
     let size = item_bytes(&encode_lease(&user("0b9f6c1e-5d4a-4b7e-9f60-1a2b3c4d5e6f"), &typical.lease(now)));

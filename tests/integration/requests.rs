@@ -3,10 +3,10 @@
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::store::dynamodb::DynamoStore;
-use stream_manager::store::{LeaseStore, StartHint, StoppedBy};
+use stream_manager::store::{LeaseStore, StartHint};
 
 use crate::fault_injector::FaultInjector;
-use crate::support::{Fixture, TERMS, on_device, start, stream, unique_user};
+use crate::support::{Fixture, eviction, on_device, renewal, start, stream, unique_user};
 
 /// The requests since the last call, each in the form "OPERATION UNITS".
 pub fn take_costs(recorder: &FaultInjector) -> Vec<String> {
@@ -38,10 +38,10 @@ async fn every_operation_costs_the_promised_requests_and_capacity() {
             "an optimistic start: one transaction of two items"
         );
     }
-    store.heartbeat(&user, stream(1), TERMS, now.plus_s(1)).await.unwrap();
+    store.heartbeat(&user, &renewal(1), now.plus_s(1)).await.unwrap();
     assert_eq!(take_costs(&recorder), ["UpdateItem 1"], "a heartbeat: one conditional write to one item");
 
-    store.heartbeat(&user, stream(1), TERMS, now).await.unwrap();
+    store.heartbeat(&user, &renewal(1), now).await.unwrap();
     assert_eq!(take_costs(&recorder).len(), 1, "a late heartbeat: one refused write that returns the lease");
 
     store.streams(&user, now).await.unwrap();
@@ -54,21 +54,17 @@ async fn every_operation_costs_the_promised_requests_and_capacity() {
     assert!(matches!(denied, StartOutcome::Denied(_)));
     assert_eq!(take_costs(&recorder)[1..], ["Query 1"], "a denial: a refused transaction, then a read");
 
-    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    store.stop(&user, stream(1)).await.unwrap();
     assert_eq!(take_costs(&recorder), ["TransactWriteItems 4"], "a stop: one transaction of two items");
 
-    store.stop(&user, stream(1), StoppedBy::Player, TERMS, now).await.unwrap();
+    store.stop(&user, stream(1)).await.unwrap();
     assert_eq!(take_costs(&recorder).len(), 1, "a repeated stop: one refused transaction");
 
-    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.unwrap();
-    assert_eq!(
-        take_costs(&recorder),
-        ["TransactWriteItems 4", "Query 1"],
-        "an eviction reads afterwards what to prune"
-    );
+    store.end(&user, &eviction(2), now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["Query 1", "TransactWriteItems 4"], "an eviction: one query, one transaction");
 
-    store.stop(&user, stream(2), StoppedBy::Evictor, TERMS, now).await.unwrap();
-    assert_eq!(take_costs(&recorder).len(), 1, "a repeated eviction: one refused transaction");
+    store.end(&user, &eviction(2), now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["Query 1"], "a repeated eviction writes nothing");
 
     store.start(&user, &on_device(5, "tv"), hint, now).await.unwrap();
     assert_eq!(take_costs(&recorder), ["Query 1", "TransactWriteItems 4"], "a start with a device reads first");
@@ -83,25 +79,25 @@ async fn every_operation_costs_the_promised_requests_and_capacity() {
 }
 
 #[tokio::test]
-async fn only_an_eviction_that_prunes_costs_another_transaction() {
+async fn an_eviction_prunes_in_the_same_transaction() {
     let (recorder, store, fixture) = recorded_store().await;
     let (user, now) = (unique_user(), fixture.now());
     let max = MAX_ENDED_LEASES as u8;
     for n in 0..=max {
         store.start(&user, &start(n), StartHint::Optimistic, now).await.unwrap();
         take_costs(&recorder);
-        store.stop(&user, stream(n), StoppedBy::Evictor, TERMS, now).await.unwrap();
+        store.end(&user, &eviction(n), now).await.unwrap();
         let costs = take_costs(&recorder);
         let costs: Vec<&str> = costs.iter().map(String::as_str).collect();
         match costs[..] {
-            ["TransactWriteItems 4", "Query 1" | "Query 2"] => assert!(n < max, "{n}: {costs:?}"),
-            ["TransactWriteItems 4", "Query 2", "TransactWriteItems 2"] => assert_eq!(n, max, "{costs:?}"),
+            ["Query 1" | "Query 2", "TransactWriteItems 4"] => assert!(n < max, "{n}: {costs:?}"),
+            ["Query 2", "TransactWriteItems 6"] => assert_eq!(n, max, "{costs:?}"),
             _ => panic!("{n}: {costs:?}"),
         }
     }
     store.start(&user, &start(100), StartHint::Optimistic, now).await.unwrap();
     take_costs(&recorder);
-    store.stop(&user, stream(100), StoppedBy::Player, TERMS, now).await.unwrap();
+    store.stop(&user, stream(100)).await.unwrap();
     assert_eq!(take_costs(&recorder), ["TransactWriteItems 4"]);
 }
 

@@ -14,7 +14,7 @@ use stream_manager::domain::admission::StartOutcome;
 use stream_manager::limiter::{Limiter, StartOptions};
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
-use stream_manager::store::{Refusal, StoppedBy, StoreError};
+use stream_manager::store::{Refusal, StoreError};
 
 use crate::support::{client_settings, stream, user};
 use crate::test_app::TestApp;
@@ -97,7 +97,7 @@ async fn throttled_transactions_get_five_attempts_without_reads() {
         assert_eq!(refusal(&failed), Refusal::ThrottledTransaction);
         assert_eq!(table.take_operations(), ["TransactWriteItems"; LIMITER_ATTEMPTS]);
 
-        let failed = limiter.stop(&user("ann"), stream(1), StoppedBy::Player).await.unwrap_err();
+        let failed = limiter.stop(&user("ann"), stream(1)).await.unwrap_err();
         assert_eq!(refusal(&failed), Refusal::ThrottledTransaction);
         assert_eq!(table.take_operations(), ["TransactWriteItems"; LIMITER_ATTEMPTS]);
     }
@@ -115,7 +115,7 @@ async fn throttled_start_succeeds_after_the_throttling_ends() {
 async fn limiter_does_not_multiply_the_sdk_retries() {
     let table = FailingTable::new(error("ThrottlingException"), usize::MAX);
     let limiter = table.limiter();
-    let failed = limiter.heartbeat(&user("ann"), stream(1)).await.unwrap_err();
+    let failed = limiter.heartbeat(&user("ann"), stream(1), None).await.unwrap_err();
     assert_eq!(refusal(&failed), Refusal::Throttled);
     assert_eq!(table.take_operations(), ["UpdateItem"; SDK_ATTEMPTS]);
 
@@ -133,7 +133,7 @@ async fn missing_table_and_denied_access_cause_no_reads() {
         assert_eq!(refusal(&failed), Refusal::Rejected);
         assert_eq!(table.take_operations(), ["TransactWriteItems"]);
 
-        limiter.stop(&user("ann"), stream(1), StoppedBy::Player).await.unwrap_err();
+        limiter.stop(&user("ann"), stream(1)).await.unwrap_err();
         assert_eq!(table.take_operations(), ["TransactWriteItems"]);
     }
 }

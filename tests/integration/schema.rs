@@ -5,11 +5,11 @@ use std::process::Output;
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::UserName;
 use stream_manager::store::dynamodb::codec::{self, text};
-use stream_manager::store::{StartHint, StoppedBy, StreamState};
+use stream_manager::store::{StartHint, StreamState};
 
 use crate::service::{dynamodb_command, run, temp_dir, unused_url};
 use crate::startup::{CannedResponse, NO_TABLE, fake_dynamodb};
-use crate::support::{Fixture, TERMS, on_device, start, stream, stream_record, unique_user};
+use crate::support::{Fixture, TERMS, eviction, on_device, renewal, start, stream, stream_record, unique_user};
 
 /// An attribute that this version does not support.
 const UNKNOWN_ATTRIBUTE: &str = "addedLater";
@@ -101,11 +101,11 @@ async fn every_operation_ignores_and_keeps_unknown_data() {
     assert_eq!(store.streams(&user, now).await.unwrap().live.len(), 3);
     let one = store.stream(&user, stream(1), now).await.unwrap();
     assert!(matches!(one, StreamState::Live(_)), "{one:?}");
-    let heartbeat = store.heartbeat(&user, stream(1), TERMS, now.plus_s(9)).await.unwrap();
+    let heartbeat = store.heartbeat(&user, &renewal(1), now.plus_s(9)).await.unwrap();
     assert!(heartbeat.previous_expiry.is_some(), "it renewed the lease");
     assert_kept(&lease(1), "a heartbeat").await;
 
-    store.stop(&user, stream(1), StoppedBy::Evictor, TERMS, now).await.unwrap();
+    store.end(&user, &eviction(1), now).await.unwrap();
     assert_kept(&lease(1), "an eviction").await;
     assert_kept("counter", "an eviction").await;
 
@@ -113,7 +113,7 @@ async fn every_operation_ignores_and_keeps_unknown_data() {
     assert_kept(&lease(2), "its replacement").await;
     assert_kept("counter", "a start that reads first").await;
 
-    store.stop(&user, stream(3), StoppedBy::Player, TERMS, now).await.unwrap();
+    store.stop(&user, stream(3)).await.unwrap();
     store.start(&user, &start(5), StartHint::Optimistic, now).await.unwrap();
     store.set_limit(&user, StreamLimit::new(5)).await.unwrap();
     assert_eq!(store.limit(&user).await.unwrap(), StreamLimit::new(5));

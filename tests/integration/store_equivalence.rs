@@ -1,18 +1,21 @@
 //! Property test: any sequence of operations has the same results on the memory store and the embedded store.
 
 use proptest::prelude::*;
+use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::{Fingerprint, StreamLimit};
-use stream_manager::domain::names::{Label, UserName};
-use stream_manager::store::{self, StartHint, StoppedBy, StreamState};
+use stream_manager::domain::names::{ContentId, DeviceId, UserName};
+use stream_manager::store::{HeartbeatRequest, StartHint, StreamState};
 
-use crate::support::{Fixture, TERMS, retry_on_contention, start, stream, user};
+use crate::support::{Fixture, TERMS, eviction, renewal, retry_on_contention, start, stream, user};
 
 #[derive(Clone, Debug)]
 enum Step {
     Start { request: StartRequest, hint: StartHint },
-    Heartbeat(u8),
-    Stop(u8, StoppedBy),
+    Heartbeat(u8, Option<&'static str>),
+    Stop(u8),
+    End(Selection),
+    Erase,
     Limit(Option<u64>),
     Wait(i64),
     Sweep,
@@ -28,12 +31,12 @@ fn any_start() -> impl Strategy<Value = Step> {
         any::<bool>(),
         proptest::option::of(0u128..2),
         any::<bool>(),
-        proptest::option::weighted(0.3, 1u64..5),
+        proptest::option::weighted(0.3, 0u64..5),
     );
     parameters.prop_map(|(n, device, replaces, evict, fingerprint, optimistic, token_limit)| {
         let request = StartRequest {
             fingerprint: fingerprint.map(|body| Fingerprint(uuid::Uuid::from_u128(body))),
-            device_id: device.and_then(|device| Label::parse(&format!("device-{device}")).ok()),
+            device_id: device.and_then(|device| DeviceId::parse(&format!("device-{device}")).ok()),
             replaces: replaces.into_iter().map(stream).collect(),
             at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
             token_limit: token_limit.and_then(StreamLimit::new),
@@ -46,12 +49,22 @@ fn any_start() -> impl Strategy<Value = Step> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any_start(),
-        3 => (0..STREAMS).prop_map(Step::Heartbeat),
-        2 => (0..STREAMS).prop_map(|n| Step::Stop(n, StoppedBy::Player)),
-        1 => (0..STREAMS).prop_map(|n| Step::Stop(n, StoppedBy::Evictor)),
-        1 => proptest::option::of(1u64..5).prop_map(Step::Limit),
+        3 => (0..STREAMS, proptest::option::of(Just("movie"))).prop_map(|(n, content)| Step::Heartbeat(n, content)),
+        2 => (0..STREAMS).prop_map(Step::Stop),
+        1 => any_selection().prop_map(Step::End),
+        1 => Just(Step::Erase),
+        1 => proptest::option::of(0u64..5).prop_map(Step::Limit),
         3 => (1i64..100).prop_map(Step::Wait),
         1 => Just(Step::Sweep),
+    ]
+}
+
+fn any_selection() -> impl Strategy<Value = Selection> {
+    prop_oneof![
+        Just(Selection::All),
+        proptest::collection::vec(0..STREAMS, 0..3)
+            .prop_map(|ids| Selection::Listed(ids.into_iter().map(stream).collect())),
+        (0u64..5).prop_map(|limit| Selection::ExcessOver(StreamLimit::new(limit).unwrap())),
     ]
 }
 
@@ -61,9 +74,9 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
     let store = &fixture.store;
     let mut results = Vec::new();
     for n in STREAMS..STREAMS + evicted {
-        let request = start(n);
+        let (request, eviction) = (start(n), eviction(n));
         retry_on_contention(|| store.start(user, &request, StartHint::Optimistic, fixture.now())).await;
-        retry_on_contention(|| store.stop(user, stream(n), StoppedBy::Evictor, TERMS, fixture.now())).await;
+        retry_on_contention(|| store.end(user, &eviction, fixture.now())).await;
         fixture.advance_s(i64::from(n % 2));
     }
     for step in steps {
@@ -80,18 +93,25 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                     other => format!("{other:?}"),
                 }
             }
-            Step::Heartbeat(n) => {
-                let heartbeat = retry_on_contention(|| store.heartbeat(user, stream(*n), TERMS, now)).await;
+            Step::Heartbeat(n, content) => {
+                let content_id = content.and_then(ContentId::clean);
+                let request = HeartbeatRequest { content_id, ..renewal(*n) };
+                let heartbeat = retry_on_contention(|| store.heartbeat(user, &request, now)).await;
                 format!("{:?} {:?}", unless_expired(heartbeat.state), heartbeat.previous_expiry)
             }
-            Step::Stop(n, StoppedBy::Evictor) if !is_live(store.stream(user, stream(*n), now).await) => {
-                // Skip this step. An eviction also marks an expired lease, and the lease may exist in only one of the stores.
+            Step::Stop(n) => {
+                retry_on_contention(|| store.stop(user, stream(*n))).await;
                 String::new()
             }
-            Step::Stop(n, by) => {
-                retry_on_contention(|| store.stop(user, stream(*n), *by, TERMS, now)).await;
-                String::new()
+            Step::End(selection) => {
+                // First remove expired leases, because an eviction marks the ones that are still stored, and TTL may have
+                // deleted them in only one of the stores.
+                fixture.advance_s(200);
+                fixture.sweep(user).await;
+                let request = EndRequest { selection: selection.clone(), message: None, terms: TERMS };
+                format!("{:?}", retry_on_contention(|| store.end(user, &request, fixture.now())).await)
             }
+            Step::Erase => format!("{:?}", retry_on_contention(|| store.erase(user, TERMS, now)).await),
             Step::Limit(limit) => {
                 retry_on_contention(|| store.set_limit(user, limit.and_then(StreamLimit::new))).await;
                 String::new()
@@ -118,10 +138,6 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
         results.push(format!("{n}: {:?}", store.stream(user, stream(n), fixture.now()).await.unwrap()));
     }
     results
-}
-
-fn is_live(state: store::Result<StreamState>) -> bool {
-    matches!(state, Ok(StreamState::Live(_)))
 }
 
 /// Hides expired leases, because TTL or a start that reads may delete them at any time.

@@ -6,19 +6,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::Client;
 use stream_manager::clock::{Clock, ManualClock};
+use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
-use stream_manager::domain::names::{Label, StreamId, UserName};
+use stream_manager::domain::names::{DeviceId, DisplayText, StreamId, UserName};
 use stream_manager::migrate;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
 use stream_manager::store::dynamodb::codec::{self, Item};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
-use stream_manager::store::{LeaseStore, Refusal, Result, StoreError};
+use stream_manager::store::{HeartbeatRequest, LeaseStore, Refusal, Result, StoreError};
 
 pub const TABLE: &str = "stream-manager-test";
-pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 60 };
+pub const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 60 };
 
 /// A store under test, its clock, and access to its stored data.
 #[derive(Clone)]
@@ -191,7 +192,17 @@ pub fn start(n: u8) -> StartRequest {
 }
 
 pub fn on_device(n: u8, device: &str) -> StartRequest {
-    StartRequest { device_id: Label::parse(device).ok(), device_name: Label::parse(device).ok(), ..start(n) }
+    StartRequest { device_id: DeviceId::parse(device).ok(), device_name: DisplayText::clean(device), ..start(n) }
+}
+
+/// A heartbeat of stream `n`.
+pub fn renewal(n: u8) -> HeartbeatRequest {
+    HeartbeatRequest { stream_id: stream(n), content_id: None, terms: TERMS }
+}
+
+/// An eviction of stream `n`.
+pub fn eviction(n: u8) -> EndRequest {
+    EndRequest { selection: Selection::Listed(vec![stream(n)]), message: None, terms: TERMS }
 }
 
 /// Retries on contention, as the limiter does. Panics on any other error.

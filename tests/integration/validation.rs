@@ -1,69 +1,25 @@
 //! Invalid input. The service refuses it with the field and the reason, and the request has no effect.
 
 use insta::assert_json_snapshot;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::test_app::{STREAMS, TestServer, UNKNOWN_ID};
 
 #[tokio::test]
-async fn a_start_body_is_absent_null_or_an_object() {
-    let server = TestServer::start().await;
-    let json = [("content-type", "application/json; charset=utf-8")];
-    let odd = [("content-type", "text/plain")];
-    let merge_patch = [("content-type", "application/merge-patch+json")];
-    for (headers, body, status) in [
-        (&[][..], "", 201),
-        (&odd, "", 201),
-        (&json, "", 201),
-        (&json, "{}", 201),
-        (&json, "null", 201),
-        (&[], "{}", 201),
-        (&merge_patch, "{}", 201),
-        (&json, r#"{"deviceId":null,"replaces":null,"atLimit":null}"#, 201),
-        (&odd, "{}", 415),
-        (&json, "[]", 400),
-        (&json, r#" ["tv"]"#, 400),
-        (&json, "{", 400),
-        (&json, "{}x", 400),
-        (&json, "7", 400),
-        (&json, "   ", 400),
-        (&json, r#"{"deviceID":"x"}"#, 400),
-        (&json, r#"{"deviceId":"x","deviceId":"x"}"#, 400),
-        (&json, r#"{"deviceId":7}"#, 400),
-        (&json, r#"{"deviceId":""}"#, 400),
-        (&json, r#"{"deviceName":"a\u0007"}"#, 400),
-        (&json, r#"{"contentId":"e\u0301"}"#, 400),
-        (&json, r#"{"atLimit":"kick"}"#, 400),
-        (&json, r#"{"replaces":["x"]}"#, 400),
-        (&json, r#"{"replaces":"x"}"#, 400),
-        (&json, r#"{"replaces":[7]}"#, 400),
-        (&json, r#"{"atLimit":{"reject":null}}"#, 400),
-        (&json, r#"{"atLimit":5}"#, 400),
-        (&json, "\u{feff}{}", 400),
-    ] {
-        let path = format!("/v1/users/{}/streams", uuid::Uuid::new_v4());
-        let response = server.send("POST", &path, headers, body.as_bytes().to_vec()).await;
-        assert_eq!(response.status, status, "{headers:?} {body}: {response:?}");
-        let text = response.body.to_string();
-        let jargon = ["Body", "struct", "sequence", "variant"];
-        assert!(!jargon.iter().any(|word| text.contains(word)), "no words of Rust: {text}");
-    }
-    let invalid_utf8 = server.send("POST", STREAMS, &json, b"{\"deviceId\":\"\xff\"}".to_vec()).await;
-    assert_eq!(invalid_utf8.status, 400);
-}
-
-#[tokio::test]
-async fn a_limit_is_a_whole_number_from_1_to_50() {
+async fn a_limit_is_a_whole_number_from_0_to_50() {
     let server = TestServer::start().await;
     let limit = "/v1/users/ann/limit";
     for bad in [
-        json!({"limit": 0}),
         json!({"limit": 51}),
         json!({"limit": -1}),
         json!({"limit": 1.5}),
         json!({"limit": "3"}),
         json!({"limit": null}),
-        json!({"limit": 3, "x": 1}),
+        json!({"limit": true}),
+        json!({"endExcess": true}),
+        json!({"limit": 3, "endExcess": "yes"}),
         json!({}),
         json!(null),
         json!([3]),
@@ -72,9 +28,20 @@ async fn a_limit_is_a_whole_number_from_1_to_50() {
         response.assert_problem(400, "invalid-request", &bad.to_string());
         assert!(!response.body.to_string().contains("u64"), "no words of Rust: {}", response.body);
     }
-    assert_eq!(server.send("PUT", limit, &[], Vec::new()).await.body["errors"][0]["field"], "limit");
+    for missing in [&b""[..], b"{}", b"null", br#"{"limit":null}"#] {
+        let error = &server.send("PUT", limit, &[], missing.to_vec()).await.body["errors"][0];
+        assert_eq!(error, &json!({"field": "limit", "reason": "must be a whole number from 0 to 50"}));
+    }
     assert_eq!(server.send("PUT", limit, &[("content-type", "text/plain")], b"{}".to_vec()).await.status, 415);
     assert_eq!(server.call("GET", limit).await.body["source"], "default", "nothing is stored");
+    for (body, stored) in [
+        ("{\"limit\":0}", 0),
+        ("{\"limit\":50}", 50),
+        ("\u{FEFF}{\"limit\":3,\"endExcess\":null,\"reason\":\"plan\"}", 3),
+    ] {
+        assert_eq!(server.send("PUT", limit, &[], body.into()).await.status, 200, "{body}");
+        assert_eq!(server.call("GET", limit).await.body["limit"], stored);
+    }
 }
 
 #[tokio::test]
@@ -97,7 +64,7 @@ async fn invalid_idempotency_keys_are_refused() {
 #[tokio::test]
 async fn a_refusal_names_every_invalid_field() {
     let server = TestServer::start().await;
-    let body = json!({"deviceId": "x".repeat(129), "contentId": "", "replaces": [UNKNOWN_ID, "nope"]});
+    let body = json!({"deviceId": "x".repeat(129), "replaces": [UNKNOWN_ID, "nope"]});
     assert_json_snapshot!(server.json("POST", STREAMS, body).await, @r#"
     {
       "status": 400,
@@ -106,7 +73,7 @@ async fn a_refusal_names_every_invalid_field() {
       },
       "body": {
         "code": "invalid-request",
-        "detail": "replaces[1]: must be a UUID, such as 6fa459ea-ee8a-4ca4-894e-db77e160355e; deviceId: must be at most 128 bytes of UTF-8, has 129; contentId: must not be empty",
+        "detail": "replaces[1]: must be a UUID, such as 6fa459ea-ee8a-4ca4-894e-db77e160355e; deviceId: must be at most 128 bytes of UTF-8, has 129",
         "errors": [
           {
             "field": "replaces[1]",
@@ -115,10 +82,6 @@ async fn a_refusal_names_every_invalid_field() {
           {
             "field": "deviceId",
             "reason": "must be at most 128 bytes of UTF-8, has 129"
-          },
-          {
-            "field": "contentId",
-            "reason": "must not be empty"
           }
         ],
         "instance": "urn:stream-manager:request:…",
@@ -151,7 +114,7 @@ async fn a_refusal_names_every_invalid_field() {
       }
     }
     "#);
-    assert_json_snapshot!(server.json("POST", STREAMS, json!({"device": 1})).await, @r#"
+    assert_json_snapshot!(server.json("POST", STREAMS, json!({"deviceName": 1})).await, @r#"
     {
       "status": 400,
       "headers": {
@@ -159,11 +122,11 @@ async fn a_refusal_names_every_invalid_field() {
       },
       "body": {
         "code": "invalid-request",
-        "detail": "device: unknown field `device`, expected one of `deviceId`, `deviceName`, `contentId`, `replaces`, `atLimit`",
+        "detail": "deviceName: invalid type: integer `1`, expected a string",
         "errors": [
           {
-            "field": "device",
-            "reason": "unknown field `device`, expected one of `deviceId`, `deviceName`, `contentId`, `replaces`, `atLimit`"
+            "field": "deviceName",
+            "reason": "invalid type: integer `1`, expected a string"
           }
         ],
         "instance": "urn:stream-manager:request:…",
@@ -223,30 +186,80 @@ async fn a_refusal_names_every_invalid_field() {
 }
 
 #[tokio::test]
-async fn user_names_are_decoded_once_and_kept_unchanged() {
+async fn user_names_are_decoded_once_and_normalized() {
     let server = TestServer::start().await;
+    let (longest, singletons) = ("e%CC%81".repeat(128), "%E1%BE%BE%CC%88%CC%81".repeat(128));
     for (path, name) in [
         ("ann", "ann"),
         ("Ann", "Ann"),
-        ("..", ".."),
-        (".", "."),
-        ("%2e%2e", ".."),
+        ("...", "..."),
+        ("%2e%2ea", "..a"),
         ("a%2Fb", "a/b"),
         ("a%2fstreams%2Fcount", "a/streams/count"),
         ("%2525", "%25"),
+        ("%252e%252e", "%2e%2e"),
         ("a+b", "a+b"),
         ("a%20b", "a b"),
+        ("%20ann%20%20", " ann  "),
+        ("%20", " "),
         ("%3Fx%23y", "?x#y"),
         ("%E6%97%A5%E6%9C%AC", "日本"),
+        ("日本", "日本"),
+        ("Zoe%CC%88", "Zoë"),
+        ("Zoe\u{308}", "Zoë"),
+        ("%E0%A5%98", "\u{915}\u{93C}"),
+        ("%E1%84%92%E1%85%A1%E1%86%AB", "한"),
+        (&longest, &"é".repeat(128)),
+        (&singletons, &"ΐ".repeat(128)),
+        (&"x".repeat(256), &"x".repeat(256)),
     ] {
         let (status, body) = server.raw_get(&format!("/v1/users/{path}/streams/count")).await;
         assert_eq!((status, body["userName"].as_str()), (200, Some(name)), "{path}: {body}");
     }
-    let (longest, too_long) = ("x".repeat(256), "x".repeat(257));
-    assert_eq!(server.raw_get(&format!("/v1/users/{longest}/streams/count")).await.0, 200);
-    for path in ["", "%20a", "a%0A", "a%00", "%zz", "%", "a%2", "%ff", "e%CC%81", "a%E2%80%AE", &too_long] {
+}
+
+#[tokio::test]
+async fn invalid_user_names_are_refused_with_the_reason() {
+    let server = TestServer::start().await;
+    for (path, reason) in [
+        ("", "must not be empty"),
+        (".", "must not be \".\" or \"..\""),
+        ("..", "must not be \".\" or \"..\""),
+        ("%2e", "must not be \".\" or \"..\""),
+        (".%2E", "must not be \".\" or \"..\""),
+        ("a%0A", "control characters"),
+        ("a%00", "control characters"),
+        ("a%C2%85", "control characters"),
+        ("a%E2%80%AE", "bidirectional control characters"),
+        ("%zz", "invalid percent escape"),
+        ("%", "invalid percent escape"),
+        ("a%2", "invalid percent escape"),
+        ("%ff", "must be percent-encoded UTF-8"),
+        ("Zo%EB", "must be percent-encoded UTF-8"),
+        ("%C0%AE", "must be percent-encoded UTF-8"),
+        ("%ED%A0%BD", "must be percent-encoded UTF-8"),
+        ("%F0%9F%98", "must be percent-encoded UTF-8"),
+        (&"x".repeat(257), "at most 256 bytes"),
+        (&"e%CC%81".repeat(129), "at most 256 bytes of UTF-8, has 258"),
+    ] {
         let (status, body) = server.raw_get(&format!("/v1/users/{path}/streams/count")).await;
         assert_eq!((status, &body["code"]), (400, &json!("invalid-request")), "{path}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains(reason), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn two_encodings_of_a_name_are_one_user() {
+    let server = TestServer::start().await;
+    for name in ["Zoë", "Ξένη", "Йод", "שָׁלוֹם", "مُحَمَّد", "हिन्दी क़", "ไทยกำ", "한국어", "ドラゴン", "தமிழ்"]
+    {
+        for (name, count) in [(name.nfc().collect::<String>(), 1), (name.nfd().collect(), 2)] {
+            let path = format!("/v1/users/{}/streams", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+            let started = server.call("POST", &path).await;
+            assert_eq!(started.status, 201, "{name}: {started:?}");
+            assert_eq!(server.call("GET", &path).await.body["count"], count, "{name}");
+            assert_eq!(server.call("GET", &started.headers["location"]).await.status, 200, "{name}");
+        }
     }
 }
 
@@ -288,6 +301,7 @@ async fn unknown_routes_and_methods_are_problems() {
     "#);
     for (method, path, allow) in [
         ("POST", "/v1/users/ann/streams/count", "GET, HEAD"),
+        ("GET", "/v1/users/ann", "DELETE"),
         ("PATCH", "/v1/users/ann/limit", "DELETE, GET, HEAD, PUT"),
         ("OPTIONS", STREAMS, "GET, HEAD, POST"),
         ("GET", "/v1/users/ann/streams/6fa459ea-ee8a-4ca4-894e-db77e160355e/heartbeat", "POST"),
@@ -300,7 +314,7 @@ async fn unknown_routes_and_methods_are_problems() {
         let allowed = response.headers.get("allow").map(String::as_str);
         assert_eq!((response.status, allowed), (405, Some(allow)), "{method} {path}");
     }
-    for path in ["/metrics", "/v1", "/v1/users/ann", "/v1/users/ann/streams/count/", "//v1/users/ann/streams"] {
+    for path in ["/metrics", "/v1", "/v1/users/ann/streams/count/", "//v1/users/ann/streams"] {
         assert_eq!(server.raw_get(path).await.0, 404, "{path}");
     }
 }

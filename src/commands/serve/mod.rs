@@ -81,7 +81,7 @@ async fn start(config: &Config) -> Result<Service> {
     let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew)));
     let clock = Arc::new(SystemClock);
     let tasks = BackgroundTasks::new();
-    let tokens = open_tokens(config, clock.clone(), &tasks).await?;
+    let tokens = open_tokens(config, clock.clone(), Arc::clone(&metrics), &tasks).await?;
     let interceptor = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
     let opened = store::open(config, &readiness, clock.clone(), interceptor, &tasks).await?;
     raise_file_descriptor_limit(config.server.max_connections.get());
@@ -150,6 +150,7 @@ fn raise_file_descriptor_limit(max_connections: u64) {
 async fn open_tokens(
     config: &Config,
     clock: Arc<SystemClock>,
+    metrics: Arc<Metrics>,
     tasks: &BackgroundTasks,
 ) -> Result<Option<Arc<TokenVerifier>>> {
     let bind = config.server.bind;
@@ -163,7 +164,7 @@ async fn open_tokens(
         }
         return Ok(None);
     };
-    let verifier = Arc::new(TokenVerifier::open(settings, clock).await?);
+    let verifier = Arc::new(TokenVerifier::open(settings, clock, metrics).await?);
     let refreshed = Arc::clone(&verifier);
     tasks.spawn("jwks_refresh", async move { refreshed.keep_fresh().await });
     Ok(Some(verifier))

@@ -1,11 +1,16 @@
 //! The admission rules: whether a stream may start, which streams a start ends, and which members are dead. They are
-//! pure functions. Every store uses them, so that all stores make the same decisions.
+//! pure functions. Every store uses them, so that all stores make the same decisions. [`end`] has the rules for
+//! requests that only end streams.
+
+pub mod end;
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use crate::domain::lease::{
+    EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp, UserLimit,
+};
 use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
 
 /// A request to start a stream. Repeating it with the same `stream_id` never takes a second slot.
@@ -71,27 +76,34 @@ pub enum Decision {
     NoWrite(StartOutcome),
 }
 
-/// The changes of one admitted start. The store applies them only if all of these conditions hold:
+/// The changes of one admitted start. The store applies them only if the conditions of `change` hold and the lease of
+/// the started stream is missing or expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub change: MembershipChange,
+    pub limit: StreamLimit,
+    pub lease: Lease,
+}
+
+/// A change of a user's members and of the leases of other streams. The store applies it only if all of these
+/// conditions hold:
 ///
 /// - the `guard` is unchanged,
 /// - every `dead` lease is missing or expired at `now`,
 /// - every `ended` lease is still stored,
-/// - every `pruned` lease is ended or missing,
-/// - the lease of the started stream is missing or expired.
+/// - every `pruned` lease is ended or missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
+pub struct MembershipChange {
     pub now: Timestamp,
     pub guard: Guard,
-    pub limit: StreamLimit,
-    /// All members after the commit, including the new one.
+    /// All members after the change.
     pub members: BTreeSet<StreamId>,
-    /// Members that the commit removes because their lease is missing or expired. It also deletes these leases.
+    /// Members that the change removes because their lease is missing or expired. It also deletes these leases.
     pub dead: Vec<StreamId>,
-    /// Live members that the start replaces or evicts, oldest first.
+    /// Members that the change replaces or evicts, oldest first.
     pub ended: Vec<EndedLease>,
-    /// Leases that earlier requests ended, beyond [`MAX_ENDED_LEASES`]. The commit deletes them.
+    /// Leases that earlier requests ended, beyond [`MAX_ENDED_LEASES`]. The change deletes them.
     pub pruned: Vec<StreamId>,
-    pub lease: Lease,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +145,17 @@ pub struct Denial {
     pub streams: Vec<Lease>,
 }
 
+impl Denial {
+    /// When a slot becomes free if no stream is renewed: more streams than the limit may be live. `None` if the user is
+    /// blocked.
+    pub(crate) fn slot_frees_at(&self) -> Option<Timestamp> {
+        let mut expiries: Vec<Timestamp> = self.streams.iter().map(|lease| lease.expires_at).collect();
+        expiries.sort();
+        let last_to_expire = expiries.len().checked_sub(usize::from(self.limit.get()))?;
+        if self.limit.is_blocked() { None } else { expiries.get(last_to_expire).copied() }
+    }
+}
+
 /// How a start treats a lease that is already stored under its stream id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PriorLease {
@@ -145,14 +168,14 @@ pub(crate) enum PriorLease {
 }
 
 impl StartRequest {
-    /// Whether the decision depends on the user's other streams.
+    /// Whether the decision depends on the user's other streams. The denial of a blocked user lists them.
     pub fn needs_read(&self) -> bool {
-        self.device_id.is_some() || !self.replaces.is_empty()
+        self.device_id.is_some() || !self.replaces.is_empty() || self.limit(None).is_blocked()
     }
 
     /// The effective limit. `stored` is the user's stored limit.
     pub fn limit(&self, stored: Option<StreamLimit>) -> StreamLimit {
-        self.token_limit.or(stored).unwrap_or(self.default_limit)
+        UserLimit::effective(self.token_limit, stored, self.default_limit).limit
     }
 
     /// The lease of a start that is admitted at `now`.
@@ -189,13 +212,14 @@ impl StartRequest {
 impl Commit {
     /// The outcome after the commit is applied.
     pub(crate) fn into_started(self) -> Started {
-        let evicted = self.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted).count();
+        let MembershipChange { ended, dead, .. } = self.change;
+        let evicted = ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted).count();
         Started {
             lease: self.lease,
             limit: self.limit,
             evicted,
-            ended: self.ended.into_iter().map(|ended| ended.stream_id).collect(),
-            reaped: self.dead.len(),
+            ended: ended.into_iter().map(|ended| ended.stream_id).collect(),
+            reaped: dead.len(),
         }
     }
 }
@@ -209,45 +233,66 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     if let Some(outcome) = prior_outcome(snapshot, request, limit, now) {
         return Decision::NoWrite(outcome);
     }
-    let others = || snapshot.members.iter().copied().filter(|id| *id != request.stream_id);
-    let mut live: Vec<&Lease> = others()
-        .filter_map(|id| snapshot.leases.iter().find(|lease| lease.stream_id == id && lease.is_live_at(now)))
-        .collect();
-    live.sort_by(|a, b| a.by_age(b));
-    let mut dead: Vec<StreamId> = others().filter(|id| live.iter().all(|lease| lease.stream_id != *id)).collect();
-
-    let victims = victims(&live, request, limit);
+    let live = member_leases(snapshot, |lease| lease.stream_id != request.stream_id && lease.is_live_at(now));
+    let victims = victims(&live, request, limit, now);
     if limit.exceeded_by(live.len() - victims.len() + 1) > 0 {
         return Decision::NoWrite(StartOutcome::Denied(Denial {
             limit,
             streams: live.into_iter().cloned().collect(),
         }));
     }
-
-    dead.truncate(MAX_OTHER_LEASES.saturating_sub(victims.len()));
-    let mut members: BTreeSet<StreamId> = snapshot.members.iter().copied().collect();
-    dead.iter().for_each(|id| _ = members.remove(id));
-    members.insert(request.stream_id);
-    let ended_by = EndedBy { stream_id: request.stream_id, device_name: request.device_name.clone() };
-    let ended = victims.into_iter().map(|(lease, reason)| {
-        members.remove(&lease.stream_id);
-        EndedLease {
-            stream_id: lease.stream_id,
-            termination: Termination { reason, ended_by: Some(ended_by.clone()) },
-            ttl_s: request.terms.ttl_s(now),
-        }
+    let mut dead = dead_members(snapshot, &live);
+    dead.retain(|id| *id != request.stream_id);
+    let ended_by =
+        EndedBy { stream_id: Some(request.stream_id), device_name: request.device_name.clone(), message: None };
+    let ended = victims.into_iter().map(|(lease, reason)| EndedLease {
+        stream_id: lease.stream_id,
+        termination: Termination { reason, ended_by: Some(ended_by.clone()) },
+        ttl_s: request.terms.ttl_s(now),
     });
-    let ended: Vec<EndedLease> = ended.collect();
-    let max_pruned = MAX_OTHER_LEASES.saturating_sub(dead.len() + ended.len());
-    let pruned = pruned(snapshot, request.stream_id, ended.len(), max_pruned);
-    let lease = request.lease(now);
-    Decision::Admit(Commit { now, guard: snapshot.guard, limit, members, dead, ended, pruned, lease })
+    let mut change = membership_change(snapshot, dead, ended.collect(), Some(request.stream_id), now);
+    change.members.insert(request.stream_id);
+    Decision::Admit(Commit { change, limit, lease: request.lease(now) })
 }
 
-/// The ended leases that an eviction deletes. It never deletes the evicted lease, whether or not the snapshot shows
-/// that lease as ended.
-pub(crate) fn pruned_by_eviction(snapshot: &Snapshot<'_>, evicted: StreamId) -> Vec<StreamId> {
-    pruned(snapshot, evicted, 1, MAX_OTHER_LEASES)
+/// The leases of members that satisfy `include`, oldest first.
+fn member_leases<'a>(snapshot: &Snapshot<'a>, include: impl Fn(&Lease) -> bool) -> Vec<&'a Lease> {
+    let lease = |id: &StreamId| snapshot.leases.iter().find(|lease| lease.stream_id == *id && include(lease));
+    let mut leases: Vec<&Lease> = snapshot.members.iter().filter_map(lease).collect();
+    leases.sort_by(|a, b| a.by_age(b));
+    leases
+}
+
+/// The members that are not in `kept`.
+fn dead_members(snapshot: &Snapshot<'_>, kept: &[&Lease]) -> Vec<StreamId> {
+    let members = snapshot.members.iter().copied();
+    members.filter(|id| kept.iter().all(|lease| lease.stream_id != *id)).collect()
+}
+
+/// Removes the dead and ended members, and prunes. Members that do not fit the transaction stay; the next change removes
+/// them. `own` is the stream that a start starts. Its lease is never pruned.
+fn membership_change(
+    snapshot: &Snapshot<'_>,
+    mut dead: Vec<StreamId>,
+    ended: Vec<EndedLease>,
+    own: Option<StreamId>,
+    now: Timestamp,
+) -> MembershipChange {
+    dead.truncate(MAX_OTHER_LEASES.saturating_sub(ended.len()));
+    let mut members: BTreeSet<StreamId> = snapshot.members.iter().copied().collect();
+    let ended_ids = ended.iter().map(|ended| &ended.stream_id);
+    dead.iter().chain(ended_ids).for_each(|id| _ = members.remove(id));
+    let max_pruned = MAX_OTHER_LEASES.saturating_sub(dead.len() + ended.len());
+    let pruned = pruned(snapshot, own, ended.len(), max_pruned);
+    MembershipChange { now, guard: snapshot.guard, members, dead, ended, pruned }
+}
+
+/// The leases in the order in which they are evicted: first the ones whose heartbeat is overdue, and in both groups the
+/// oldest first. A player that sends heartbeats is probably watched.
+fn eviction_order<'a>(live: &[&'a Lease], terms: &LeaseTerms, now: Timestamp) -> Vec<&'a Lease> {
+    let mut order = live.to_vec();
+    order.sort_by(|a, b| b.is_overdue_at(now, terms).cmp(&a.is_overdue_at(now, terms)).then(a.by_age(b)));
+    order
 }
 
 /// The outcome of a start that was admitted before. `None` if the start is new or its lease has expired.
@@ -273,10 +318,10 @@ fn prior_outcome(
 }
 
 /// The ended leases to delete: those over [`MAX_ENDED_LEASES`], earliest TTL first, at most `max`. The `new` leases
-/// that the caller is about to end count towards the cap. Members and the lease `kept` are never pruned.
-fn pruned(snapshot: &Snapshot<'_>, kept: StreamId, new: usize, max: usize) -> Vec<StreamId> {
+/// that the caller is about to end count towards the cap. Members and the lease `own` are never pruned.
+fn pruned(snapshot: &Snapshot<'_>, own: Option<StreamId>, new: usize, max: usize) -> Vec<StreamId> {
     let prunable = |lease: &&Lease| {
-        lease.termination.is_some() && lease.stream_id != kept && !snapshot.members.contains(&lease.stream_id)
+        lease.termination.is_some() && Some(lease.stream_id) != own && !snapshot.members.contains(&lease.stream_id)
     };
     let mut ended: Vec<&Lease> = snapshot.leases.iter().filter(prunable).collect();
     let excess = (ended.len() + new).saturating_sub(MAX_ENDED_LEASES).min(ended.len()).min(max);
@@ -284,26 +329,31 @@ fn pruned(snapshot: &Snapshot<'_>, kept: StreamId, new: usize, max: usize) -> Ve
     ended.into_iter().take(excess).map(|lease| lease.stream_id).collect()
 }
 
-/// The live streams that the start ends: streams of the same device, streams in `replaces`, and with
-/// [`AtLimit::EvictOldest`] as many of the oldest other streams as needed.
-fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -> Vec<(&'a Lease, EndReason)> {
+/// The live streams that the start ends, oldest first: streams of the same device, streams in `replaces`, and with
+/// [`AtLimit::EvictOldest`] as many other streams as needed. A blocked user's start evicts no streams, because it is
+/// denied in any case.
+fn victims<'a>(
+    live: &[&'a Lease],
+    request: &StartRequest,
+    limit: StreamLimit,
+    now: Timestamp,
+) -> Vec<(&'a Lease, EndReason)> {
     let replaced = |lease: &Lease| {
         request.replaces.contains(&lease.stream_id)
             || (request.device_id.is_some() && lease.device_id == request.device_id)
     };
-    let kept = live.iter().filter(|lease| !replaced(lease)).count();
-    let mut to_evict = match request.at_limit {
-        AtLimit::Reject => 0,
-        AtLimit::EvictOldest => limit.exceeded_by(kept + 1),
+    let kept: Vec<&Lease> = live.iter().copied().filter(|lease| !replaced(lease)).collect();
+    let to_evict = match request.at_limit {
+        AtLimit::EvictOldest if !limit.is_blocked() => limit.exceeded_by(kept.len() + 1),
+        _ => 0,
     };
-    let mut end_reason = |lease: &Lease| {
+    let mut evicted = eviction_order(&kept, &request.terms, now);
+    evicted.truncate(to_evict);
+    let end_reason = |lease: &Lease| {
         if replaced(lease) {
             Some(EndReason::Replaced)
-        } else if to_evict > 0 {
-            to_evict -= 1;
-            Some(EndReason::Evicted)
         } else {
-            None
+            evicted.iter().any(|evicted| evicted.stream_id == lease.stream_id).then_some(EndReason::Evicted)
         }
     };
     live.iter().filter_map(|lease| end_reason(lease).map(|reason| (*lease, reason))).collect()
@@ -314,7 +364,7 @@ fn victims<'a>(live: &[&'a Lease], request: &StartRequest, limit: StreamLimit) -
 fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
     let ended_by_start = |lease: &&Lease| {
         let by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());
-        by.is_some_and(|by| by.stream_id == stream_id)
+        by.is_some_and(|by| by.stream_id == Some(stream_id))
     };
     let mut ended: Vec<&Lease> = leases.iter().filter(ended_by_start).collect();
     ended.sort_by(|a, b| a.by_age(b));

@@ -11,7 +11,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tracing::debug;
 
 use crate::domain::lease::StreamLimit;
-use crate::domain::names::UserName;
+use crate::domain::names::{self, UserName};
 use crate::http::api::extract::path::PathParam;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, RouteContext};
@@ -50,8 +50,9 @@ impl<'a> ApiExtractor<'a> for Caller {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let Some((verifier, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
-        // Compares the token's user with the decoded text that the operation uses as the user name.
-        if RouteContext::path_param(request, UserName::NAME).as_deref() == Some(&*identity.user) {
+        // Compares the token's user with the text that the operation uses as the user name: decoded, and in NFC.
+        let path_user = RouteContext::path_param(request, UserName::NAME);
+        if path_user.is_some_and(|text| names::normalize(&text) == identity.user) {
             return Ok(Self { token_limit: identity.limit });
         }
         if identity.admin {

@@ -7,10 +7,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::health::{HealthApi, Readiness};
-use super::limits::LimitsApi;
 use super::rate_limits::Rates;
 use super::route_context::AuthMode;
 use super::streams::StreamsApi;
+use super::users::UsersApi;
 use crate::clock::ManualClock;
 use crate::limiter::{Limiter, Policy};
 use crate::store::memory::MemoryStore;
@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// The OpenAPI document that `/openapi.json` serves.
 pub fn openapi_document() -> String {
-    deny_additional_properties(&openapi_service().spec())
+    openapi_service().spec()
 }
 
 pub(crate) fn openapi_service() -> OpenApiService<Apis, ()> {
@@ -33,22 +33,11 @@ pub(crate) fn apis_for_spec() -> Apis {
     apis(Arc::new(limiter), Arc::default(), Rates::unbounded(), AuthMode::Disabled)
 }
 
-/// Adds `additionalProperties: false` to the schemas of the request bodies, because poem-openapi cannot express it. Edits
-/// the text, so that it works for JSON, YAML and the Swagger UI page, which embeds the JSON.
-pub(crate) fn deny_additional_properties(document: &str) -> String {
-    ["StartRequest", "LimitRequest"].into_iter().fold(document.to_owned(), |document, schema| {
-        let (json, yaml) = (format!("\"title\": \"{schema}\","), format!("      title: {schema}\n"));
-        document
-            .replace(&json, &format!("{json}\n        \"additionalProperties\": false,"))
-            .replace(&yaml, &format!("{yaml}      additionalProperties: false\n"))
-    })
-}
-
-pub(crate) type Apis = (StreamsApi, LimitsApi, HealthApi);
+pub(crate) type Apis = (StreamsApi, UsersApi, HealthApi);
 
 pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, auth: AuthMode) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    (streams, LimitsApi { limiter }, HealthApi { readiness, auth })
+    (streams, UsersApi { limiter }, HealthApi { readiness, auth })
 }
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\

@@ -159,8 +159,9 @@ impl ProblemCode {
                 problem.extensions.reason = Some("evicted");
                 problem.extensions.restart = Some(Restart::User);
                 let ended_by = EndedBy {
-                    stream_id: Uuid::from_u128(0x3f0e_7c52_6b1d_4c7e_8a55_0d2f_9b1c_44aa),
+                    stream_id: Some(Uuid::from_u128(0x3f0e_7c52_6b1d_4c7e_8a55_0d2f_9b1c_44aa)),
                     device_name: Some("Kitchen tablet".to_owned()),
+                    message: None,
                 };
                 problem.extensions.ended_by = Some(ended_by);
             }

@@ -11,7 +11,9 @@ use poem_openapi::types::Type;
 
 use crate::http::api::json::Json;
 use crate::http::api::model::problem::ProblemBody;
-use crate::http::api::model::responses::{Health, Limit, StartedStream, Stream, StreamCount, Streams};
+use crate::http::api::model::responses::{
+    Evicted, Health, Limit, NewLimit, StartedStream, Stream, StreamCount, Streams,
+};
 use crate::http::api::problems::{Problem, ProblemCode};
 
 #[derive(ApiResponse)]
@@ -63,6 +65,20 @@ pub(crate) enum LimitResponse {
 }
 
 #[derive(ApiResponse)]
+pub(crate) enum NewLimitResponse {
+    /// The user's new limit.
+    #[oai(status = 200)]
+    Limit(Json<NewLimit>),
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum EvictedResponse {
+    /// The streams that ended.
+    #[oai(status = 200)]
+    Evicted(Json<Evicted>),
+}
+
+#[derive(ApiResponse)]
 pub(crate) enum NoContentResponse {
     /// Done, by this or an earlier request.
     #[oai(status = 204)]
@@ -99,13 +115,14 @@ problems! {
     StartProblems: InvalidRequest, Unauthorized, Forbidden, StreamLimitReached, StreamEnded, PayloadTooLarge,
         UnsupportedMediaType, IdempotencyKeyReused, TooManyRequests, Internal, StoreUnavailable, KeysUnavailable,
         Overloaded;
-    HeartbeatProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge,
-        TooManyRequests, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
+    HeartbeatProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, TooManyRequests,
+        Internal, StoreUnavailable, KeysUnavailable, Overloaded;
+    StopProblems: InvalidRequest, Unauthorized, Forbidden, Internal, StoreUnavailable, KeysUnavailable, Overloaded;
     StreamProblems: InvalidRequest, Unauthorized, Forbidden, StreamNotFound, StreamEnded, PayloadTooLarge, Internal,
         StoreUnavailable, KeysUnavailable, Overloaded;
     UserProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, Internal, StoreUnavailable,
         KeysUnavailable, Overloaded;
-    SetLimitProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, UnsupportedMediaType, Internal,
+    BodyProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, UnsupportedMediaType, Internal,
         StoreUnavailable, KeysUnavailable, Overloaded;
     LiveProblems: InvalidRequest, PayloadTooLarge, Internal;
     ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, Draining, StoreUnavailable, KeysUnavailable;
@@ -157,7 +174,10 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     };
     let mut headers = Vec::new();
     if codes.iter().all(|code| code.has_retry_after()) {
-        headers.push(header("Retry-After", "Seconds to wait before a retry.", u32::schema_ref()));
+        // The denial of a blocked user has none.
+        let required = status != 409;
+        let retry_after = header("Retry-After", "Seconds to wait before a retry.", u32::schema_ref());
+        headers.push(MetaHeader { required, ..retry_after });
     }
     if matches!(status, 401 | 403) {
         headers.push(header("WWW-Authenticate", "Bearer challenge (RFC 6750).", String::schema_ref()));

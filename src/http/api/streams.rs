@@ -9,21 +9,21 @@ use crate::domain::admission::{Denial, StartOutcome, Started};
 use crate::domain::lease::{EndReason, Lease, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 use crate::http::api::caller::Caller;
-use crate::http::api::extract::body::StartBody;
+use crate::http::api::extract::body::{EvictionBody, HeartbeatBody, StartBody};
 use crate::http::api::extract::params::{EvictQuery, IdempotencyKeyHeader};
 use crate::http::api::extract::path::Path;
 use crate::http::api::json::Json;
 use crate::http::api::model::problem::{EndedBy, Restart};
-use crate::http::api::model::responses::{StartedStream, Stream, StreamCount, Streams};
+use crate::http::api::model::responses::{Evicted, StartedStream, Stream, StreamCount, Streams};
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::rate_limits::Rates;
 use crate::http::api::responses::{
-    CountResponse, Failure, HeartbeatProblems, NoContentResponse, StartProblems, StartResponse, StreamProblems,
-    StreamResponse, StreamsResponse, UserProblems,
+    BodyProblems, CountResponse, EvictedResponse, Failure, HeartbeatProblems, NoContentResponse, StartProblems,
+    StartResponse, StopProblems, StreamProblems, StreamResponse, StreamsResponse, UserProblems,
 };
 use crate::http::api::tags::Tag;
 use crate::limiter::{Limiter, StartOptions, Timestamped, Usage};
-use crate::store::{StoppedBy, StreamState};
+use crate::store::StreamState;
 
 pub(crate) struct StreamsApi {
     pub(crate) limiter: Arc<Limiter>,
@@ -125,7 +125,10 @@ impl StreamsApi {
     ///
     /// Renews the stream's lease. Send a heartbeat every `heartbeatIntervalSeconds`. **Stop playing only on 410 with
     /// `restart: "user"`; on `restart: "auto"`, start again.** On 5xx or without a response, keep playing until the
-    /// lease expires, and keep retrying. The request body is ignored.
+    /// lease expires, and keep retrying.
+    ///
+    /// If the content has changed, send it as `contentId`. If the lease needs no renewal, the content is not stored; the
+    /// response contains the stored one. Any other body is ignored, whatever its media type, encoding and size.
     #[oai(
         path = "/v1/users/:userName/streams/:streamId/heartbeat",
         method = "post",
@@ -137,10 +140,11 @@ impl StreamsApi {
         _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
+        body: HeartbeatBody,
     ) -> Result<StreamResponse, Failure<HeartbeatProblems>> {
         let user = user.0;
         self.rates.heartbeat(&user)?;
-        let state = self.limiter.heartbeat(&user, stream.0).await.map_err(Problem::from)?;
+        let state = self.limiter.heartbeat(&user, stream.0, body.0).await.map_err(Problem::from)?;
         Ok(self.live_stream(&user, state)?)
     }
 
@@ -161,16 +165,19 @@ impl StreamsApi {
         #[oai(name = "streamId")] stream: Path<StreamId>,
         /// True if the client is not the stream's own player.
         evict: EvictQuery,
-    ) -> Result<NoContentResponse, Failure<UserProblems>> {
-        let by = if evict.0 { StoppedBy::Evictor } else { StoppedBy::Player };
-        self.limiter.stop(&user.0, stream.0, by).await.map_err(Problem::from)?;
+    ) -> Result<NoContentResponse, Failure<StopProblems>> {
+        if evict.0 {
+            self.limiter.evict(&user.0, Some(vec![stream.0]), None).await.map_err(Problem::from)?;
+        } else {
+            self.limiter.stop(&user.0, stream.0).await.map_err(Problem::from)?;
+        }
         Ok(NoContentResponse::Done)
     }
 
     /// Stop a stream by POST
     ///
-    /// The same as DELETE, for `navigator.sendBeacon`, which can only send POST. Any media type is accepted. The request
-    /// body is ignored.
+    /// The same as DELETE, for `navigator.sendBeacon`, which can only send POST. The request body is ignored, whatever its
+    /// media type, encoding and size.
     #[oai(
         path = "/v1/users/:userName/streams/:streamId/stop",
         method = "post",
@@ -182,15 +189,32 @@ impl StreamsApi {
         _caller: Caller,
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
-    ) -> Result<NoContentResponse, Failure<UserProblems>> {
-        self.limiter.stop(&user.0, stream.0, StoppedBy::Player).await.map_err(Problem::from)?;
+    ) -> Result<NoContentResponse, Failure<StopProblems>> {
+        self.limiter.stop(&user.0, stream.0).await.map_err(Problem::from)?;
         Ok(NoContentResponse::Done)
+    }
+
+    /// Evict streams
+    ///
+    /// Ends the streams in `streamIds`, or all live streams without it, in one step. The players get 410 with
+    /// `restart: "user"` and the message at their next heartbeats. A repetition returns only the streams that it ends
+    /// itself.
+    #[oai(path = "/v1/users/:userName/evictions", method = "post", operation_id = "evict", tag = "Tag::Streams")]
+    async fn evict(
+        &self,
+        _caller: Caller,
+        #[oai(name = "userName")] user: Path<UserName>,
+        body: EvictionBody,
+    ) -> Result<EvictedResponse, Failure<BodyProblems>> {
+        let EvictionBody { stream_ids, message } = body;
+        let ended = self.limiter.evict(&user.0, stream_ids, message).await.map_err(Problem::from)?;
+        Ok(EvictedResponse::Evicted(Json(Evicted { ended: ended.into_iter().map(StreamId::uuid).collect() })))
     }
 }
 
 impl StreamsApi {
     fn stream(&self, user: &UserName, lease: &Lease, now: Timestamp) -> Stream {
-        Stream::new(user, lease, now, self.limiter.policy())
+        Stream::new(user, lease, now, &self.limiter.policy().terms)
     }
 
     fn started_stream(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStream {
@@ -215,12 +239,14 @@ impl StreamsApi {
 
     fn limit_reached(&self, user: &UserName, denial: &Denial, now: Timestamp) -> Problem {
         let (count, limit) = (denial.streams.len(), denial.limit);
-        let mut problem =
-            Problem::new(ProblemCode::StreamLimitReached, format!("{count} of {limit} streams are in use"));
-        let earliest = denial.streams.iter().map(|lease| lease.expires_at).min();
+        let detail = match limit.is_blocked() {
+            true => "the user is blocked: the limit is 0".to_owned(),
+            false => format!("{count} of {limit} streams are in use"),
+        };
+        let mut problem = Problem::new(ProblemCode::StreamLimitReached, detail);
+        problem.extensions.slot_frees_in_seconds = denial.slot_frees_at().map(|at| at.seconds_after(now));
         problem.extensions.limit = Some(limit.get());
         problem.extensions.count = Some(count as u32);
-        problem.extensions.slot_frees_in_seconds = Some(earliest.map_or(0, |at| at.seconds_after(now)));
         problem.extensions.streams = Some(denial.streams.iter().map(|lease| self.stream(user, lease, now)).collect());
         problem
     }
@@ -239,8 +265,9 @@ fn stream_ended(lease: &Lease) -> Problem {
     problem.extensions.restart = Some(restart);
     let ended_by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());
     problem.extensions.ended_by = ended_by.map(|by| EndedBy {
-        stream_id: by.stream_id.uuid(),
+        stream_id: by.stream_id.map(StreamId::uuid),
         device_name: by.device_name.as_ref().map(ToString::to_string),
+        message: by.message.as_ref().map(ToString::to_string),
     });
     problem
 }

@@ -10,6 +10,8 @@ pub(crate) enum Tag {
     Streams,
     /// The stream limits of users.
     Limits,
+    /// Erasing users.
+    Users,
     /// Liveness and readiness.
     Health,
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::strict_object::StrictObject;
 use super::{Identity, TokenError};
 use crate::domain::lease::StreamLimit;
+use crate::domain::names;
 
 pub(crate) struct ClaimsPolicy {
     pub(crate) issuer: String,
@@ -14,20 +15,26 @@ pub(crate) struct ClaimsPolicy {
     pub(crate) admin_scope: String,
 }
 
+/// What valid claims contain.
+pub(crate) struct ValidClaims {
+    pub(crate) identity: Identity,
+    /// Whether the limit claim is not a limit. It is then ignored, because a 401 is not a denial: a player may play on.
+    pub(crate) ignored_limit: bool,
+}
+
 impl ClaimsPolicy {
-    pub(crate) fn validate(&self, claims: &StrictObject) -> Result<Identity, TokenError> {
+    pub(crate) fn validate(&self, claims: &StrictObject) -> Result<ValidClaims, TokenError> {
         // `jsonwebtoken` also accepts a list that contains the issuer, so the claim is checked again.
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
             return Err(invalid("iss", "is not the trusted issuer"));
         }
         self.check_audience(claims)?;
         required_string(claims, "sub")?;
-        let user = required_string(claims, &self.user_claim)?.to_owned();
-        let limit = claims.get(&self.limit_claim).map(|value| {
-            let error = || invalid(&self.limit_claim, "must be a whole number from 1 to 50");
-            parse_limit(value).ok_or_else(error)
-        });
-        Ok(Identity { user, admin: self.is_admin(claims), limit: limit.transpose()? })
+        let user = names::normalize(required_string(claims, &self.user_claim)?).into_owned();
+        let limit_claim = claims.get(&self.limit_claim).filter(|value| !value.is_null());
+        let limit = limit_claim.and_then(parse_limit);
+        let identity = Identity { user, admin: self.is_admin(claims), limit };
+        Ok(ValidClaims { identity, ignored_limit: limit_claim.is_some() && limit.is_none() })
     }
 
     fn check_audience(&self, claims: &StrictObject) -> Result<(), TokenError> {
@@ -63,13 +70,22 @@ fn required_string<'a>(claims: &'a StrictObject, claim: &str) -> Result<&'a str,
     text.ok_or_else(|| invalid(claim, "must be a non-empty string"))
 }
 
-/// Accepts a whole number, and also a string of decimal digits, because Cognito sends custom attributes as strings.
+/// Accepts a whole number from 0, also with a fraction of zero (`3.0`), because some JSON libraries have only floating-point
+/// numbers. Also accepts a string of decimal digits, because Cognito sends custom attributes as strings. Above 50 counts
+/// as 50.
 fn parse_limit(value: &Value) -> Option<StreamLimit> {
     let number = match value {
-        Value::String(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
-        value => value.as_u64()?,
+        Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().unwrap_or(u64::MAX)
+        }
+        Value::Number(number) => match (number.as_u64(), number.as_f64()) {
+            (Some(whole), _) => whole,
+            (None, Some(float)) if float >= 0.0 && float.fract() == 0.0 => float as u64,
+            _ => return None,
+        },
+        _ => return None,
     };
-    StreamLimit::new(number)
+    Some(StreamLimit::capped(number))
 }
 
 fn invalid(claim: &str, reason: &'static str) -> TokenError {

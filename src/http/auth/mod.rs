@@ -60,10 +60,11 @@ pub enum KeySource {
 /// The data that this service uses from a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The text of the user claim, not yet validated as a user name.
+    /// The text of the user claim in NFC, not yet validated as a user name.
     pub user: String,
     /// Whether the caller may act for every user and set limits.
     pub admin: bool,
+    /// The limit, if the token has a valid one.
     pub limit: Option<StreamLimit>,
 }
 

@@ -1,28 +1,38 @@
 //! Verifies bearer tokens: finds the key, checks the signature and the standard claims, and applies the claims policy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::Value;
+use tracing::warn;
 
-use super::claims::ClaimsPolicy;
+use super::claims::{ClaimsPolicy, ValidClaims};
 use super::jwks_cache::JwksCache;
 use super::strict_object::StrictObject;
 use super::{ALGORITHMS, Identity, MAX_TOKEN_BYTES, TokenError, TokenSettings};
 use crate::clock::Clock;
+use crate::telemetry::log_throttle::LogThrottle;
+use crate::telemetry::metrics::Metrics;
 
 pub use super::jwks_cache::JwksError;
 
 /// Tolerated clock skew between the issuer and this host.
 const LEEWAY_S: u64 = 30;
 
+/// Ignored limit claims are logged at most once per interval. An issuer with a wrong setting sends one in each token.
+const IGNORED_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 pub struct TokenVerifier {
     jwks: JwksCache,
     validation: Validation,
     policy: ClaimsPolicy,
+    metrics: Arc<Metrics>,
+    ignored_limit_log: LogThrottle<()>,
+    clock: Arc<dyn Clock>,
 }
 
 impl TokenVerifier {
@@ -31,10 +41,14 @@ impl TokenVerifier {
     ///
     /// # Errors
     /// The key file cannot be read, or has no usable key.
-    pub async fn open(settings: TokenSettings, clock: Arc<dyn Clock>) -> Result<Self, JwksError> {
+    pub async fn open(
+        settings: TokenSettings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, JwksError> {
         let TokenSettings { keys, algorithms, issuer, audience, user_claim, limit_claim, admin_scope } = settings;
         let by_name = |name: &String| ALGORITHMS.into_iter().find(|(known, _)| known == name).map(|(_, found)| found);
-        let jwks = JwksCache::open(keys, algorithms.iter().filter_map(by_name).collect(), clock).await?;
+        let jwks = JwksCache::open(keys, algorithms.iter().filter_map(by_name).collect(), Arc::clone(&clock)).await?;
         // `verify` replaces this algorithm with those of the key, so the token never decides which algorithms are
         // allowed.
         let mut validation = Validation::new(Algorithm::HS256);
@@ -47,7 +61,8 @@ impl TokenVerifier {
         // Without this setting, a token without these claims would be accepted.
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         let policy = ClaimsPolicy { issuer, audience, user_claim, limit_claim, admin_scope };
-        Ok(Self { jwks, validation, policy })
+        let ignored_limit_log = LogThrottle::new(IGNORED_LIMIT_LOG_INTERVAL, 1);
+        Ok(Self { jwks, validation, policy, metrics, ignored_limit_log, clock })
     }
 
     /// Whether there are keys to verify tokens with.
@@ -83,7 +98,23 @@ impl TokenVerifier {
         let validation = Validation { algorithms: key.algorithms.clone(), ..self.validation.clone() };
         let decoded = jsonwebtoken::decode::<StrictObject>(token, &key.decoding_key, &validation);
         let claims = decoded.map_err(|error| token_error(error.kind()))?.claims;
-        self.policy.validate(&claims)
+        let ValidClaims { identity, ignored_limit } = self.policy.validate(&claims)?;
+        if ignored_limit {
+            self.report_ignored_limit();
+        }
+        Ok(identity)
+    }
+
+    /// The value is not logged, because no part of a token is.
+    fn report_ignored_limit(&self) {
+        self.metrics.token_limit_claims_ignored.inc();
+        if let Some(suppressed) = self.ignored_limit_log.allow(&(), self.clock.monotonic()) {
+            let claim = &self.policy.limit_claim;
+            warn!(
+                event = "token_limit_claim_ignored",
+                claim, suppressed, "the limit in a token is not a whole number from 0; ignored"
+            );
+        }
     }
 }
 

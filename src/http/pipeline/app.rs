@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Bytes};
 use poem::error::NotFoundError;
 use poem::http::request::Parts;
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, PathParams, RouteContext};
+use crate::http::pipeline::body::{self, BodyPolicy};
 use crate::http::pipeline::context::RequestContext;
 use crate::http::pipeline::cors::Cors;
 use crate::http::pipeline::detach::{HandlerFuture, RunToCompletion};
@@ -129,9 +129,7 @@ impl App {
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
-            let read = tokio::time::timeout_at(deadline, self.read_body(body)).await;
-            let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
-            Body::from_vec(read.map_err(late)??)
+            Body::from_vec(self.read_body(body, route.body_policy, deadline).await?)
         };
         // The permit is acquired after the body is read, so that slow clients do not hold permits.
         let _permit = self.in_flight.try_acquire(route.priority).ok_or_else(|| self.overloaded())?;
@@ -139,6 +137,21 @@ impl App {
         *request.headers_mut() = parts.headers;
         request.set_data(RouteContext { auth: self.auth.clone(), path_params });
         route.endpoint.call(request).await.map_err(to_problem)
+    }
+
+    async fn read_body<B>(&self, body: B, policy: BodyPolicy, deadline: Instant) -> Result<Vec<u8>, Problem>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let max_bytes = self.bounds.max_body_bytes;
+        match policy {
+            BodyPolicy::Validated => body::read(body, max_bytes, deadline).await,
+            // Leaves half of the time for the operation.
+            BodyPolicy::Optional => {
+                Ok(body::read_optional(body, max_bytes, deadline - self.bounds.request_timeout / 2).await)
+            }
+        }
     }
 
     fn overloaded(&self) -> Problem {
@@ -157,32 +170,6 @@ impl App {
             ProblemCode::InvalidRequest,
             format!("path and query must have at most {max} bytes together"),
         ))
-    }
-
-    async fn read_body<B>(&self, body: B) -> Result<Vec<u8>, Problem>
-    where
-        B: HttpBody<Data = Bytes> + Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let max = self.bounds.max_body_bytes;
-        let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max} bytes"));
-        // Checked before the body is read. A read makes hyper send "100 Continue" to a client that waits for it, and the
-        // client would then send its body.
-        if body.size_hint().lower() > max as u64 {
-            return Err(too_large());
-        }
-        let mut body = std::pin::pin!(Limited::new(body, max));
-        let mut bytes = Vec::new();
-        // Copies each frame instead of collecting the frames, because even a frame of one byte keeps 8 KB of hyper's
-        // buffers alive.
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-                Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-                Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body is incomplete")),
-            }
-        }
-        Ok(bytes)
     }
 }
 

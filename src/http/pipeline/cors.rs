@@ -19,7 +19,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 #[derive(Clone, Debug, Default)]
 pub struct CorsSettings {
     pub allowed_origins: Vec<String>,
-    /// Request headers in addition to [`REQUEST_HEADERS`]. `*` allows all.
+    /// Request headers in addition to `REQUEST_HEADERS`. `*` allows all.
     pub allowed_headers: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! The request pipeline: route matching, request context, CORS, load shedding, the request body and the deadline.
 
 pub mod app;
+mod body;
 mod context;
 pub mod cors;
 mod detach;

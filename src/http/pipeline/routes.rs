@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::PathParams;
+use crate::http::pipeline::body::BodyPolicy;
 use crate::http::pipeline::load_shedding::Priority;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
@@ -32,6 +33,7 @@ pub(crate) struct Route {
     /// The path, with parameters in braces. `None` for the 404 and 405 responses.
     pub(crate) template: Option<String>,
     pub(crate) priority: Priority,
+    pub(crate) body_policy: BodyPolicy,
     /// Whether the request span is enabled at `info`, because the handler logs at that level.
     pub(crate) logs_at_info: bool,
     pub(crate) metrics: Option<Arc<RouteMetrics>>,
@@ -68,8 +70,8 @@ struct PathRoutes {
 /// The endpoints by path (in poem's syntax) and method.
 type Endpoints = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
 
-/// The operations that log at `info`: the limiter logs denied starts and evictions.
-const LOGS_AT_INFO: [&str; 2] = ["start", "stop"];
+/// The operations that log at `info`: the limiter logs denied starts, evictions and erasures.
+const LOGS_AT_INFO: [&str; 5] = ["start", "stop", "evict", "setLimit", "eraseUser"];
 
 /// The route name of the 404 and 405 responses.
 const UNMATCHED: &str = "other";
@@ -142,6 +144,7 @@ impl Route {
             name,
             template,
             priority: Priority::of(name),
+            body_policy: BodyPolicy::of(name),
             logs_at_info: LOGS_AT_INFO.contains(&name),
             metrics: metrics.map(|metrics| metrics.route(name)),
             endpoint,
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn unknown_paths_are_not_found() {
         let routes = routes();
-        for path in ["", "*", "/v1/users/ann", "/v1/users/ann/streams/a/b", "/v1/users/ann/streams/count/"] {
+        for path in ["", "*", "/v1/users", "/v1/users/ann/streams/a/b", "/v1/users/ann/streams/count/"] {
             assert!(std::ptr::eq(&**routes.find(&Method::GET, path).0, routes.not_found()), "{path}");
         }
         assert!(std::ptr::eq(&**routes.find(&Method::GET, &"/".repeat(200)).0, routes.not_found()));

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, StreamLimit, Termination, Timestamp};
-use crate::domain::names::{Label, StreamId, UserName};
-use crate::store::StoreError;
+use crate::domain::names::{DeviceId, DisplayText, StreamId, UserName};
+use crate::store::{HeartbeatRequest, StoreError};
 
 pub const USER_NAME: &str = "userName";
 pub const RECORD: &str = "record";
-/// The attribute for DynamoDB's TTL, in epoch seconds. Only leases have it; a counter never expires.
+/// The attribute for DynamoDB's TTL, in epoch seconds. Leases have it, and the counter of an erased user.
 pub const TTL: &str = "ttl";
 pub const STREAMS: &str = "streams";
 pub const REVISION: &str = "revision";
@@ -24,6 +24,7 @@ pub const FINGERPRINT: &str = "fingerprint";
 pub const END_REASON: &str = "endReason";
 const ENDED_BY: &str = "endedBy";
 const STREAM_ID: &str = "streamId";
+const MESSAGE: &str = "message";
 
 const COUNTER: &str = "counter";
 const STREAM_PREFIX: &str = "stream#";
@@ -82,9 +83,15 @@ pub(crate) fn end_reason(reason: EndReason) -> AttributeValue {
 }
 
 pub(crate) fn ended_by(by: &EndedBy) -> AttributeValue {
-    let mut map = Item::from([(STREAM_ID.to_owned(), text(by.stream_id.to_string()))]);
+    let mut map = Item::new();
+    if let Some(stream_id) = by.stream_id {
+        map.insert(STREAM_ID.to_owned(), text(stream_id.to_string()));
+    }
     if let Some(name) = &by.device_name {
         map.insert(DEVICE_NAME.to_owned(), text(name.as_str()));
+    }
+    if let Some(message) = &by.message {
+        map.insert(MESSAGE.to_owned(), text(message.as_str()));
     }
     AttributeValue::M(map)
 }
@@ -142,7 +149,7 @@ pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
     };
     let stream_limit = match reader.optional_number(STREAM_LIMIT)? {
         None => None,
-        Some(limit) => Some(StreamLimit::new(limit).ok_or_else(|| reader.corrupt(STREAM_LIMIT, "not 1 to 50"))?),
+        Some(limit) => Some(StreamLimit::new(limit).ok_or_else(|| reader.corrupt(STREAM_LIMIT, "not 0 to 50"))?),
     };
     Ok(Counter { streams, revision: reader.optional_number(REVISION)?, stream_limit })
 }
@@ -153,9 +160,17 @@ pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
 }
 
 /// Returns the renewed lease and its previous expiry. `old` is the item before the renewal.
-pub fn decode_renewed(old: &Item, expires_at: Timestamp, ttl_s: i64) -> Result<(Lease, Timestamp), StoreError> {
+pub fn decode_renewed(
+    old: &Item,
+    request: &HeartbeatRequest,
+    expires_at: Timestamp,
+) -> Result<(Lease, Timestamp), StoreError> {
     let reader = Reader::new(old);
-    Ok((lease(&reader, expires_at, ttl_s)?, reader.timestamp(EXPIRES_AT)?))
+    let mut lease = lease(&reader, expires_at, request.terms.ttl_s(expires_at))?;
+    if let Some(content_id) = &request.content_id {
+        lease.content_id = Some(content_id.clone());
+    }
+    Ok((lease, reader.timestamp(EXPIRES_AT)?))
 }
 
 fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease, StoreError> {
@@ -167,9 +182,9 @@ fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease
     };
     Ok(Lease {
         stream_id: stream_id.ok_or_else(|| reader.corrupt(RECORD, "not a stream record"))?,
-        device_id: reader.label(DEVICE_ID)?,
-        device_name: reader.label(DEVICE_NAME)?,
-        content_id: reader.label(CONTENT_ID)?,
+        device_id: reader.device_id()?,
+        device_name: reader.display_text(DEVICE_NAME)?,
+        content_id: reader.display_text(CONTENT_ID)?,
         fingerprint,
         started_at: reader.timestamp(STARTED_AT)?,
         expires_at,
@@ -189,9 +204,10 @@ fn decode_termination(reader: &Reader<'_>) -> Result<Option<Termination>, StoreE
         None => None,
         Some(AttributeValue::M(map)) => {
             let by = Reader { item: map, key: reader.key };
-            let stream_id = StreamId::parse(by.text(STREAM_ID)?);
+            let stream_id = by.optional_text(STREAM_ID)?.map(StreamId::parse).transpose();
             let stream_id = stream_id.map_err(|_| reader.corrupt(ENDED_BY, "streamId is not a UUID"))?;
-            Some(EndedBy { stream_id, device_name: by.label(DEVICE_NAME)? })
+            let (device_name, message) = (by.display_text(DEVICE_NAME)?, by.display_text(MESSAGE)?);
+            Some(EndedBy { stream_id, device_name, message })
         }
         Some(_) => return Err(reader.corrupt(ENDED_BY, "not a map")),
     };
@@ -227,9 +243,15 @@ impl<'a> Reader<'a> {
         self.optional_text(name)?.ok_or_else(|| self.corrupt(name, "missing"))
     }
 
-    fn label<const MAX: usize>(&self, name: &str) -> Result<Option<Label<MAX>>, StoreError> {
-        let label = self.optional_text(name)?.map(Label::parse).transpose();
-        label.map_err(|error| self.corrupt(name, &error.to_string()))
+    fn device_id(&self) -> Result<Option<DeviceId>, StoreError> {
+        let device_id = self.optional_text(DEVICE_ID)?.map(DeviceId::parse).transpose();
+        device_id.map_err(|error| self.corrupt(DEVICE_ID, &error.to_string()))
+    }
+
+    /// Texts are cleaned when they are stored. Cleaning them again keeps leases readable whose texts were written by
+    /// another program.
+    fn display_text(&self, name: &str) -> Result<Option<DisplayText>, StoreError> {
+        Ok(self.optional_text(name)?.and_then(DisplayText::clean))
     }
 
     fn optional_number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, StoreError> {

@@ -12,48 +12,66 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::codec::{self, Item, number, timestamp};
-use crate::domain::admission::{Commit, EndedLease, StartRequest};
-use crate::domain::lease::{EndReason, LeaseTerms, Termination, Timestamp};
+use crate::domain::admission::end::EndCommit;
+use crate::domain::admission::{Commit, EndedLease, MembershipChange, StartRequest};
+use crate::domain::lease::{StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
 /// Index of the lease action in [`optimistic_start`].
 pub(crate) const OPTIMISTIC_LEASE: usize = 1;
-/// Index of the counter action in [`stop`] and [`evict`].
+/// Index of the counter action in [`stop`].
 pub(crate) const STOP_COUNTER: usize = 0;
-/// Index of the lease action in [`stop`] and [`evict`].
-pub(crate) const STOP_LEASE: usize = 1;
 
 pub const HEARTBEAT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl";
 /// `#expiresAt < :new` prevents a delayed older heartbeat from shortening a lease that was already renewed for longer.
 pub const HEARTBEAT_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#endReason) \
      AND #expiresAt > :now AND #expiresAt < :new";
+/// A heartbeat that also stores the content.
+pub const HEARTBEAT_CONTENT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl, #contentId = :content";
 /// Built once, because heartbeats are the most frequent requests.
 pub(crate) static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
     LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
-/// A start without a read. The request must have no device id and no `replaces`. The transaction fails if the user has
-/// a stored limit, unless the token contains a limit.
+/// Every write that makes the counter permanent again removes the TTL of a tombstone.
+pub const SET_LIMIT_UPDATE: &str = "SET #streamLimit = :limit REMOVE #ttl";
+pub const REMOVE_LIMIT_UPDATE: &str = "REMOVE #streamLimit";
+/// Without the condition, DynamoDB would create an empty counter for a user that has none.
+pub const REMOVE_LIMIT_CONDITION: &str = "attribute_exists(#streamLimit)";
+
+/// Turns the counter of an erased user into a tombstone, which keeps the revision until its TTL. TTL may delete the
+/// tombstone while a write is in flight that is based on a read of it. The next counter begins at a revision of 1 and
+/// never reaches the revision of the tombstone, so that this write fails.
+pub const TOMBSTONE_UPDATE: &str = "SET #ttl = :ttl REMOVE #streamLimit ADD #revision :step";
+/// How much a tombstone increases the revision: more than the changes of a user while a request is in flight.
+pub const TOMBSTONE_REVISION_STEP: u64 = 1_000_000;
+/// Fails if a stream was started after the user's streams were ended. That stream survives the erasure.
+pub const TOMBSTONE_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#streams)";
+
+/// A start without a read. [`StartRequest::needs_read`] must be false. The transaction fails if the user has a stored
+/// limit. If the token contains a limit, it fails only if the stored limit is 0.
 pub fn optimistic_start(
     table: &str,
     user: &UserName,
     request: &StartRequest,
     now: Timestamp,
 ) -> Result<Vec<TransactWriteItem>, BuildError> {
+    let mut values = HashMap::from([
+        (":id".to_owned(), codec::ids([&request.stream_id])),
+        (":one".to_owned(), number(1)),
+        (":limit".to_owned(), number(request.limit(None))),
+    ]);
     // The response to a start contains the limit, but a transaction returns no values. A start of a user with a stored
     // limit therefore needs a read, unless the token's limit overrides the stored one.
     let condition = match request.token_limit {
         None => "attribute_not_exists(#streamLimit) AND (attribute_not_exists(#streams) OR size(#streams) < :limit)",
-        Some(_) => "attribute_not_exists(#streams) OR size(#streams) < :limit",
+        Some(_) => {
+            values.insert(":zero".to_owned(), number(0));
+            "(attribute_not_exists(#streamLimit) OR #streamLimit <> :zero) \
+             AND (attribute_not_exists(#streams) OR size(#streams) < :limit)"
+        }
     };
-    let counter = Action {
-        update: Some("ADD #streams :id, #revision :one"),
-        condition: Some(condition),
-        values: values([
-            (":id", codec::ids([&request.stream_id])),
-            (":one", number(1)),
-            (":limit", number(request.limit(None))),
-        ]),
-    };
+    let update = Some("ADD #streams :id, #revision :one REMOVE #ttl");
+    let counter = Action { update, condition: Some(condition), values: Some(values) };
     let lease = Action { update: None, condition: Some("attribute_not_exists(#record)"), values: None };
     Ok(vec![
         counter.update(table, codec::counter_key(user))?,
@@ -61,45 +79,73 @@ pub fn optimistic_start(
     ])
 }
 
-/// The transaction of a [`Commit`]. It writes the counter, deletes the dead and pruned leases, marks the ended ones,
-/// and adds the new lease. Each action has its own condition.
+/// The transaction of a [`Commit`]: the membership change, then the new lease.
 pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<TransactWriteItem>, BuildError> {
-    let mut actions = Vec::new();
-    actions.push(commit_counter(table, user, commit)?);
-    for dead in &commit.dead {
-        let action = Action {
-            update: None,
-            condition: Some("attribute_not_exists(#record) OR #expiresAt <= :now"),
-            values: values([(":now", timestamp(commit.now))]),
-        };
-        actions.push(action.delete(table, codec::lease_key(user, *dead))?);
-    }
-    for ended in &commit.ended {
-        actions.push(mark_ended(table, user, ended)?);
-    }
-    actions.extend(prune(table, user, &commit.pruned)?);
+    let mut actions = change_membership(table, user, &commit.change, None)?;
     let lease = Action {
         update: None,
         condition: Some("attribute_not_exists(#record) OR (attribute_not_exists(#endReason) AND #expiresAt <= :now)"),
-        values: values([(":now", timestamp(commit.now))]),
+        values: values([(":now", timestamp(commit.change.now))]),
     };
     actions.push(lease.put(table, codec::encode_lease(user, &commit.lease))?);
     Ok(actions)
 }
 
-fn commit_counter(table: &str, user: &UserName, commit: &Commit) -> Result<TransactWriteItem, BuildError> {
-    let mut values = HashMap::from([
-        (":members".to_owned(), codec::ids(&commit.members)),
-        (":next".to_owned(), number(commit.guard.revision.unwrap_or(0) + 1)),
-    ]);
-    let revision_unchanged = match commit.guard.revision {
+/// The transaction of an [`EndCommit`].
+pub fn end(table: &str, user: &UserName, commit: &EndCommit) -> Result<Vec<TransactWriteItem>, BuildError> {
+    change_membership(table, user, &commit.change, commit.new_limit)
+}
+
+/// Writes the counter, deletes the dead and pruned leases, and marks the ended ones. Each action has its own condition.
+fn change_membership(
+    table: &str,
+    user: &UserName,
+    change: &MembershipChange,
+    new_limit: Option<StreamLimit>,
+) -> Result<Vec<TransactWriteItem>, BuildError> {
+    let mut actions = vec![change_counter(table, user, change, new_limit)?];
+    for dead in &change.dead {
+        let action = Action {
+            update: None,
+            condition: Some("attribute_not_exists(#record) OR #expiresAt <= :now"),
+            values: values([(":now", timestamp(change.now))]),
+        };
+        actions.push(action.delete(table, codec::lease_key(user, *dead))?);
+    }
+    for ended in &change.ended {
+        actions.push(mark_ended(table, user, ended)?);
+    }
+    actions.extend(prune(table, user, &change.pruned)?);
+    Ok(actions)
+}
+
+fn change_counter(
+    table: &str,
+    user: &UserName,
+    change: &MembershipChange,
+    new_limit: Option<StreamLimit>,
+) -> Result<TransactWriteItem, BuildError> {
+    let mut values = HashMap::from([(":next".to_owned(), number(change.guard.revision.unwrap_or(0) + 1))]);
+    let mut update = "SET #revision = :next".to_owned();
+    if let Some(limit) = new_limit {
+        values.insert(":newLimit".to_owned(), number(limit));
+        update.push_str(", #streamLimit = :newLimit");
+    }
+    // DynamoDB does not store empty sets.
+    if change.members.is_empty() {
+        update.push_str(" REMOVE #ttl, #streams");
+    } else {
+        values.insert(":members".to_owned(), codec::ids(&change.members));
+        update.push_str(", #streams = :members REMOVE #ttl");
+    }
+    let revision_unchanged = match change.guard.revision {
         None => "attribute_not_exists(#revision)",
         Some(seen) => {
             values.insert(":seen".to_owned(), number(seen));
             "#revision = :seen"
         }
     };
-    let limit_unchanged = match commit.guard.stored_limit {
+    let limit_unchanged = match change.guard.stored_limit {
         None => "attribute_not_exists(#streamLimit)",
         Some(limit) => {
             values.insert(":limit".to_owned(), number(limit));
@@ -107,11 +153,7 @@ fn commit_counter(table: &str, user: &UserName, commit: &Commit) -> Result<Trans
         }
     };
     let condition = format!("{revision_unchanged} AND {limit_unchanged}");
-    let action = Action {
-        update: Some("SET #streams = :members, #revision = :next"),
-        condition: Some(&condition),
-        values: Some(values),
-    };
+    let action = Action { update: Some(&update), condition: Some(&condition), values: Some(values) };
     action.update(table, codec::counter_key(user))
 }
 
@@ -136,19 +178,6 @@ fn mark_ended(table: &str, user: &UserName, ended: &EndedLease) -> Result<Transa
 pub fn stop(table: &str, user: &UserName, stream_id: StreamId) -> Result<Vec<TransactWriteItem>, BuildError> {
     let lease = Action { update: None, condition: None, values: None };
     Ok(vec![remove_member(table, user, stream_id)?, lease.delete(table, codec::lease_key(user, stream_id))?])
-}
-
-/// An eviction: frees the slot and marks the lease as ended, so that its player can learn the reason.
-pub fn evict(
-    table: &str,
-    user: &UserName,
-    stream_id: StreamId,
-    terms: LeaseTerms,
-    now: Timestamp,
-) -> Result<Vec<TransactWriteItem>, BuildError> {
-    let termination = Termination { reason: EndReason::Evicted, ended_by: None };
-    let ended = EndedLease { stream_id, termination, ttl_s: terms.ttl_s(now) };
-    Ok(vec![remove_member(table, user, stream_id)?, mark_ended(table, user, &ended)?])
 }
 
 /// Deletes ended leases. It does not change the counter, because ended leases hold no slots. If a stream was started

@@ -7,30 +7,32 @@ pub(crate) mod errors;
 pub mod expressions;
 pub mod metrics_interceptor;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{
     ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
-use tracing::debug;
 
 use self::codec::{Counter, Partition, number, timestamp};
 use self::errors::{TransactionError, store_error};
 use super::{
-    Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, TOMBSTONE_S,
+    UserStreams,
 };
-use crate::domain::admission::{
-    Decision, Guard, PriorLease, Snapshot, StartOutcome, StartRequest, Started, decide, pruned_by_eviction,
-};
+use crate::domain::admission::end::{EndRequest, Selection, decide_end};
+use crate::domain::admission::{Decision, Guard, PriorLease, Snapshot, StartOutcome, StartRequest, Started, decide};
 use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Time limit of the pruning after an eviction, so that it cannot delay the response for long.
-const PRUNE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The maximum number of actions in one transaction of DynamoDB.
+const MAX_ACTIONS: usize = 100;
 
 /// The maximum number of pages per read. A page is 1 MB, which is more than 1000 leases. Reads of a user with more
 /// pages fail.
@@ -91,28 +93,36 @@ impl DynamoStore {
         Ok(StartOutcome::Started(commit.into_started()))
     }
 
-    /// Deletes the ended leases over the cap, as the second step of an eviction. Changes neither the counter nor live
-    /// leases. A concurrent start that prunes the same leases fails with contention and is retried. If the pruning
-    /// fails, the next eviction or read-then-start prunes the rest.
-    async fn prune(&self, user: &UserName, evicted: StreamId) -> Result<()> {
-        // One page is enough. A full page holds more than 1000 leases, and one transaction deletes at most the 98
-        // oldest ended ones. The newest MAX_ENDED_LEASES therefore stay, even if there are more pages.
-        let page = self.query(user).send().await.map_err(store_error)?;
-        let partition = codec::decode_partition(&page.items.unwrap_or_default())?;
-        let pruned = with_snapshot(&partition, |snapshot| pruned_by_eviction(snapshot, evicted));
-        if !pruned.is_empty() {
-            self.transact(expressions::prune(&self.table, user, &pruned)?).await?;
+    /// Deletes ended leases. A lease that a concurrent start stores under one of these ids is not deleted.
+    async fn delete_ended(&self, user: &UserName, ended: &[StreamId]) -> Result<()> {
+        for ids in ended.chunks(MAX_ACTIONS) {
+            self.transact(expressions::prune(&self.table, user, ids)?).await?;
         }
         Ok(())
     }
 
-    /// Prunes within the time limit. A failure only delays the pruning; the eviction still succeeds.
-    async fn prune_in_time(&self, user: &UserName, evicted: StreamId) {
-        match tokio::time::timeout(PRUNE_TIMEOUT, self.prune(user, evicted)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "pruning after an eviction failed"),
-            Err(_) => debug!("pruning after an eviction timed out"),
+    /// Turns the counter of an erased user into a tombstone. If a stream was started meanwhile, only removes the stored
+    /// limit.
+    async fn bury_counter(&self, user: &UserName, now: Timestamp) -> Result<()> {
+        let request = self
+            .update_counter(user)
+            .update_expression(expressions::TOMBSTONE_UPDATE)
+            .condition_expression(expressions::TOMBSTONE_CONDITION)
+            .set_expression_attribute_names(expressions::names([
+                expressions::TOMBSTONE_UPDATE,
+                expressions::TOMBSTONE_CONDITION,
+            ]))
+            .expression_attribute_values(":ttl", number(now.plus_s(TOMBSTONE_S).epoch_ms() / 1000))
+            .expression_attribute_values(":step", number(expressions::TOMBSTONE_REVISION_STEP));
+        if !written(request.send().await)? {
+            self.set_limit(user, None).await?;
         }
+        Ok(())
+    }
+
+    fn update_counter(&self, user: &UserName) -> UpdateItemFluentBuilder {
+        let request = self.client.update_item().table_name(&self.table).set_key(Some(codec::counter_key(user)));
+        request.return_consumed_capacity(ReturnConsumedCapacity::Total)
     }
 
     async fn transact(&self, actions: Vec<TransactWriteItem>) -> std::result::Result<(), TransactionError> {
@@ -187,37 +197,41 @@ impl LeaseStore for DynamoStore {
         self.read_then_start(user, request, now).await
     }
 
-    async fn heartbeat(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Heartbeat> {
-        let expires_at = terms.expires_at(now);
-        let request = self
+    async fn heartbeat(&self, user: &UserName, request: &HeartbeatRequest, now: Timestamp) -> Result<Heartbeat> {
+        let expires_at = request.terms.expires_at(now);
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
-            .set_key(Some(codec::lease_key(user, stream_id)))
-            .update_expression(expressions::HEARTBEAT_UPDATE)
+            .set_key(Some(codec::lease_key(user, request.stream_id)))
             .condition_expression(expressions::HEARTBEAT_CONDITION)
-            .set_expression_attribute_names(expressions::HEARTBEAT_NAMES.clone())
             .set_expression_attribute_values(expressions::values([
                 (":now", timestamp(now)),
                 (":new", timestamp(expires_at)),
-                (":ttl", number(terms.ttl_s(expires_at))),
+                (":ttl", number(request.terms.ttl_s(expires_at))),
             ]))
             .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let error = match request.send().await {
+        let update = match &request.content_id {
+            None => update
+                .update_expression(expressions::HEARTBEAT_UPDATE)
+                .set_expression_attribute_names(expressions::HEARTBEAT_NAMES.clone()),
+            Some(content_id) => update
+                .update_expression(expressions::HEARTBEAT_CONTENT_UPDATE)
+                .set_expression_attribute_names(expressions::names([
+                    expressions::HEARTBEAT_CONTENT_UPDATE,
+                    expressions::HEARTBEAT_CONDITION,
+                ]))
+                .expression_attribute_values(":content", codec::text(content_id.as_str())),
+        };
+        let error = match update.send().await {
             Ok(renewed) => {
                 // The old item contains the previous expiry. If DynamoDB omits the item, return an error and not
                 // `NotFound`, because the lease exists.
                 let old = renewed.attributes;
                 let old = old.ok_or_else(|| StoreError::Unknown("renewal returned no attributes".to_owned()))?;
-                let (lease, previous) = codec::decode_renewed(&old, expires_at, terms.ttl_s(expires_at))?;
+                let (lease, previous) = codec::decode_renewed(&old, request, expires_at)?;
                 return Ok(Heartbeat { state: StreamState::of(Some(lease), now), previous_expiry: Some(previous) });
             }
             Err(error) => error,
@@ -235,33 +249,42 @@ impl LeaseStore for DynamoStore {
         }
     }
 
-    async fn stop(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        by: StoppedBy,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Stop> {
-        let actions = match by {
-            StoppedBy::Player => expressions::stop(&self.table, user, stream_id)?,
-            StoppedBy::Evictor => expressions::evict(&self.table, user, stream_id, terms, now)?,
-        };
-        let error = match self.transact(actions).await {
-            Ok(()) => {
-                if by == StoppedBy::Evictor {
-                    self.prune_in_time(user, stream_id).await;
-                }
-                return Ok(Stop::Freed);
-            }
+    async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
+        let error = match self.transact(expressions::stop(&self.table, user, stream_id)?).await {
+            Ok(()) => return Ok(Stop::Freed),
             Err(error) => error,
         };
-        // If only the lease condition failed, DynamoDB's TTL has deleted the lease. The stream stays in the counter
-        // until a start needs its slot and removes it.
-        if error.condition_failed(expressions::STOP_COUNTER) || error.condition_failed(expressions::STOP_LEASE) {
+        if error.condition_failed(expressions::STOP_COUNTER) {
             return Ok(Stop::AlreadyGone);
         }
         Err(self.diagnose(user, error).await)
+    }
+
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+        let partition = self.partition(user).await?;
+        let Some(commit) = with_snapshot(&partition, |snapshot| decide_end(snapshot, request, now)) else {
+            return Ok(Vec::new());
+        };
+        self.transact(expressions::end(&self.table, user, &commit)?).await?;
+        Ok(commit.ended)
+    }
+
+    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
+        let all = EndRequest { selection: Selection::All, message: None, terms };
+        let partition = self.partition(user).await?;
+        let commit = with_snapshot(&partition, |snapshot| decide_end(snapshot, &all, now));
+        if let Some(commit) = &commit {
+            self.transact(expressions::end(&self.table, user, commit)?).await?;
+        }
+        // Read again, because the first query may have been torn: a lease that another request ended during the query can
+        // be missing, or look live. Every lease without a slot has ended. The deletion checks it.
+        let Partition { counter, leases } = self.partition(user).await?;
+        let without_slot = leases.iter().map(|lease| lease.stream_id).filter(|id| !counter.streams.contains(id));
+        let just_ended = commit.iter().flat_map(|commit| &commit.change.ended).map(|ended| ended.stream_id);
+        let deleted: BTreeSet<StreamId> = without_slot.chain(just_ended).collect();
+        self.delete_ended(user, &deleted.into_iter().collect::<Vec<_>>()).await?;
+        self.bury_counter(user, now).await?;
+        Ok(commit.map(|commit| commit.ended).unwrap_or_default())
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
@@ -285,26 +308,30 @@ impl LeaseStore for DynamoStore {
     }
 
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
-        let request = self.client.update_item().table_name(&self.table).set_key(Some(codec::counter_key(user)));
         let request = match limit {
-            Some(limit) => request
-                .update_expression("SET #streamLimit = :limit")
-                .set_expression_attribute_names(expressions::names(["#streamLimit"]))
+            Some(limit) => self
+                .update_counter(user)
+                .update_expression(expressions::SET_LIMIT_UPDATE)
+                .set_expression_attribute_names(expressions::names([expressions::SET_LIMIT_UPDATE]))
                 .expression_attribute_values(":limit", number(limit)),
-            // Without the condition, DynamoDB would create an empty counter for a user that has none.
-            None => request
-                .update_expression("REMOVE #streamLimit")
-                .condition_expression("attribute_exists(#streamLimit)")
-                .set_expression_attribute_names(expressions::names(["#streamLimit"])),
+            None => self
+                .update_counter(user)
+                .update_expression(expressions::REMOVE_LIMIT_UPDATE)
+                .condition_expression(expressions::REMOVE_LIMIT_CONDITION)
+                .set_expression_attribute_names(expressions::names([expressions::REMOVE_LIMIT_UPDATE])),
         };
-        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
-                _ => Err(store_error(error)),
-            },
-        }
+        written(request.send().await).map(|_| ())
+    }
+}
+
+/// Whether an update was applied. False if its condition failed.
+fn written<T>(result: std::result::Result<T, SdkError<UpdateItemError, HttpResponse>>) -> Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) => match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+            _ => Err(store_error(error)),
+        },
     }
 }
 

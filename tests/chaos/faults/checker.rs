@@ -127,9 +127,12 @@ fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     let Some(id) = &call.id else {
         // A start without a key gets this response in one case only: a fault hit its request to the store, and the stream
         // ended before the service retried that request.
-        let retried = index.requests_during(call).any(|request| request.was_hit_by_fault() && request.creates.is_some());
+        let retried =
+            index.requests_during(call).any(|request| request.was_hit_by_fault() && request.creates.is_some());
         let explained = retried && call.operation == "start";
-        return require(explained, || "the started stream had ended, although no fault hit its request to the store".to_owned());
+        return require(explained, || {
+            "the started stream had ended, although no fault hit its request to the store".to_owned()
+        });
     };
     match call.reason.as_str() {
         "evicted" | "replaced" => {

@@ -5,9 +5,11 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
 use stream_manager::domain::lease::StreamLimit;
-use stream_manager::domain::names::{Label, UserName};
+use stream_manager::domain::names::{DeviceId, DisplayText, UserName};
 use stream_manager::store::StoreError;
 use stream_manager::store::dynamodb::codec::{self, Item};
+
+use super::texts;
 
 /// The input is an item or a list of items in DynamoDB's JSON format.
 pub fn check(input: &[u8]) {
@@ -51,10 +53,16 @@ fn lease(item: &Item, input: &[u8]) -> bool {
             return false;
         }
     };
-    let within = |text: Option<&str>, max: usize| text.is_none_or(|text| (1..=max).contains(&text.len()));
-    assert!(within(lease.device_id.as_ref().map(Label::as_str), 128), "{lease:?}");
-    assert!(within(lease.device_name.as_ref().map(Label::as_str), 256), "{lease:?}");
-    assert!(within(lease.content_id.as_ref().map(Label::as_str), 256), "{lease:?}");
+    let stored = |name: &str| match item.get(name) {
+        Some(AttributeValue::S(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let device_id = stored(codec::DEVICE_ID).and_then(|id| texts::name(id, 128));
+    assert_eq!(lease.device_id.as_ref().map(DeviceId::as_str), device_id.as_deref(), "{lease:?}");
+    for (name, text) in [(codec::DEVICE_NAME, &lease.device_name), (codec::CONTENT_ID, &lease.content_id)] {
+        let expected = stored(name).and_then(texts::cleaned);
+        assert_eq!(text.as_ref().map(DisplayText::as_str), expected.as_deref(), "{lease:?}");
+    }
     let user = UserName::parse("ann").unwrap();
     let encoded = codec::encode_lease(&user, &lease);
     assert_eq!(codec::decode_lease(&encoded).unwrap(), lease);
@@ -62,7 +70,8 @@ fn lease(item: &Item, input: &[u8]) -> bool {
         if let (AttributeValue::S(encoded), Some(AttributeValue::S(original))) = (&value, item.get(&name))
             && name != codec::USER_NAME
         {
-            let same = encoded.eq_ignore_ascii_case(original) || name == codec::FINGERPRINT;
+            let cleaned = [codec::DEVICE_ID, codec::DEVICE_NAME, codec::CONTENT_ID, codec::FINGERPRINT];
+            let same = encoded.eq_ignore_ascii_case(original) || cleaned.contains(&name.as_str());
             assert!(same, "{name}: {original:?} {encoded:?}");
         }
     }
@@ -77,7 +86,7 @@ fn counter(item: &Item, input: &[u8]) -> bool {
             return false;
         }
     };
-    assert!(counter.stream_limit.is_none_or(|limit| (1..=StreamLimit::MAX).contains(&limit.get())));
+    assert!(counter.stream_limit.is_none_or(|limit| (0..=StreamLimit::MAX).contains(&limit.get())));
     let mut encoded = Item::new();
     if !counter.streams.is_empty() {
         encoded.insert(codec::STREAMS.to_owned(), codec::ids(&counter.streams));

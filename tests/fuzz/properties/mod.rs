@@ -6,11 +6,13 @@
 #![allow(clippy::disallowed_methods, reason = "the expiry of tokens depends on the host's clock")]
 
 pub mod items;
+mod json;
 pub mod names;
 pub mod requests;
 mod service;
 pub mod settings;
 pub mod starts;
+mod texts;
 pub mod tokens;
 
 /// Panics if a message contains a term that only Rust and its libraries use. A term that occurs in the input is

@@ -1,71 +1,78 @@
-//! Checks names. A valid name must be within its bounds and must be displayed unchanged. The error of an invalid name
-//! must state the actual reason.
+//! Checks names and texts. A valid name is normalized to NFC and within its bounds. The error of an invalid name states
+//! the actual reason. A text that people read is cleaned and never rejected.
 
 use std::collections::HashSet;
 
-use stream_manager::domain::names::{IdempotencyKey, Label, NameError, StreamId, UserName};
+use stream_manager::domain::names::{DeviceId, DisplayText, IdempotencyKey, NameError, StreamId, UserName};
 use unicode_normalization::UnicodeNormalization;
+
+use super::texts;
 
 /// The input is one name. If it contains a line break, the text before and after the first one is also a user name and
 /// an idempotency key.
 pub fn check(input: &[u8]) {
     idempotency_key(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
-    user_name(text);
-    label::<128>(text);
-    label::<256>(text);
+    name(text, UserName::MAX_BYTES, matches!(text, "." | ".."), |text| {
+        UserName::parse(text).map(|name| (name.as_str().to_owned(), name.to_string()))
+    });
+    name(text, DeviceId::MAX_BYTES, false, |text| {
+        DeviceId::parse(text).map(|id| (id.as_str().to_owned(), id.to_string()))
+    });
+    display_text(text);
     stream_id(text);
     if let Some((user, key)) = text.split_once('\n') {
         derived_ids(user, key);
     }
 }
 
-fn user_name(text: &str) {
-    match UserName::parse(text) {
-        Ok(name) => {
-            assert_eq!((name.as_str(), name.to_string().as_str()), (text, text));
-            assert!(
-                (1..=UserName::MAX_BYTES).contains(&text.len()) && text.trim() == text && is_plain(text),
-                "{text:?}"
-            );
-            assert!(!text.chars().any(is_bidirectional_control), "{text:?}");
-            assert!(Label::<256>::parse(text).is_ok(), "a valid user name is not a valid label: {text:?}");
+/// `parse` returns the name twice: as it is stored and as it is displayed.
+fn name(text: &str, max: usize, reserved: bool, parse: impl Fn(&str) -> Result<(String, String), NameError>) {
+    let expected = texts::name(text, max).filter(|_| !reserved);
+    match parse(text) {
+        Ok((stored, displayed)) => {
+            assert_eq!((Some(&stored), &displayed), (expected.as_ref(), &stored), "{text:?}");
+            for equivalent in [stored.clone(), texts::decomposed(text)] {
+                assert_eq!(parse(&equivalent).map(|(name, _)| name), Ok(stored.clone()), "{text:?}");
+            }
         }
-        Err(NameError::OuterWhiteSpace) => assert_ne!(text.trim(), text),
-        Err(NameError::Bidirectional) => assert!(text.chars().any(is_bidirectional_control), "{text:?}"),
-        Err(error) => assert_reason(text, error, UserName::MAX_BYTES),
-    }
-}
-
-fn label<const MAX: usize>(text: &str) {
-    match Label::<MAX>::parse(text) {
-        Ok(label) => {
-            assert_eq!((label.as_str(), label.to_string().as_str()), (text, text));
-            assert!((1..=MAX).contains(&text.len()) && is_plain(text), "{text:?}");
+        Err(error) => {
+            assert_eq!(expected, None, "{text:?}: {error}");
+            assert_reason(text, error, max);
         }
-        Err(error) => assert_reason(text, error, MAX),
     }
 }
 
 fn assert_reason(text: &str, error: NameError, max_bytes: usize) {
+    let length = text.nfc().map(char::len_utf8).sum::<usize>();
     let correct = match error {
         NameError::Empty => text.is_empty(),
-        NameError::TooLong { max, actual } => max == max_bytes && actual == text.len() && actual > max,
+        // The length of the normalized name, or of a text that is far too long.
+        NameError::TooLong { max, actual } => {
+            max == max_bytes && length > max && (actual == length || actual == text.len())
+        }
         NameError::Control => text.chars().any(char::is_control),
-        NameError::NotNormalized => !text.nfc().eq(text.chars()),
+        NameError::Bidirectional => text.chars().any(texts::is_bidirectional_control),
+        NameError::DotSegment => matches!(text, "." | ".."),
         _ => false,
     };
     assert!(correct, "{text:?}: {error}");
 }
 
-fn is_plain(text: &str) -> bool {
-    !text.chars().any(char::is_control) && text.nfc().eq(text.chars())
-}
-
-/// The characters with the Unicode property Bidi_Control. This list does not use the production code, so that it can
-/// check that code.
-fn is_bidirectional_control(c: char) -> bool {
-    "\u{61C}\u{200E}\u{200F}\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\u{2066}\u{2067}\u{2068}\u{2069}".contains(c)
+fn display_text(text: &str) {
+    let cleaned = DisplayText::clean(text);
+    assert_eq!(cleaned.as_ref().map(DisplayText::as_str), texts::cleaned(text).as_deref(), "{text:?}");
+    let Some(cleaned) = cleaned else {
+        assert!(text.chars().all(|c| c.is_whitespace() || texts::is_forbidden(c)), "{text:?}");
+        return;
+    };
+    let shown = cleaned.as_str();
+    assert!((1..=DisplayText::MAX_BYTES).contains(&shown.len()) && shown.trim() == shown, "{text:?}");
+    assert!(!shown.chars().any(texts::is_forbidden) && shown.nfc().eq(shown.chars()), "{text:?}");
+    assert_eq!(cleaned.to_string(), shown);
+    for equivalent in [shown, &texts::decomposed(shown), &format!("\u{202E} \t{shown}\0 \n")] {
+        assert_eq!(DisplayText::clean(equivalent).as_ref(), Some(&cleaned), "{text:?}");
+    }
 }
 
 fn stream_id(text: &str) {
@@ -91,15 +98,16 @@ fn derived_ids(user: &str, key: &str) {
     if joined.len() > 64 {
         return;
     }
-    let mut ids = HashSet::new();
-    let mut splits = 0;
+    let (mut ids, mut pairs) = (HashSet::new(), HashSet::new());
     for (at, _) in joined.char_indices() {
         let (user, key) = joined.split_at(at);
-        let (Ok(user), Ok(key)) = (UserName::parse(user), IdempotencyKey::parse(key.as_bytes())) else { continue };
-        let id = StreamId::from_key(&user, &key);
-        assert_eq!(id, StreamId::from_key(&user, &key));
+        let (Ok(user), Ok(valid_key)) = (UserName::parse(user), IdempotencyKey::parse(key.as_bytes())) else {
+            continue;
+        };
+        let id = StreamId::from_key(&user, &valid_key);
+        assert_eq!(id, StreamId::from_key(&user, &valid_key));
         ids.insert(id);
-        splits += 1;
+        pairs.insert((user, key));
     }
-    assert_eq!(ids.len(), splits, "{joined:?}");
+    assert_eq!(ids.len(), pairs.len(), "{joined:?}");
 }

@@ -31,6 +31,7 @@ const MAX_REQUESTS: usize = 20_000;
 pub struct Service {
     runtime: Runtime,
     app: Arc<App>,
+    clock: Arc<ManualClock>,
     document: Value,
     requests: usize,
 }
@@ -80,7 +81,7 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let store = Arc::new(MemoryStore::new());
-        let limiter = Limiter::new(store, clock, random, Arc::clone(&metrics), Policy::default());
+        let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), Policy::default());
         let bounds = Bounds {
             max_uri_bytes: 65_536,
             max_body_bytes: MAX_BODY_BYTES,
@@ -102,9 +103,14 @@ impl Service {
                 bounds,
             })
             .unwrap(),
+            clock,
             document: serde_json::from_str(&http::api::openapi::openapi_document()).unwrap(),
             requests: 0,
         }
+    }
+
+    pub fn advance_ms(&self, ms: i64) {
+        self.clock.advance_ms(ms);
     }
 
     /// Sends a request. Checks that the response is complete and documented, is not a 5xx, and exposes no internals.

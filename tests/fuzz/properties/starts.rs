@@ -1,95 +1,151 @@
 //! Checks the headers and the body of a start. A second, independent implementation of the rules computes which starts
-//! must be accepted. The response to an accepted start must repeat its fields. A rejected start must not store
-//! anything.
+//! must be accepted, and what is stored. A rejected start must not store anything. A heartbeat and a stop must be accepted
+//! with any headers and body.
 
-use std::fmt;
+use std::sync::LazyLock;
 
-use poem::http::{Method, Uri};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
-use stream_manager::domain::names::{IdempotencyKey, Label, StreamId};
+use poem::http::{HeaderName, HeaderValue, Method, Uri};
+use serde_json::{Map, Value, json};
+use stream_manager::domain::names::{IdempotencyKey, StreamId};
 
+use super::json::{Member, members};
 use super::service::{self, Headers, MAX_BODY_BYTES, Service};
+use super::texts;
+
+static STREAMS: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("/v1/users/ann/streams"));
+
+/// The fields of a valid start, as they must be stored.
+#[derive(Default)]
+struct Start {
+    device_id: Option<String>,
+    device_name: Option<String>,
+    content_id: Option<String>,
+    replaces: Value,
+    at_limit: Value,
+}
 
 /// The input is header lines, an empty line, and the body.
 pub fn check(input: &[u8]) {
     let (head, body) = service::head_and_body(input);
     let headers = service::headers(head);
-    let streams = Uri::from_static("/v1/users/ann/streams");
+    let fits = body.len() <= MAX_BODY_BYTES;
+    let start = start(body).filter(|_| fits && key_conforms(&headers));
     service::with(|service| {
-        let response = service.send(&Method::POST, &streams, &headers, body);
+        let response = service.send(&Method::POST, &STREAMS, &headers, body);
         match response.status {
             201 => {
-                let members = members(body).filter(|members| conforms(members) && key_conforms(&headers));
-                let Some(members) = members else { panic!("an invalid start was accepted: {headers:?}") };
-                assert!(body.len() <= MAX_BODY_BYTES);
-                for name in ["deviceId", "deviceName", "contentId"] {
-                    let sent = members
-                        .iter()
-                        .find(|(sent_name, _)| sent_name == name)
-                        .map_or(&Value::Null, |(_, value)| value);
-                    assert_eq!(&response.body[name], sent);
+                let Some(start) = start else { panic!("an invalid start was accepted: {headers:?}") };
+                let stored = (&start.device_id, &start.device_name, &start.content_id);
+                for (name, expected) in [("deviceId", stored.0), ("deviceName", stored.1), ("contentId", stored.2)] {
+                    assert_eq!(response.body[name].as_str(), expected.as_deref(), "{name}");
                 }
                 let id = response.body["streamId"].as_str().unwrap();
-                assert_usable(service, &format!("{streams}/{id}"), &headers, body);
+                if let Some((_, key)) = headers.iter().find(|(name, _)| name == "idempotency-key") {
+                    assert_replayed(service, id, &headers, body);
+                    let headers = vec![(HeaderName::from_static("idempotency-key"), key.clone())];
+                    assert_replayed(service, id, &headers, &start.rewritten());
+                }
+                assert_usable(service, id, &headers, body, start.content_id);
             }
             400 | 413 | 415 => {
-                let conforms = members(body).is_some_and(|members| conforms(&members)) && key_conforms(&headers);
-                let fits = body.len() <= MAX_BODY_BYTES;
-                assert!(
-                    !conforms || !fits || !media_type_conforms(&headers),
-                    "{}: {}",
-                    response.status,
-                    response.body
-                );
+                let accepted = start.is_some() && media_type_conforms(&headers);
+                assert!(!accepted, "{}: {}", response.status, response.body);
+                assert_eq!(response.status == 413, !fits);
+                let bare = service.send(&Method::POST, &STREAMS, &Headers::new(), b"{\"contentId\":\"a\"}");
+                let id = bare.body["streamId"].as_str().unwrap();
+                assert_usable(service, id, &headers, body, Some("a".to_owned()));
             }
             other => panic!("a start of a user without streams returned {other}: {}", response.body),
         }
-        let list = service.send(&Method::GET, &streams, &Headers::new(), b"");
+        let list = service.send(&Method::GET, &STREAMS, &Headers::new(), b"");
         assert_eq!((list.status, &list.body["count"]), (200, &Value::from(0)));
     });
 }
 
-/// Checks that a retry with the same idempotency key returns the same stream, and that the stream can be read, renewed
-/// and stopped.
-fn assert_usable(service: &mut Service, path: &str, headers: &Headers, body: &[u8]) {
-    let path: Uri = path.parse().unwrap();
-    if headers.iter().any(|(name, _)| name == "idempotency-key") {
-        let retry = service.send(&Method::POST, &Uri::from_static("/v1/users/ann/streams"), headers, body);
-        assert_eq!(retry.status, 200, "{}", retry.body);
-        assert!(path.path().ends_with(retry.body["streamId"].as_str().unwrap()));
+/// Checks that a retry with the same idempotency key returns the same stream.
+fn assert_replayed(service: &mut Service, id: &str, headers: &Headers, body: &[u8]) {
+    let retry = service.send(&Method::POST, &STREAMS, headers, body);
+    assert_eq!((retry.status, retry.body["streamId"].as_str()), (200, Some(id)), "{}", retry.body);
+}
+
+/// Checks that a stream can be read, renewed and stopped. The heartbeat and the stop have the headers and the body of the
+/// input. The heartbeat changes the content if the body says so.
+fn assert_usable(service: &mut Service, id: &str, headers: &Headers, body: &[u8], content: Option<String>) {
+    let uri = |end: &str| format!("{}/{id}{end}", *STREAMS).parse::<Uri>().unwrap();
+    assert_eq!(service.send(&Method::GET, &uri(""), &Headers::new(), b"").status, 200);
+    service.advance_ms(1);
+    let heartbeat = service.send(&Method::POST, &uri("/heartbeat"), headers, body);
+    assert_eq!(heartbeat.status, 200, "{}", heartbeat.body);
+    let expected = new_content(body).or(content);
+    assert_eq!(heartbeat.body["contentId"].as_str(), expected.as_deref(), "{}", heartbeat.body);
+    assert_eq!(service.send(&Method::POST, &uri("/stop"), headers, body).status, 204);
+    assert_eq!(service.send(&Method::DELETE, &uri(""), headers, body).status, 204);
+}
+
+/// The content that the body of a heartbeat names.
+fn new_content(body: &[u8]) -> Option<String> {
+    let members = members(body).filter(|_| body.len() <= MAX_BODY_BYTES)?;
+    if members.iter().any(|(name, member)| name != "contentId" && !member.is_strict()) {
+        return None;
     }
-    let heartbeat: Uri = format!("{path}/heartbeat").parse().unwrap();
-    for (method, uri, status) in
-        [(Method::GET, &path, 200), (Method::POST, &heartbeat, 200), (Method::DELETE, &path, 204)]
-    {
-        assert_eq!(service.send(&method, uri, &Headers::new(), b"").status, status, "{method} {uri}");
+    let mut contents = members.iter().filter(|(name, _)| name == "contentId");
+    match (contents.next(), contents.next()) {
+        (Some((_, Member::Text(text))), None) => texts::cleaned(&text.valid),
+        _ => None,
     }
 }
 
-/// The members of a JSON object in order, including duplicates. An empty body and `null` have no members.
-fn members(body: &[u8]) -> Option<Vec<(String, Value)>> {
-    if body.is_empty() {
-        return Some(Vec::new());
+/// `None` if the body is not valid.
+fn start(body: &[u8]) -> Option<Start> {
+    let (mut start, members) = (Start::default(), members(body)?);
+    for (name, member) in &members {
+        let known = ["deviceId", "deviceName", "contentId", "replaces", "atLimit"].contains(&name.as_str());
+        if known && members.iter().filter(|(other, _)| other == name).count() > 1 {
+            return None;
+        }
+        if !known && !member.is_strict() {
+            return None;
+        }
+        if !known || member.is_null() {
+            continue;
+        }
+        match (name.as_str(), member) {
+            ("deviceId", Member::Text(text)) if text.valid.is_empty() && text.complete => {}
+            ("deviceId", Member::Text(text)) if text.complete => {
+                start.device_id = Some(texts::name(&text.valid, 128)?)
+            }
+            ("deviceName", Member::Text(text)) => start.device_name = texts::cleaned(&text.valid),
+            ("contentId", Member::Text(text)) => start.content_id = texts::cleaned(&text.valid),
+            ("replaces", _) => {
+                start.replaces = member.value()?;
+                let ids = start.replaces.as_array().filter(|ids| ids.len() <= 10)?;
+                if !ids.iter().all(|id| id.as_str().is_some_and(|id| StreamId::parse(id).is_ok())) {
+                    return None;
+                }
+            }
+            ("atLimit", _) => {
+                start.at_limit = member.value().filter(|value| *value == "reject" || *value == "evictOldest")?;
+            }
+            _ => return None,
+        }
     }
-    let members: Option<Members> = serde_json::from_slice(body).ok()?;
-    Some(members.map_or_else(Vec::new, |members| members.0))
+    Some(start)
 }
 
-fn conforms(members: &[(String, Value)]) -> bool {
-    let duplicate = |name: &str| members.iter().filter(|(other, _)| other == name).count() > 1;
-    members.iter().all(|(name, value)| {
-        let valid = match name.as_str() {
-            "deviceId" => value.as_str().is_some_and(|text| Label::<128>::parse(text).is_ok()),
-            "deviceName" | "contentId" => value.as_str().is_some_and(|text| Label::<256>::parse(text).is_ok()),
-            "replaces" => value.as_array().is_some_and(|ids| {
-                ids.len() <= 10 && ids.iter().all(|id| id.as_str().is_some_and(|id| StreamId::parse(id).is_ok()))
-            }),
-            "atLimit" => value == "reject" || value == "evictOldest",
-            _ => return false,
-        };
-        (valid || value.is_null()) && !duplicate(name)
-    })
+impl Start {
+    /// A body with the same meaning: other order, another normalization form, noise in texts, and unknown fields.
+    fn rewritten(&self) -> Vec<u8> {
+        let mut fields = Map::new();
+        fields.insert("atLimit".to_owned(), self.at_limit.clone());
+        fields.insert("replaces".to_owned(), self.replaces.clone());
+        let decomposed = |text: &String| texts::decomposed(text);
+        fields.insert("contentId".to_owned(), json!(self.content_id.as_ref().map(decomposed)));
+        let noisy = |text: &String| format!("\t{}\u{200F} ", texts::decomposed(text));
+        fields.insert("deviceName".to_owned(), json!(self.device_name.as_ref().map_or(" \n".to_owned(), noisy)));
+        fields.insert("deviceId".to_owned(), json!(self.device_id.as_ref().map_or(String::new(), decomposed)));
+        fields.insert("deviceID".to_owned(), json!({ "new": [1e300, "\0"] }));
+        [b"\xEF\xBB\xBF", Value::from(fields).to_string().as_bytes()].concat()
+    }
 }
 
 fn key_conforms(headers: &Headers) -> bool {
@@ -97,37 +153,13 @@ fn key_conforms(headers: &Headers) -> bool {
     keys.len() <= 1 && keys.iter().all(|(_, key)| IdempotencyKey::parse(key.as_bytes()).is_ok())
 }
 
-/// Whether the service must accept the media type as JSON. It may accept or reject other media types.
+/// Whether the service must accept the body as JSON. It may accept or reject other media types and codings.
 fn media_type_conforms(headers: &Headers) -> bool {
-    let mut types = headers.iter().filter(|(name, _)| name == "content-type").map(|(_, value)| value.as_bytes());
-    match (types.next(), types.next()) {
-        (first, None) => first.is_none_or(|value| value == b"application/json"),
-        _ => false,
-    }
-}
-
-struct Members(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
+    let values = |wanted: &str| -> Vec<&HeaderValue> {
+        headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value).collect()
+    };
+    let types = values("content-type");
+    types.len() <= 1
+        && types.iter().all(|value| *value == "application/json")
+        && values("content-encoding").is_empty()
 }

@@ -1,6 +1,7 @@
 //! Checks bearer tokens. A second, independent implementation of the rules computes which headers and claims are valid,
-//! and which identity they contain. A token that is not signed with the secret must always be rejected.
+//! and which identity they contain. A limit that is not valid must be ignored and counted. A token that is not signed with the secret must always be rejected.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
@@ -8,27 +9,32 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use stream_manager::clock::ManualClock;
+use stream_manager::domain::lease::StreamLimit;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{Identity, KeySource, TokenSettings};
+use stream_manager::telemetry::metrics::Metrics;
 use tokio::runtime::{Builder, Runtime};
+use unicode_normalization::UnicodeNormalization;
 
 const SECRET: &str = "a secret known only to the issuer and the service";
 const ISSUER: &str = "iss";
 const AUDIENCES: [&str; 2] = ["aud", "other"];
 
 thread_local! {
-    static VERIFIER: (Runtime, TokenVerifier) = verifier();
+    static VERIFIER: (Runtime, TokenVerifier, Arc<Metrics>) = verifier();
 }
 
 /// The input is a token. If it contains a line break, the text before and after the first one is also a header and
 /// claims, which the test signs.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    VERIFIER.with(|(runtime, tokens)| {
+    VERIFIER.with(|(runtime, tokens, metrics)| {
         assert!(runtime.block_on(tokens.verify(text)).is_err(), "an unsigned token was accepted");
         let Some((header, claims)) = text.split_once('\n') else { return };
         let token = signed(header, claims);
+        let ignored_before = metrics.token_limit_claims_ignored.get();
         let identity = runtime.block_on(tokens.verify(&token));
+        let ignored = metrics.token_limit_claims_ignored.get() - ignored_before;
         let expected = match (check_header(header), expected_identity(claims)) {
             (Some(standard), Ok(expected)) if token.len() <= 8192 => Some((standard, expected)),
             (_, Err(TooCloseToNow)) => return,
@@ -36,7 +42,7 @@ pub fn check(input: &[u8]) {
         };
         match (identity, expected) {
             (Ok(identity), expected) => {
-                assert_eq!(Some(identity), expected.and_then(|(_, expected)| expected), "{text}")
+                assert_eq!(Some((identity, ignored)), expected.and_then(|(_, expected)| expected), "{text}")
             }
             // The JWT library may also reject headers with nonstandard parameters.
             (Err(error), Some((true, Some(_)))) => panic!("{error}: {text}"),
@@ -45,7 +51,7 @@ pub fn check(input: &[u8]) {
     });
 }
 
-fn verifier() -> (Runtime, TokenVerifier) {
+fn verifier() -> (Runtime, TokenVerifier, Arc<Metrics>) {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let settings = TokenSettings {
         keys: KeySource::Secret(SECRET.into()),
@@ -56,8 +62,10 @@ fn verifier() -> (Runtime, TokenVerifier) {
         limit_claim: "max".to_owned(),
         admin_scope: "admin".to_owned(),
     };
-    let tokens = runtime.block_on(TokenVerifier::open(settings, std::sync::Arc::new(ManualClock::default())));
-    (runtime, tokens.unwrap())
+    let metrics = Arc::new(Metrics::new());
+    let tokens =
+        runtime.block_on(TokenVerifier::open(settings, Arc::new(ManualClock::default()), metrics.clone())).unwrap();
+    (runtime, tokens, metrics)
 }
 
 fn signed(header: &str, claims: &str) -> String {
@@ -80,8 +88,8 @@ fn check_header(header: &str) -> Option<bool> {
 /// The token expires or becomes valid so close to the current time that the result depends on timing.
 struct TooCloseToNow;
 
-/// The identity in the claims, or `None` if the claims must be rejected.
-fn expected_identity(claims: &str) -> Result<Option<Identity>, TooCloseToNow> {
+/// The identity in the claims and the number of ignored limits, or `None` if the claims must be rejected.
+fn expected_identity(claims: &str) -> Result<Option<(Identity, u64)>, TooCloseToNow> {
     let Some(claims) = object(claims) else { return Ok(None) };
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let (Some(_), Some(user)) = (text("sub"), text("name")) else { return Ok(None) };
@@ -93,13 +101,9 @@ fn expected_identity(claims: &str) -> Result<Option<Identity>, TooCloseToNow> {
         (None, Some("access"), Some(client)) => is_audience(client),
         (aud, ..) => aud.is_some_and(is_audience),
     };
-    let limit = match claims.get("max") {
-        None => None,
-        Some(limit) => match (1..=50).find(|number| is_number(limit, *number)) {
-            None => return Ok(None),
-            limit => limit.and_then(stream_manager::domain::lease::StreamLimit::new),
-        },
-    };
+    let limit_claim = claims.get("max").unwrap_or(&Value::Null);
+    let limit = limit(limit_claim);
+    let ignored = u64::from(limit.is_none() && !limit_claim.is_null());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let Some(expires) = claims.get("exp").and_then(instant) else { return Ok(None) };
     let begins = match claims.get("nbf").map(instant) {
@@ -116,12 +120,20 @@ fn expected_identity(claims: &str) -> Result<Option<Identity>, TooCloseToNow> {
         admin || list || scopes.as_str().is_some_and(|text| format!(" {text} ").contains(" admin "))
     });
     let valid = audience && in_time && claims.get("iss") == Some(&ISSUER.into());
-    Ok(valid.then(|| Identity { user: user.to_owned(), admin, limit }))
+    let user = user.nfc().collect();
+    Ok(valid.then_some((Identity { user, admin, limit }, ignored)))
 }
 
-fn is_number(value: &Value, number: u64) -> bool {
-    let digits = |text: &str| text.len() <= 20 && text.trim_start_matches('0') == number.to_string();
-    value.as_u64() == Some(number) || value.as_str().is_some_and(digits)
+/// A whole number from 0, or its decimal digits.
+fn limit(value: &Value) -> Option<StreamLimit> {
+    let whole = match value {
+        Value::String(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) => {
+            text.parse::<f64>().ok()
+        }
+        Value::String(_) => None,
+        value => value.as_f64().filter(|number| *number >= 0.0 && number.floor() == *number),
+    };
+    whole.and_then(|number| StreamLimit::new(number.min(50.0) as u64))
 }
 
 fn instant(value: &Value) -> Option<f64> {

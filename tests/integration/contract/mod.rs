@@ -1,17 +1,20 @@
 //! The contract of `LeaseStore`. One test per clause runs against every store. The tests in `endpoint` do nothing unless
 //! `TEST_DYNAMODB_ENDPOINT` is set.
 
+mod evictions;
 mod heartbeats_and_stops;
 mod starts;
 
+use stream_manager::domain::admission::end::EndRequest;
 use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest, Started};
 use stream_manager::domain::lease::{Fingerprint, Lease, StreamLimit};
 use stream_manager::domain::names::{StreamId, UserName};
-use stream_manager::store::{StartHint, Stop, StoppedBy, StreamState};
+use stream_manager::store::{HeartbeatRequest, StartHint, Stop, StreamState};
 
+use self::evictions::*;
 use self::heartbeats_and_stops::*;
 use self::starts::*;
-use crate::support::{Backing, Fixture, TERMS, retry_on_contention, start, stream, unique_user};
+use crate::support::{Backing, Fixture, TERMS, eviction, renewal, retry_on_contention, start, stream, unique_user};
 
 macro_rules! contract {
     ($($clause:ident),* $(,)?) => {
@@ -68,6 +71,17 @@ contract! {
     ttl_deletion_frees_no_slot_twice,
     evicting_a_stream_deleted_by_ttl_does_nothing,
     evictions_keep_a_bounded_number_of_ended_leases,
+    a_heartbeat_stores_the_content,
+    evict_oldest_prefers_an_overdue_stream,
+    an_eviction_of_all_ends_every_live_stream,
+    an_eviction_of_listed_streams_ignores_other_ids,
+    an_eviction_message_is_stored_with_the_ended_lease,
+    a_new_limit_can_end_the_excess,
+    a_new_limit_of_an_unknown_user_is_stored,
+    a_limit_of_zero_blocks_every_start,
+    an_erased_user_leaves_no_data,
+    a_user_can_return_after_an_erasure,
+    an_erasure_of_an_unknown_user_stores_nothing,
 }
 
 /// A user of a store, with shortcuts for the operations.
@@ -101,13 +115,29 @@ impl User {
     }
 
     async fn heartbeat(&self, n: u8) -> StreamState {
-        let store = &self.fixture.store;
-        retry_on_contention(|| store.heartbeat(&self.name, stream(n), TERMS, self.fixture.now())).await.state
+        self.heartbeat_with(renewal(n)).await
     }
 
-    async fn stop(&self, n: u8, by: StoppedBy) -> Stop {
+    async fn heartbeat_with(&self, request: HeartbeatRequest) -> StreamState {
         let store = &self.fixture.store;
-        retry_on_contention(|| store.stop(&self.name, stream(n), by, TERMS, self.fixture.now())).await
+        retry_on_contention(|| store.heartbeat(&self.name, &request, self.fixture.now())).await.state
+    }
+
+    async fn stop(&self, n: u8) -> Stop {
+        retry_on_contention(|| self.fixture.store.stop(&self.name, stream(n))).await
+    }
+
+    async fn end(&self, request: EndRequest) -> Vec<StreamId> {
+        let store = &self.fixture.store;
+        retry_on_contention(|| store.end(&self.name, &request, self.fixture.now())).await
+    }
+
+    async fn evict(&self, n: u8) -> Vec<StreamId> {
+        self.end(eviction(n)).await
+    }
+
+    async fn erase(&self) -> Vec<StreamId> {
+        retry_on_contention(|| self.fixture.store.erase(&self.name, TERMS, self.fixture.now())).await
     }
 
     async fn live(&self) -> Vec<StreamId> {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::{EndReason, StreamLimit};
-use stream_manager::domain::names::{Label, StreamId};
-use stream_manager::store::{StartHint, Stop, StoppedBy, StreamState};
+use stream_manager::domain::names::{DisplayText, StreamId};
+use stream_manager::store::{StartHint, Stop, StreamState};
 
 use super::{User, evicting, inactive, keyed, live};
 use crate::support::{on_device, start, stream, unique_user, user};
 
 pub async fn a_start_stores_its_details_and_expires_after_the_duration(user: User) {
-    let request = StartRequest { content_id: Label::parse("movie \"7\" é").ok(), ..on_device(1, "tv") };
+    let request = StartRequest { content_id: DisplayText::clean("movie \"7\" é"), ..on_device(1, "tv") };
     let started = user.started(request.clone()).await;
     assert_eq!(started.lease, request.lease(user.fixture.now()));
     assert_eq!(started.lease.expires_at, user.fixture.now().plus_s(90));
@@ -86,7 +86,7 @@ pub async fn a_repeated_start_with_another_body_is_refused(user: User) {
 
 pub async fn a_repeated_start_of_an_evicted_stream_returns_ended(user: User) {
     user.started(keyed(1, 1)).await;
-    user.stop(1, StoppedBy::Evictor).await;
+    user.evict(1).await;
     for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
         match user.start_with(keyed(1, 1), hint).await {
             StartOutcome::Ended(lease) => {
@@ -144,7 +144,7 @@ pub async fn a_replaced_stream_names_its_replacement(user: User) {
     let by = termination.ended_by.unwrap();
     assert_eq!(
         (termination.reason, by.stream_id, by.device_name),
-        (EndReason::Replaced, stream(2), Label::parse("tv").ok())
+        (EndReason::Replaced, Some(stream(2)), DisplayText::clean("tv"))
     );
 }
 
@@ -172,7 +172,23 @@ pub async fn evict_oldest_ends_only_the_oldest_stream(user: User) {
     let termination = inactive(user.heartbeat(1).await).termination.unwrap();
     assert_eq!(
         (termination.reason, termination.ended_by.map(|by| by.stream_id)),
-        (EndReason::Evicted, Some(stream(4)))
+        (EndReason::Evicted, Some(Some(stream(4))))
+    );
+}
+
+pub async fn evict_oldest_prefers_an_overdue_stream(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+        user.fixture.advance_s(1);
+    }
+    user.fixture.advance_s(44);
+    user.heartbeat(1).await;
+    user.heartbeat(3).await;
+    user.fixture.advance_s(1);
+    assert_eq!(
+        user.started(evicting(4)).await.ended,
+        [stream(2)],
+        "stream 1 is older, and its player sends heartbeats"
     );
 }
 
@@ -219,7 +235,7 @@ pub async fn a_stored_limit_applies_until_it_is_removed(user: User) {
     user.set_limit(None).await;
     user.set_limit(None).await;
     assert_eq!(store.limit(&user.name).await.unwrap(), None);
-    user.stop(4, StoppedBy::Player).await;
+    user.stop(4).await;
     assert_eq!(user.denied(start(6)).await.len(), 3, "the default applies again");
 }
 
@@ -231,9 +247,9 @@ pub async fn a_lowered_limit_ends_no_streams(user: User) {
     assert_eq!(user.live().await.len(), 3);
     live(user.heartbeat(1).await);
     assert_eq!(user.denied(start(4)).await.len(), 3);
-    user.stop(1, StoppedBy::Player).await;
+    user.stop(1).await;
     assert_eq!(user.denied(start(4)).await.len(), 2);
-    user.stop(2, StoppedBy::Player).await;
+    user.stop(2).await;
     user.started(start(4)).await;
 }
 
@@ -258,7 +274,7 @@ pub async fn a_token_limit_overrides_the_stored_and_the_default_limit(user: User
             let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..with_token_limit(n, 1) };
             assert_eq!(user.started(evicting).await.ended, [stream(n - 2), stream(n - 1)]);
             assert_eq!(user.live().await, [stream(n)]);
-            user.stop(n, StoppedBy::Player).await;
+            user.stop(n).await;
         }
     }
     let stored = user.fixture.store.limit(&user.name).await.unwrap();
@@ -277,6 +293,6 @@ pub async fn users_with_similar_names_are_independent(first: User) {
     for user in &users {
         assert_eq!(user.denied(start(4)).await.len(), 3);
     }
-    assert_eq!(users[0].stop(1, StoppedBy::Player).await, Stop::Freed);
+    assert_eq!(users[0].stop(1).await, Stop::Freed);
     assert_eq!(users[1].live().await.len(), 3);
 }

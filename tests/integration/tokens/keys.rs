@@ -101,7 +101,7 @@ async fn serve_with_jwks(jwks: &JwksServer) -> (TestServer, Arc<TokenVerifier>, 
     let clock = Arc::new(ManualClock::default());
     let settings = settings(KeySource::Url(jwks.url.clone()), &ALGORITHMS);
     // `open` succeeds even if the key set cannot be fetched.
-    let tokens = Arc::new(TokenVerifier::open(settings, clock.clone()).await.unwrap());
+    let tokens = Arc::new(TokenVerifier::open(settings, clock.clone(), Arc::default()).await.unwrap());
     let server = serve_with_verifier(Arc::clone(&tokens)).await;
     server.readiness.store_seen();
     (server, tokens, clock)
@@ -265,7 +265,9 @@ async fn a_hanging_issuer_delays_few_requests_and_no_cached_keys() {
 async fn keys_are_refreshed_every_ten_minutes() {
     let (old, new) = (Key::rsa("old"), Key::p256("new"));
     let file = jwks_file(&[old.jwk()]);
-    let tokens = TokenVerifier::open(file_settings(file.path()), Arc::new(ManualClock::default())).await.unwrap();
+    let tokens = TokenVerifier::open(file_settings(file.path()), Arc::new(ManualClock::default()), Arc::default())
+        .await
+        .unwrap();
     let verifies = async |key: Key| tokens.verify(&key.token(&valid_claims())).await.is_ok();
     write_jwks(&file, &[new.jwk()]);
     // `keep_fresh` never returns, so each timeout expires.
@@ -329,7 +331,7 @@ async fn an_unknown_key_reloads_the_key_file() {
 async fn an_invalid_key_file_is_an_error() {
     let file = jwks_file(&[]);
     let open_error = async |path: &Path| {
-        let tokens = TokenVerifier::open(file_settings(path), Arc::new(ManualClock::default())).await;
+        let tokens = TokenVerifier::open(file_settings(path), Arc::new(ManualClock::default()), Arc::default()).await;
         tokens.err().unwrap().to_string()
     };
     let oversized = " ".repeat(300_000);

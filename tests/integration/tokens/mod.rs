@@ -3,6 +3,7 @@
 mod attacks;
 mod issuer;
 mod keys;
+mod limits;
 mod permissions;
 mod process;
 mod providers;
@@ -61,7 +62,7 @@ pub async fn serve_with_keys(keys: &[Value], algorithms: &[&str]) -> TestServer 
 }
 
 pub async fn serve(settings: TokenSettings) -> TestServer {
-    let tokens = TokenVerifier::open(settings, Arc::new(ManualClock::default())).await.unwrap();
+    let tokens = TokenVerifier::open(settings, Arc::new(ManualClock::default()), Arc::default()).await.unwrap();
     serve_with_verifier(Arc::new(tokens)).await
 }
 
@@ -158,18 +159,18 @@ async fn only_health_and_documentation_need_no_token() {
             guarded += 1;
             assert_eq!(operation["security"], json!([{ "token": [] }, {}]), "{method} {path}");
             // The service checks the token before names and bodies, so an invalid request without a token gets 401.
-            let path = path.replace("{userName}", "%20").replace("{streamId}", "x");
+            let path = path.replace("{userName}", "%00").replace("{streamId}", "x");
             let response = server.json(&method.to_uppercase(), &path, json!({ "unknown": 1 })).await;
             assert_refused(&response, &path);
             let challenge = &response.headers["www-authenticate"];
             assert!(!challenge.contains("error"), "without a token there is no error to report: {challenge}");
-            let path = path.replace("%20", "bob");
+            let path = path.replace("%00", "bob");
             let response = call(&server, &method.to_uppercase(), &path, &sign_hs256(&valid_claims())).await;
             response.assert_problem(403, "forbidden", &format!("{method} {path}"));
             assert!(response.headers["www-authenticate"].contains("scope=\"streams:admin\""), "{response:?}");
         }
     }
-    assert_eq!(guarded, 10);
+    assert_eq!(guarded, 12);
 }
 
 #[test]

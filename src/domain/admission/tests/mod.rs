@@ -1,12 +1,13 @@
 //! Examples of the admission rules.
 
+mod end;
 mod properties;
 
 use super::*;
-use crate::domain::names::Label;
+use crate::domain::names::{DeviceId, DisplayText};
 
 const NOW: Timestamp = Timestamp::from_epoch_ms(1_000_000);
-const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, retention_s: 3600 };
+const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 3600 };
 
 fn id(n: u8) -> StreamId {
     StreamId::random([n; 16])
@@ -54,16 +55,16 @@ fn without_write(decision: Decision) -> StartOutcome {
 }
 
 fn ended(commit: &Commit) -> Vec<(StreamId, EndReason)> {
-    commit.ended.iter().map(|ended| (ended.stream_id, ended.termination.reason)).collect()
+    commit.change.ended.iter().map(|ended| (ended.stream_id, ended.termination.reason)).collect()
 }
 
 #[test]
 fn first_start_gets_a_lease_of_the_configured_duration() {
     let commit = admitted(decide_on(&[], &[], &request(1)));
-    assert_eq!(commit.members, BTreeSet::from([id(1)]));
+    assert_eq!(commit.change.members, BTreeSet::from([id(1)]));
     assert_eq!(commit.lease.expires_at, NOW.plus_s(90));
     assert_eq!(commit.lease.ttl_s, 1000 + 90 + 3600);
-    assert_eq!(commit.guard.revision, Some(7));
+    assert_eq!(commit.change.guard.revision, Some(7));
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn expired_lease_frees_its_slot_at_expiry() {
     let mut crashed = lease(1);
     crashed.expires_at = NOW;
     let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[crashed.clone(), lease(2), lease(3)], &request(9)));
-    assert_eq!((commit.dead, commit.members), (vec![id(1)], BTreeSet::from([id(2), id(3), id(9)])));
+    assert_eq!((commit.change.dead, commit.change.members), (vec![id(1)], BTreeSet::from([id(2), id(3), id(9)])));
 
     crashed.expires_at = NOW.plus_ms(1);
     let denied = without_write(decide_on(&[id(1), id(2), id(3)], &[crashed, lease(2), lease(3)], &request(9)));
@@ -99,7 +100,7 @@ fn expired_lease_frees_its_slot_at_expiry() {
 #[test]
 fn member_without_lease_is_dead() {
     let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[lease(2), lease(3)], &request(9)));
-    assert_eq!(commit.dead, [id(1)]);
+    assert_eq!(commit.change.dead, [id(1)]);
 }
 
 #[test]
@@ -107,20 +108,20 @@ fn leases_of_non_members_are_unchanged() {
     let mut expired = lease(5);
     expired.expires_at = NOW.plus_ms(-1);
     let commit = admitted(decide_on(&[id(2)], &[expired, lease(2), lease(6)], &request(9)));
-    assert_eq!((commit.dead, commit.ended), (vec![], vec![]));
+    assert_eq!((commit.change.dead, commit.change.ended), (vec![], vec![]));
 }
 
 #[test]
 fn restarted_device_replaces_its_own_stream_at_the_limit() {
-    let device_id = Label::parse("tv").ok();
+    let device_id = DeviceId::parse("tv").ok();
     let mut own = lease(1);
     own.device_id = device_id.clone();
-    let restart = StartRequest { device_id, device_name: Label::parse("TV").ok(), ..request(9) };
+    let restart = StartRequest { device_id, device_name: DisplayText::clean("TV"), ..request(9) };
     let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[own, lease(2), lease(3)], &restart));
     assert_eq!(ended(&commit), [(id(1), EndReason::Replaced)]);
-    let by = commit.ended[0].termination.ended_by.clone();
-    assert_eq!(by, Some(EndedBy { stream_id: id(9), device_name: Label::parse("TV").ok() }));
-    assert_eq!(commit.ended[0].ttl_s, 1000 + 3600, "the retention begins now, not at the expiry");
+    let by = commit.change.ended[0].termination.ended_by.clone();
+    assert_eq!(by, Some(EndedBy { stream_id: Some(id(9)), device_name: DisplayText::clean("TV"), message: None }));
+    assert_eq!(commit.change.ended[0].ttl_s, 1000 + 3600, "the retention begins now, not at the expiry");
 }
 
 #[test]
@@ -146,6 +147,46 @@ fn evict_oldest_ends_no_more_streams_than_needed() {
     assert_eq!(ended(&commit), [(id(3), EndReason::Evicted)]);
     let commit = admitted(decide_on(&members[..2], &[lease(1), lease(2)], &evicting));
     assert_eq!(ended(&commit), []);
+}
+
+#[test]
+fn evict_oldest_prefers_streams_with_an_overdue_heartbeat() {
+    let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..request(9) };
+    // Renewed 75, 46 and 45 s ago. The first one is not the oldest.
+    let renewed = |n: u8, seconds_ago: i64, started_ago: i64| Lease {
+        started_at: NOW.plus_ms(-1000 * started_ago),
+        expires_at: NOW.plus_ms(1000 * (90 - seconds_ago)),
+        ..lease(n)
+    };
+    let leases = [renewed(1, 75, 80), renewed(2, 46, 90), renewed(3, 45, 600)];
+    let members = [id(1), id(2), id(3)];
+    assert_eq!(ended(&admitted(decide_on(&members, &leases, &evicting))), [(id(2), EndReason::Evicted)]);
+    let renewed_all = [renewed(1, 10, 80), renewed(2, 10, 90), renewed(3, 10, 600)];
+    assert_eq!(ended(&admitted(decide_on(&members, &renewed_all, &evicting))), [(id(3), EndReason::Evicted)]);
+}
+
+#[test]
+fn blocked_user_is_denied_and_loses_no_stream() {
+    for at_limit in [AtLimit::Reject, AtLimit::EvictOldest] {
+        for (stored_limit, token_limit) in [(0, Some(5)), (0, None), (5, Some(0))] {
+            let guard = Guard { revision: Some(7), stored_limit: StreamLimit::new(stored_limit) };
+            let token_limit = token_limit.and_then(StreamLimit::new);
+            let blocked = StartRequest { at_limit, token_limit, ..request(9) };
+            let snapshot = Snapshot { guard, members: &[id(1)], leases: &[lease(1)] };
+            let outcome = without_write(decide(&snapshot, &blocked, NOW));
+            let StartOutcome::Denied(denial) = outcome else { panic!("not denied: {outcome:?}") };
+            assert_eq!((denial.limit.get(), denial.streams.len(), denial.slot_frees_at()), (0, 1, None));
+        }
+    }
+    let blocked_by_token = StartRequest { token_limit: StreamLimit::new(0), ..request(9) };
+    assert!(blocked_by_token.needs_read(), "an optimistic start would admit the first stream");
+}
+
+#[test]
+fn slot_frees_when_enough_streams_have_expired() {
+    let denial =
+        |limit: u64| Denial { limit: StreamLimit::new(limit).unwrap(), streams: [3, 2, 1].map(lease).to_vec() };
+    assert_eq!([1, 2, 3].map(|limit| denial(limit).slot_frees_at()), [3, 2, 1].map(|n| Some(NOW.plus_s(n))));
 }
 
 #[test]
@@ -177,7 +218,11 @@ fn token_limit_overrides_stored_and_default_limit() {
             decide(&Snapshot { guard, members: &members, leases: &leases }, &by_token, NOW)
         };
         let commit = admitted(decide(4));
-        assert_eq!((commit.limit.get(), commit.guard), (4, guard), "the guard still contains the stored limit");
+        assert_eq!(
+            (commit.limit.get(), commit.change.guard),
+            (4, guard),
+            "the guard still contains the stored limit"
+        );
         assert!(matches!(without_write(decide(3)), StartOutcome::Denied(denial) if denial.limit.get() == 3));
     }
 }
@@ -189,7 +234,7 @@ fn repeated_start_returns_its_existing_lease() {
     let mut evicted = lease(4);
     evicted.termination = Some(Box::new(Termination {
         reason: EndReason::Evicted,
-        ended_by: Some(EndedBy { stream_id: id(1), device_name: None }),
+        ended_by: Some(EndedBy { stream_id: Some(id(1)), ..EndedBy::default() }),
     }));
     let leases = [own.clone(), lease(2), lease(3), evicted];
     let repeated = StartRequest { fingerprint: own.fingerprint, ..request(1) };
@@ -216,7 +261,7 @@ fn repeated_start_with_expired_lease_is_admitted_again() {
     let mut own = lease(1);
     own.expires_at = NOW;
     let commit = admitted(decide_on(&[id(1)], &[own], &request(1)));
-    assert_eq!((commit.dead, commit.members), (vec![], BTreeSet::from([id(1)])));
+    assert_eq!((commit.change.dead, commit.change.members), (vec![], BTreeSet::from([id(1)])));
 }
 
 fn ended_lease(n: u8) -> Lease {
@@ -225,41 +270,26 @@ fn ended_lease(n: u8) -> Lease {
 }
 
 #[test]
-fn eviction_prunes_oldest_ended_leases_but_no_members() {
-    let guard = Guard { revision: Some(1), stored_limit: None };
-    let pruned =
-        |members: &[StreamId], leases: &[Lease]| pruned_by_eviction(&Snapshot { guard, members, leases }, id(10));
-    let ids = |ids: std::ops::Range<u8>| ids.map(id).collect::<Vec<_>>();
-    let mut leases: Vec<Lease> = (10..70).map(ended_lease).collect();
-    assert_eq!(pruned(&[], &leases[..MAX_ENDED_LEASES]), []);
-    assert_eq!(pruned(&[], &leases), ids(11..21));
-    assert_eq!(pruned(&[id(11)], &leases), ids(12..21));
-    leases[0] = lease(10);
-    assert_eq!(pruned(&[id(10)], &leases), ids(11..21), "also if the snapshot does not yet show the eviction");
-    assert_eq!(pruned(&[], &(10..200).map(ended_lease).collect::<Vec<_>>()).len(), MAX_OTHER_LEASES);
-}
-
-#[test]
 fn start_prunes_oldest_ended_leases() {
     let mut leases: Vec<Lease> = (10..70).map(ended_lease).collect();
     let commit = admitted(decide_on(&[], &leases[..MAX_ENDED_LEASES], &request(9)));
-    assert_eq!(commit.pruned, []);
+    assert_eq!(commit.change.pruned, []);
     let commit = admitted(decide_on(&[], &leases, &request(9)));
-    assert_eq!(commit.pruned, (10..20).map(id).collect::<Vec<_>>());
+    assert_eq!(commit.change.pruned, (10..20).map(id).collect::<Vec<_>>());
 
     leases.push(lease(1));
     let replacing = StartRequest { replaces: vec![id(1)], ..request(9) };
     let commit = admitted(decide_on(&[id(1)], &leases, &replacing));
-    assert_eq!(commit.pruned.len(), 11, "the lease that this start ends counts towards the cap");
+    assert_eq!(commit.change.pruned.len(), 11, "the lease that this start ends counts towards the cap");
 
     let many: Vec<Lease> = (10..200).map(ended_lease).collect();
-    assert_eq!(admitted(decide_on(&[], &many, &request(9))).pruned.len(), MAX_OTHER_LEASES);
+    assert_eq!(admitted(decide_on(&[], &many, &request(9))).change.pruned.len(), MAX_OTHER_LEASES);
 }
 
 #[test]
 fn commit_fits_one_dynamodb_transaction() {
     let members: Vec<StreamId> = (0..=200).map(id).collect();
     let commit = admitted(decide_on(&members, &[], &request(250)));
-    assert_eq!(commit.dead.len(), MAX_OTHER_LEASES);
-    assert_eq!(commit.members.len(), 201 - MAX_OTHER_LEASES + 1);
+    assert_eq!(commit.change.dead.len(), MAX_OTHER_LEASES);
+    assert_eq!(commit.change.members.len(), 201 - MAX_OTHER_LEASES + 1);
 }

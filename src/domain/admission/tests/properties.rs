@@ -12,7 +12,8 @@ const IDS: u8 = 6;
 fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
     let termination =
         prop_oneof![Just(None), Just(None), Just(Some(EndReason::Evicted)), Just(Some(EndReason::Replaced))];
-    (-5i64..5, -3i64..3, option::of(0u8..2), termination).prop_map(move |(started, expires, device, reason)| Lease {
+    let started = prop_oneof![-5i64..5, -45_003i64..-44_997];
+    (started, -3i64..3, option::of(0u8..2), termination).prop_map(move |(started, expires, device, reason)| Lease {
         started_at: NOW.plus_ms(started),
         expires_at: NOW.plus_ms(expires),
         device_id: device.map(device_id),
@@ -22,7 +23,7 @@ fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
 }
 
 fn device_id(n: u8) -> DeviceId {
-    Label::parse(&format!("device-{n}")).unwrap()
+    DeviceId::parse(&format!("device-{n}")).unwrap()
 }
 
 prop_compose! {
@@ -31,7 +32,7 @@ prop_compose! {
         device in option::of(0u8..2),
         replaces in vec(0..IDS, 0..3),
         evict in any::<bool>(),
-        token_limit in option::of(1u64..5),
+        token_limit in option::of(0u64..5),
     ) -> StartRequest {
         StartRequest {
             device_id: device.map(device_id),
@@ -44,16 +45,23 @@ prop_compose! {
 }
 
 /// Random leases, and random members that are independent of them. A torn read can return such a state.
-fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u64)> {
+pub(super) fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u64)> {
     let leases: Vec<_> = (0..IDS).map(|n| option::of(any_lease(n))).collect();
     let members = proptest::sample::subsequence((0..IDS).map(id).collect::<Vec<_>>(), 0..=usize::from(IDS));
-    (members, leases, 1u64..5)
+    (members, leases, 0u64..5)
         .prop_map(|(members, leases, limit)| (members, leases.into_iter().flatten().collect(), limit))
 }
 
-/// A second implementation of the rule that a token's limit overrides the stored limit.
+/// A second implementation of the rule that a token's limit overrides the stored limit, unless that is 0.
 fn effective_limit(stored: u64, request: &StartRequest) -> u64 {
-    request.token_limit.map_or(stored, |limit| limit.get().into())
+    if stored == 0 { 0 } else { request.token_limit.map_or(stored, |limit| limit.get().into()) }
+}
+
+/// A second implementation of the eviction order. Leases that compare lower are evicted first.
+fn eviction_rank(lease: &Lease) -> (bool, Timestamp, StreamId) {
+    let renewed_ms = lease.started_at.epoch_ms().max(lease.expires_at.epoch_ms() - 90_000);
+    let overdue = NOW.epoch_ms() - renewed_ms > 45_000;
+    (!overdue, lease.started_at, lease.stream_id)
 }
 
 fn decide_in(members: &[StreamId], leases: &[Lease], limit: u64, request: &StartRequest) -> Decision {
@@ -71,14 +79,14 @@ proptest! {
         let live = |id: &StreamId| leases.iter().any(|lease| lease.stream_id == *id && lease.is_live_at(NOW));
         let effective_limit = effective_limit(limit, &request);
         if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
-            prop_assert!(commit.members.len() as u64 <= effective_limit);
+            prop_assert!(commit.change.members.len() as u64 <= effective_limit);
             prop_assert_eq!(u64::from(commit.limit.get()), effective_limit);
-            prop_assert!(commit.members.contains(&request.stream_id));
-            prop_assert!(commit.dead.iter().all(|id| !live(id) && members.contains(id) && *id != request.stream_id));
-            prop_assert!(commit.ended.iter().all(|ended| live(&ended.stream_id) && members.contains(&ended.stream_id)));
-            let mut after: Vec<StreamId> = commit.members.iter().copied().collect();
-            after.extend(&commit.dead);
-            after.extend(commit.ended.iter().map(|ended| ended.stream_id));
+            prop_assert!(commit.change.members.contains(&request.stream_id));
+            prop_assert!(commit.change.dead.iter().all(|id| !live(id) && members.contains(id) && *id != request.stream_id));
+            prop_assert!(commit.change.ended.iter().all(|ended| live(&ended.stream_id) && members.contains(&ended.stream_id)));
+            let mut after: Vec<StreamId> = commit.change.members.iter().copied().collect();
+            after.extend(&commit.change.dead);
+            after.extend(commit.change.ended.iter().map(|ended| ended.stream_id));
             let mut before = members.clone();
             before.push(request.stream_id);
             after.sort();
@@ -89,11 +97,11 @@ proptest! {
     }
 
     #[test]
-    fn denial_lists_live_members_and_never_follows_evict_oldest(
+    fn denial_lists_live_members_and_evict_oldest_is_denied_only_if_blocked(
         (members, leases, limit) in any_state(), request in any_request(),
     ) {
         if let Decision::NoWrite(StartOutcome::Denied(denial)) = decide_in(&members, &leases, limit, &request) {
-            prop_assert_eq!(request.at_limit, AtLimit::Reject);
+            prop_assert!(request.at_limit == AtLimit::Reject || denial.limit.is_blocked());
             prop_assert!(denial.streams.len() as u64 >= effective_limit(limit, &request));
             prop_assert_eq!(u64::from(denial.limit.get()), effective_limit(limit, &request));
             prop_assert!(denial.streams.iter().all(|lease| lease.is_live_at(NOW) && members.contains(&lease.stream_id)));
@@ -102,16 +110,17 @@ proptest! {
     }
 
     #[test]
-    fn evicted_streams_are_older_than_all_kept_streams(
+    fn evicted_streams_precede_all_kept_streams_in_eviction_order(
         (members, leases, limit) in any_state(), request in any_request(),
     ) {
         if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
-            let age = |id: StreamId| leases.iter().find(|lease| lease.stream_id == id).map(|lease| (lease.started_at, id));
-            let kept = commit.members.iter().filter(|id| **id != request.stream_id).filter_map(|id| age(*id)).min();
-            let evicted = commit.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted);
+            let rank = |id: StreamId| leases.iter().find(|lease| lease.stream_id == id).map(eviction_rank);
+            let others = commit.change.members.iter().filter(|id| **id != request.stream_id);
+            let kept = others.filter_map(|id| rank(*id)).min();
+            let evicted = commit.change.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted);
             for ended in evicted {
-                prop_assert!(kept.is_none_or(|kept| age(ended.stream_id).unwrap() < kept));
-                let members = commit.members.len() as u64;
+                prop_assert!(kept.is_none_or(|kept| rank(ended.stream_id).unwrap() < kept));
+                let members = commit.change.members.len() as u64;
                 prop_assert_eq!(members, effective_limit(limit, &request), "no more evictions than necessary");
             }
         }
@@ -123,13 +132,13 @@ proptest! {
     ) {
         if let Decision::Admit(commit) = decide_in(&members, &leases, limit, &request) {
             let mut after: Vec<Lease> = leases;
-            after.retain(|lease| lease.stream_id != request.stream_id && !commit.dead.contains(&lease.stream_id));
-            for ended in &commit.ended {
+            after.retain(|lease| lease.stream_id != request.stream_id && !commit.change.dead.contains(&lease.stream_id));
+            for ended in &commit.change.ended {
                 let lease = after.iter_mut().find(|lease| lease.stream_id == ended.stream_id).unwrap();
                 lease.termination = Some(Box::new(ended.termination.clone()));
             }
             after.push(commit.lease.clone());
-            let members: Vec<StreamId> = commit.members.iter().copied().collect();
+            let members: Vec<StreamId> = commit.change.members.iter().copied().collect();
             let again = without_write(decide_in(&members, &after, limit, &request));
             prop_assert_eq!(again, StartOutcome::Existing(Started { evicted: 0, reaped: 0, ..commit.into_started() }));
         }

@@ -5,7 +5,7 @@ use poem_openapi::registry::{MetaParamIn, MetaSchema, MetaSchemaRef};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::json;
 
-use super::patterns::{BIDIRECTIONAL_CONTROLS, CONTROLS, WHITE_SPACE};
+use super::patterns::{BIDIRECTIONAL_CONTROLS, CONTROLS};
 use crate::domain::names::{NameError, StreamId, UserName};
 use crate::http::api::problems::Problem;
 use crate::http::api::route_context::RouteContext;
@@ -36,8 +36,8 @@ impl<'a, T: PathParam> ApiExtractor<'a> for Path<T> {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<String>) -> Result<Self> {
-        let text =
-            RouteContext::path_param(request, T::NAME).ok_or_else(|| Problem::field(T::NAME, "must be UTF-8"))?;
+        let not_utf8 = || Problem::field(T::NAME, "must be percent-encoded UTF-8");
+        let text = RouteContext::path_param(request, T::NAME).ok_or_else(not_utf8)?;
         T::parse(&text).map(Self).map_err(|error| Problem::field(T::NAME, &error.to_string()).into())
     }
 }
@@ -47,12 +47,11 @@ impl PathParam for UserName {
 
     fn schema() -> MetaSchema {
         let description = "The user whose streams are counted: opaque, case-sensitive, percent-encoded. 1 to 256 bytes \
-                           of UTF-8 in NFC, without control characters, bidirectional control characters, and white \
-                           space at the start or end.";
-        let outer = format!("[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}{WHITE_SPACE}]");
+                           of UTF-8 in NFC, without control characters and bidirectional control characters. Not `.` \
+                           or `..`. Other normalization forms are converted to NFC.";
         MetaSchema {
             description: Some(description),
-            pattern: Some(format!("^{outer}([^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]*{outer})?$")),
+            pattern: Some(format!(r"^(?!\.{{1,2}}$)[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]+$")),
             min_length: Some(1),
             max_length: Some(Self::MAX_BYTES),
             example: Some(json!("ann")),

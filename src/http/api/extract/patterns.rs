@@ -3,4 +3,3 @@
 
 pub(super) const CONTROLS: &str = r"\u0000-\u001f\u007f-\u009f";
 pub(super) const BIDIRECTIONAL_CONTROLS: &str = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069";
-pub(super) const WHITE_SPACE: &str = r" \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";

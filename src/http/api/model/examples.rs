@@ -3,8 +3,8 @@
 use poem_openapi::types::Example;
 use uuid::Uuid;
 
-use super::requests::{AtLimit, LimitRequest, StartRequest};
-use super::responses::{Health, Limit, LimitSource, StartedStream, Stream, StreamCount, Streams};
+use super::requests::{AtLimit, EvictionRequest, HeartbeatRequest, LimitRequest, StartRequest};
+use super::responses::{Evicted, Health, Limit, LimitSource, NewLimit, StartedStream, Stream, StreamCount, Streams};
 use crate::domain::lease::Timestamp;
 
 impl Example for Stream {
@@ -48,6 +48,18 @@ impl Example for Limit {
     }
 }
 
+impl Example for NewLimit {
+    fn example() -> Self {
+        Self { limit: Limit::example(), ended: None }
+    }
+}
+
+impl Example for Evicted {
+    fn example() -> Self {
+        Self { ended: vec![Stream::example().stream_id] }
+    }
+}
+
 impl Example for Health {
     fn example() -> Self {
         Self {
@@ -73,7 +85,19 @@ impl Example for StartRequest {
 
 impl Example for LimitRequest {
     fn example() -> Self {
-        Self { limit: 5 }
+        Self { limit: 5, end_excess: None }
+    }
+}
+
+impl Example for HeartbeatRequest {
+    fn example() -> Self {
+        Self { content_id: Some("movie-8".to_owned()) }
+    }
+}
+
+impl Example for EvictionRequest {
+    fn example() -> Self {
+        Self { stream_ids: None, message: Some("Your subscription has ended.".to_owned()) }
     }
 }
 
@@ -100,6 +124,9 @@ mod tests {
         for source in [LimitSource::Default, LimitSource::User, LimitSource::Token] {
             assert_same_json(&Limit { source, ..Limit::example() });
         }
+        assert_same_json(&NewLimit::example());
+        assert_same_json(&NewLimit { ended: Some(vec![Uuid::nil()]), ..NewLimit::example() });
+        assert_same_json(&Evicted::example());
         assert_same_json(&Health::example());
         let warnings = Some(vec!["the clock".to_owned()]);
         assert_same_json(&Health { clock_difference_seconds: Some(-0.5), warnings, ..Health::example() });
@@ -121,10 +148,11 @@ mod tests {
             streams: Some(vec![Stream::example()]),
             slot_frees_in_seconds: Some(1),
             reason: Some("expired".to_owned()),
-            ended_by: Some(EndedBy { stream_id: Uuid::nil(), device_name: None }),
+            ended_by: Some(EndedBy { stream_id: Some(Uuid::nil()), ..EndedBy::default() }),
         };
         assert_same_json(&full);
-        let ended_by = Some(EndedBy { stream_id: Uuid::nil(), device_name: Some("tv".to_owned()) });
+        let (device_name, message) = (Some("tv".to_owned()), Some("m".to_owned()));
+        let ended_by = Some(EndedBy { stream_id: None, device_name, message });
         assert_same_json(&ProblemBody { restart: Some(Restart::User), ended_by, ..full });
     }
 }

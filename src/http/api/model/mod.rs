@@ -2,6 +2,7 @@
 //! document.
 
 mod examples;
+mod json_text;
 pub(crate) mod problem;
 pub(crate) mod requests;
 pub(crate) mod responses;

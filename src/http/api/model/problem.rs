@@ -38,13 +38,13 @@ pub(crate) struct ProblemBody {
     /// The live streams, oldest first (`stream-limit-reached`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<Stream>>,
-    /// Seconds until the first of these streams expires if it is not renewed (`stream-limit-reached`).
+    /// Seconds until a slot becomes free if no stream is renewed (`stream-limit-reached`). Absent if the limit is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slot_frees_in_seconds: Option<u32>,
     /// `expired`, `evicted` or `replaced` (`stream-ended`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// The start that ended the stream, if a start ended it (`stream-ended`).
+    /// Who ended the stream, if a start ended it or the eviction had a message (`stream-ended`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ended_by: Option<EndedBy>,
 }
@@ -68,12 +68,18 @@ pub(crate) enum Restart {
     User,
 }
 
-/// The start that ended a stream.
-#[derive(Clone, Debug, Object, Serialize)]
+/// Who ended a stream.
+#[derive(Clone, Debug, Default, Object, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub(crate) struct EndedBy {
-    pub(crate) stream_id: Uuid,
+    /// The stream whose start ended this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stream_id: Option<Uuid>,
+    /// The device of that stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_name: Option<String>,
+    /// A message to the viewer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
 }

@@ -5,23 +5,25 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use serde_json::Value;
 
+use super::json_text::JsonText;
 use crate::domain::admission;
 
 /// Options of a start. All are optional; `null` means absent.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", deny_unknown_fields, example)]
+#[serde(rename_all = "camelCase", expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", example)]
 pub(crate) struct StartRequest {
     /// An id that the player keeps across restarts. The start replaces a live stream of the same device, so that a page
-    /// reload never counts twice. 1 to 128 bytes in NFC, no control characters.
-    #[oai(validator(min_length = 1, max_length = 128))]
+    /// reload never counts twice. At most 128 bytes in NFC, no control characters. Empty means absent.
+    #[oai(validator(max_length = 128))]
+    #[serde(default, deserialize_with = "identifying_text")]
     pub(crate) device_id: Option<String>,
-    /// A human-readable name of the device. It is shown in lists and denials. 1 to 256 bytes in NFC, no control
-    /// characters.
-    #[oai(validator(min_length = 1, max_length = 256))]
+    /// A human-readable name of the device. It is shown in lists and denials. It is cleaned: control characters are
+    /// removed, and it is cut to 256 bytes.
+    #[serde(default, deserialize_with = "display_text")]
     pub(crate) device_name: Option<String>,
-    /// The content that is played. It is shown in lists and denials. 1 to 256 bytes in NFC, no control characters.
-    #[oai(validator(min_length = 1, max_length = 256))]
+    /// The content that is played. It is shown in lists and denials. It is cleaned like `deviceName`.
+    #[serde(default, deserialize_with = "display_text")]
     pub(crate) content_id: Option<String>,
     /// Ids of the same user's streams that this start ends in the same step. If the start is denied, they stay live.
     #[oai(validator(max_items = 10))]
@@ -43,17 +45,55 @@ pub(crate) enum AtLimit {
 
 /// The user's own limit.
 #[derive(Clone, Debug, Deserialize, Object)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", deny_unknown_fields, example)]
+#[serde(rename_all = "camelCase", expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", example)]
 pub(crate) struct LimitRequest {
-    /// The user's new stream limit: 1 to 50.
-    #[oai(validator(minimum(value = "1"), maximum(value = "50")))]
-    #[serde(default, deserialize_with = "limit")]
+    /// The user's new stream limit: 0 to 50. 0 blocks the user.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
+    #[serde(default = "missing_limit", deserialize_with = "limit")]
     pub(crate) limit: u64,
+    /// Whether to end the live streams that exceed the limit, in the same step. They end in the order in which
+    /// `evictOldest` ends them. The default is `false`.
+    pub(crate) end_excess: Option<bool>,
+}
+
+/// What changed since the last heartbeat. May be omitted.
+#[derive(Clone, Debug, Default, Deserialize, Object)]
+#[serde(rename_all = "camelCase", expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", example)]
+pub(crate) struct HeartbeatRequest {
+    /// The content that is played now. It is cleaned like the `contentId` of a start. Empty or absent leaves the stored
+    /// content.
+    #[serde(default, deserialize_with = "display_text")]
+    pub(crate) content_id: Option<String>,
+}
+
+/// The streams to end. Without a body, all live streams end.
+#[derive(Clone, Debug, Default, Deserialize, Object)]
+#[serde(rename_all = "camelCase", expecting = "a JSON object")]
+#[oai(rename_all = "camelCase", example)]
+pub(crate) struct EvictionRequest {
+    /// The streams to end, at most 50. Unknown ids are ignored. Without this field, all live streams end; an empty list
+    /// ends none.
+    #[oai(validator(max_items = 50))]
+    #[serde(default, deserialize_with = "stream_ids")]
+    pub(crate) stream_ids: Option<Vec<String>>,
+    /// A message to the viewers. Their players receive it with the next heartbeat. It is cleaned like `deviceName`.
+    #[serde(default, deserialize_with = "display_text")]
+    pub(crate) message: Option<String>,
 }
 
 // These deserializers are written by hand. Derived ones would report Rust terms such as "sequence" and "variant", and
 // would accept an object as an enum.
+
+fn identifying_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<JsonText>::deserialize(deserializer)?;
+    text.map(|text| text.into_exact().map_err(D::Error::custom)).transpose()
+}
+
+fn display_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<JsonText>::deserialize(deserializer)?.map(JsonText::into_lossy))
+}
 
 fn stream_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     let error = || D::Error::custom("must be a list of stream ids");
@@ -78,7 +118,12 @@ fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit
     }
 }
 
-/// Returns 0 if the value is not a whole number. 0 is not a valid limit, so the caller reports the same error for both.
+/// Returns the highest number if the value is not a whole number. It is not a valid limit, so the caller reports the same
+/// error for both.
 fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(0))
+    Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(u64::MAX))
+}
+
+fn missing_limit() -> u64 {
+    u64::MAX
 }

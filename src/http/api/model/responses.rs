@@ -5,9 +5,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::rfc3339::Rfc3339;
-use crate::domain::lease::{Lease, StreamLimit, Timestamp};
-use crate::domain::names::{Label, UserName};
-use crate::limiter::{self, Policy};
+use crate::domain::lease::{self, Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::names::UserName;
 
 /// A stream. It holds one of the user's slots until `expiresAt`. Each heartbeat extends that time.
 #[derive(Clone, Debug, Object, Serialize)]
@@ -78,14 +77,37 @@ pub(crate) struct StreamCount {
 pub(crate) struct Limit {
     pub(crate) user_name: String,
     pub(crate) limit: u8,
-    /// Origin of the limit: the caller's token, else the user's own limit, else the default of the service.
+    /// Origin of the limit: the caller's token, else the user's own limit, else the default of the service. The user's own
+    /// limit of 0 overrides the token.
     pub(crate) source: LimitSource,
 }
 
-// A copy of the limiter's enum, because the limiter does not depend on poem-openapi.
+/// The new limit of a user, and the streams that it ended.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub(crate) struct NewLimit {
+    #[oai(flatten)]
+    #[serde(flatten)]
+    pub(crate) limit: Limit,
+    /// The streams that this request ended, oldest first. Only with `endExcess`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<Vec<Uuid>>,
+}
+
+/// The streams that a request ended.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", example)]
+pub(crate) struct Evicted {
+    /// The streams that were live and that this request ended, oldest first.
+    pub(crate) ended: Vec<Uuid>,
+}
+
+// A copy of the domain's enum, because the domain does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[oai(rename_all = "lowercase", remote = "limiter::LimitSource")]
+#[oai(rename_all = "lowercase", remote = "lease::LimitSource")]
 pub(crate) enum LimitSource {
     Default,
     User,
@@ -110,19 +132,17 @@ pub(crate) struct Health {
 }
 
 impl Stream {
-    pub(crate) fn new(user: &UserName, lease: &Lease, now: Timestamp, policy: &Policy) -> Self {
+    pub(crate) fn new(user: &UserName, lease: &Lease, now: Timestamp, terms: &LeaseTerms) -> Self {
         Self {
             stream_id: lease.stream_id.uuid(),
             user_name: user.to_string(),
-            device_id: lease.device_id.as_ref().map(Label::to_string),
-            device_name: lease.device_name.as_ref().map(Label::to_string),
-            content_id: lease.content_id.as_ref().map(Label::to_string),
+            device_id: lease.device_id.as_ref().map(ToString::to_string),
+            device_name: lease.device_name.as_ref().map(ToString::to_string),
+            content_id: lease.content_id.as_ref().map(ToString::to_string),
             started_at: lease.started_at.into(),
             expires_at: lease.expires_at.into(),
-            // Another instance whose clock is ahead may have renewed the lease. By this instance's clock, the lease then
-            // lasts longer than one lease duration. Players must not rely on the extra time.
-            expires_in_seconds: lease.expires_at.seconds_after(now).min(policy.terms.duration_s),
-            heartbeat_interval_seconds: policy.heartbeat_interval_s,
+            expires_in_seconds: lease.expires_at.seconds_after(now),
+            heartbeat_interval_seconds: terms.heartbeat_interval_s,
         }
     }
 }
