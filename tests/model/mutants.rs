@@ -49,10 +49,33 @@ pub enum Mutant {
     ConflictIsStreamEnded,
     /// A list contains live leases that are not members.
     ListIgnoresMembers,
+    /// A request that ends streams does not check that the revision is unchanged.
+    EndIgnoresRevision,
+    /// A request that sets a limit ends only the streams that exceed the old limit.
+    ExcessOverOldLimit,
+    /// A request that sets a limit counts dead leases among the streams that exceed the limit.
+    ExcessCountsDeadLeases,
+    /// A start of a blocked user does not read first. (The condition of an optimistic start holds if there are no
+    /// members.)
+    BlockedStartIsOptimistic,
+    /// An optimistic start with a limit in its token does not check that the user is not blocked.
+    TokenLimitOverridesBlock,
+    /// An erasure deletes the counter, and leaves no tombstone.
+    ErasureDeletesCounter,
+    /// A start does not remove the TTL of a tombstone.
+    StartKeepsTombstoneTtl,
+    /// TTL deletes a tombstone while requests are in flight that were decided before the erasure.
+    TombstoneExpiresEarly,
+    /// A tombstone keeps the revision of the counter, and does not increase it.
+    TombstoneKeepsRevision,
+    /// An erasure deletes the ended leases that its first query returned, and does not read again.
+    ErasureReadsOnce,
+    /// An erasure keeps members whose lease TTL has deleted.
+    ErasureKeepsDeadMembers,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 33] = [
         Self::RecountFromQuery,
         Self::RemoveMemberWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -75,10 +98,32 @@ impl Mutant {
         Self::HeartbeatCreatesLease,
         Self::ConflictIsStreamEnded,
         Self::ListIgnoresMembers,
+        Self::EndIgnoresRevision,
+        Self::ExcessOverOldLimit,
+        Self::ExcessCountsDeadLeases,
+        Self::BlockedStartIsOptimistic,
+        Self::TokenLimitOverridesBlock,
+        Self::ErasureDeletesCounter,
+        Self::StartKeepsTombstoneTtl,
+        Self::TombstoneExpiresEarly,
+        Self::TombstoneKeepsRevision,
+        Self::ErasureReadsOnce,
+        Self::ErasureKeepsDeadMembers,
     ];
 
     /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists.
     pub fn is_in_model(self) -> bool {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
+    }
+
+    /// Whether the simulation must detect this mutant.
+    pub fn is_in_simulation(self) -> bool {
+        !matches!(
+            self,
+            Self::TombstoneExpiresEarly
+                | Self::TombstoneKeepsRevision
+                | Self::ErasureReadsOnce
+                | Self::ErasureKeepsDeadMembers
+        )
     }
 }

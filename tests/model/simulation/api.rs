@@ -3,10 +3,10 @@
 use std::fmt;
 
 use stream_manager::domain::admission::{AtLimit, StartOutcome};
-use stream_manager::domain::lease::{StreamLimit, Timestamp};
-use stream_manager::domain::names::{DeviceId, StreamId, UserName};
-use stream_manager::limiter::{Limiter, StartOptions, Timestamped, Usage, UserLimit};
-use stream_manager::store::{Result, Stop, StoppedBy, StreamState};
+use stream_manager::domain::lease::{StreamLimit, Timestamp, UserLimit};
+use stream_manager::domain::names::{ContentId, DeviceId, Message, StreamId, UserName};
+use stream_manager::limiter::{Limiter, StartOptions, Timestamped, Usage};
+use stream_manager::store::{Result, Stop, StreamState};
 
 use super::state::{ShortId, ShortTime, short_ids};
 
@@ -20,8 +20,13 @@ pub struct ApiRequest {
 pub enum Operation {
     /// The options, and the text of the idempotency key. `IdempotencyKey` does not expose its text.
     Start(StartOptions, Option<String>),
-    Heartbeat(StreamId),
-    Stop(StreamId, StoppedBy),
+    Heartbeat(StreamId, Option<ContentId>),
+    Stop(StreamId),
+    /// Ends the listed streams, or all streams.
+    Evict(Option<Vec<StreamId>>, Option<Message>),
+    /// Sets the limit and ends the excess.
+    EndExcess(StreamLimit),
+    Erase,
     List,
     Get(StreamId),
     GetLimit,
@@ -33,6 +38,9 @@ pub enum ApiResponse {
     Start(Timestamped<StartOutcome>),
     Heartbeat(Timestamped<StreamState>),
     Stop(Stop),
+    /// The streams that an eviction, or a request that sets a limit, has ended.
+    Ended(Vec<StreamId>),
+    Erased,
     List(Timestamped<Usage>),
     Get(Timestamped<StreamState>),
     GetLimit(UserLimit),
@@ -40,19 +48,22 @@ pub enum ApiResponse {
 }
 
 impl ApiRequest {
-    pub fn start_options(&self) -> Option<&StartOptions> {
-        match &self.operation {
-            Operation::Start(options, _) => Some(options),
-            _ => None,
-        }
-    }
-
     pub async fn send(&self, limiter: &Limiter) -> Result<ApiResponse> {
         let user = &self.user;
         Ok(match &self.operation {
             Operation::Start(options, _) => ApiResponse::Start(limiter.start(user, options.clone()).await?),
-            Operation::Heartbeat(id) => ApiResponse::Heartbeat(limiter.heartbeat(user, *id).await?),
-            Operation::Stop(id, by) => ApiResponse::Stop(limiter.stop(user, *id, *by).await?.value),
+            Operation::Heartbeat(id, content) => {
+                ApiResponse::Heartbeat(limiter.heartbeat(user, *id, content.clone()).await?)
+            }
+            Operation::Stop(id) => ApiResponse::Stop(limiter.stop(user, *id).await?),
+            Operation::Evict(ids, message) => {
+                ApiResponse::Ended(limiter.evict(user, ids.clone(), message.clone()).await?)
+            }
+            Operation::EndExcess(limit) => ApiResponse::Ended(limiter.set_limit_and_end_excess(user, *limit).await?),
+            Operation::Erase => {
+                limiter.erase(user).await?;
+                ApiResponse::Erased
+            }
             Operation::List => ApiResponse::List(limiter.streams(user, None).await?),
             Operation::Get(id) => ApiResponse::Get(limiter.stream(user, *id).await?),
             Operation::GetLimit => ApiResponse::GetLimit(limiter.limit(user, None).await?),
@@ -71,7 +82,7 @@ impl ApiResponse {
             Self::Start(Timestamped { now, .. }) => Some(*now),
             Self::Heartbeat(Timestamped { now, .. }) | Self::Get(Timestamped { now, .. }) => Some(*now),
             Self::List(Timestamped { now, .. }) => Some(*now),
-            Self::Stop(_) | Self::GetLimit(_) | Self::SetLimit => None,
+            Self::Stop(_) | Self::Ended(_) | Self::Erased | Self::GetLimit(_) | Self::SetLimit => None,
         }
     }
 
@@ -83,6 +94,7 @@ impl ApiResponse {
                 StartOutcome::Existing(_) => "response: existing",
                 StartOutcome::Ended(_) => "response: ended",
                 StartOutcome::KeyReused => "response: key reused",
+                StartOutcome::Denied(denial) if denial.limit.is_blocked() => "response: blocked",
                 StartOutcome::Denied(_) => "response: denied",
             },
             Self::Heartbeat(Timestamped { value: state, .. }) => match state {
@@ -92,6 +104,9 @@ impl ApiResponse {
             },
             Self::Stop(Stop::Freed) => "response: slot freed",
             Self::Stop(Stop::AlreadyGone) => "response: nothing to stop",
+            Self::Ended(ended) if ended.is_empty() => "response: none ended",
+            Self::Ended(_) => "response: streams ended",
+            Self::Erased => "response: erased",
             Self::List(_) => "response: list",
             Self::Get(_) => "response: stream",
             Self::GetLimit(_) | Self::SetLimit => "response: limit",
@@ -114,11 +129,24 @@ impl fmt::Display for ApiRequest {
                 if !options.replaces.is_empty() {
                     write!(f, " replaces{}", short_ids(&options.replaces))?;
                 }
+                if let Some(limit) = options.token_limit {
+                    write!(f, " with limit {limit}")?;
+                }
                 let evicts = options.at_limit == Some(AtLimit::EvictOldest);
                 f.write_str(if evicts { " evicting" } else { "" })
             }
-            Operation::Heartbeat(id) => write!(f, "heartbeat {}", ShortId(*id)),
-            Operation::Stop(id, by) => write!(f, "stop {} by {by:?}", ShortId(*id)),
+            Operation::Heartbeat(id, None) => write!(f, "heartbeat {}", ShortId(*id)),
+            Operation::Heartbeat(id, Some(content)) => write!(f, "heartbeat {} with {content}", ShortId(*id)),
+            Operation::Stop(id) => write!(f, "stop {}", ShortId(*id)),
+            Operation::Evict(ids, message) => {
+                match ids {
+                    Some(ids) => write!(f, "evict{}", short_ids(ids))?,
+                    None => f.write_str("evict all")?,
+                }
+                f.write_str(if message.is_some() { " with a message" } else { "" })
+            }
+            Operation::EndExcess(limit) => write!(f, "set limit {limit} and end the excess"),
+            Operation::Erase => f.write_str("erase"),
             Operation::List => f.write_str("list"),
             Operation::Get(id) => write!(f, "get {}", ShortId(*id)),
             Operation::GetLimit => f.write_str("get limit"),
@@ -152,6 +180,8 @@ impl fmt::Display for ApiResponse {
                 }
             }
             Self::Stop(stop) => write!(f, "{stop:?}"),
+            Self::Ended(ids) => write!(f, "ended{}", short_ids(ids)),
+            Self::Erased => f.write_str("erased"),
             Self::List(Timestamped { now, value: usage }) => {
                 let ids = short_ids(usage.streams.iter().map(|lease| &lease.stream_id));
                 write!(f, "at {}: limit {},{ids}", ShortTime(*now), usage.limit)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
 use stream_manager::clock::Clock;
-use stream_manager::domain::lease::Timestamp;
+use stream_manager::domain::lease::{StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::Policy;
 use stream_manager::store::{Refusal, StoreError};
@@ -141,6 +141,14 @@ impl RunContext {
         call.is_some_and(|call| matches!(call.request.operation, Operation::List))
     }
 
+    /// The limit that a call sets and whose excess it ends.
+    pub fn requested_limit(&self, call: Option<usize>) -> Option<StreamLimit> {
+        match call.and_then(|call| self.inner().calls.get(call).map(|call| call.request.operation.clone())) {
+            Some(Operation::EndExcess(limit)) => Some(limit),
+            _ => None,
+        }
+    }
+
     /// Checks and records an applied write. `after` is the user's state after the write.
     pub fn record_write(
         &self,
@@ -158,12 +166,18 @@ impl RunContext {
             return;
         }
         self.log(format_args!("      {user} {write}: {after}"));
-        let request = call.and_then(|call| self.inner().calls.get(call).map(|call| call.request.clone()));
-        let options = request.as_ref().and_then(ApiRequest::start_options);
-        let default_limit = self.policy.default_limit;
-        let check = WriteCheck { before: &before, after: &after, write, options, default_limit };
+        let (operation, during_call) = self.operation_and_states(user, call).unzip();
+        let check = WriteCheck {
+            before: &before,
+            after: &after,
+            write,
+            operation: operation.as_ref(),
+            during_call: &during_call.unwrap_or_default(),
+            default_limit: self.policy.default_limit,
+            terms: self.policy.terms,
+        };
         let result = self.check_time(call, write.now()).and_then(|()| check.run());
-        self.count_write(&before, &after, write);
+        self.count_write(&check);
         if let StoreWrite::Start { stream_id, .. } = write
             && !before.leases.contains_key(stream_id)
         {
@@ -175,22 +189,50 @@ impl RunContext {
         }
     }
 
-    fn count_write(&self, before: &UserState, after: &UserState, write: &StoreWrite) {
+    /// The operation of a call, and the states of its user since it began.
+    fn operation_and_states(&self, user: &UserName, call: Option<usize>) -> Option<(Operation, Vec<Arc<UserState>>)> {
+        let inner = self.inner();
+        let call = inner.calls.get(call?)?;
+        Some((call.request.operation.clone(), inner.users.get(user)?[call.first_state - 1..].to_vec()))
+    }
+
+    fn count_write(&self, check: &WriteCheck<'_>) {
+        let WriteCheck { before, after, write, operation, .. } = check;
         let deleted = before.leases.keys().filter(|id| !after.leases.contains_key(id)).count() as u64;
+        let ended = |state: &UserState| state.leases.len() - state.renewable();
+        let ended = ended(after).saturating_sub(ended(before)) as u64;
+        let has_tombstone = |state: &UserState| state.counter.is_some_and(|counter| counter.ttl_s.is_some());
         match write {
             StoreWrite::Start { .. } => {
                 self.count("admissions");
                 self.add("dead leases deleted", deleted);
-                let ended = |state: &UserState| state.leases.len() - state.renewable();
-                self.add("streams ended by starts", ended(after).saturating_sub(ended(before)) as u64);
+                self.add("streams ended by starts", ended);
+                self.add("starts after an erasure", has_tombstone(before).into());
+                self.add("overdue streams evicted before older ones", check.evicts_overdue_before_older().into());
             }
-            StoreWrite::Heartbeat { .. } => self.count("renewals"),
+            StoreWrite::Heartbeat { content, .. } => {
+                self.count("renewals");
+                self.add("contents changed", content.is_some().into());
+            }
             StoreWrite::Stop { .. } => self.count("stops"),
-            StoreWrite::Evict { .. } => self.count("evictions"),
-            StoreWrite::Prune => self.add("leases pruned after evictions", deleted),
+            StoreWrite::End { .. } => self.add(
+                match operation {
+                    Some(Operation::Evict(None, _)) => "streams ended by evictions of all",
+                    Some(Operation::EndExcess(_)) => "streams ended by limits",
+                    Some(Operation::Erase) => "streams ended by erasures",
+                    _ => "streams ended by evictions of listed streams",
+                },
+                ended,
+            ),
+            StoreWrite::Erase | StoreWrite::DeleteEnded => self.add("leases erased", deleted),
+            StoreWrite::Bury => self.count("tombstones"),
             StoreWrite::SetLimit { .. } => self.count("limit changes"),
-            StoreWrite::Sweep { .. } => self.add("TTL deletions", deleted),
+            StoreWrite::Sweep { .. } => {
+                self.add("TTL deletions", deleted);
+                self.add("tombstones deleted", (has_tombstone(before) && after.counter.is_none()).into());
+            }
         }
+        self.add("users blocked", (after.stored_limit != before.stored_limit && after.is_blocked()).into());
     }
 
     /// Checks that a call creates only one stream, and that all calls with the same idempotency key create the same
@@ -233,13 +275,13 @@ impl RunContext {
             Ok(response) => self.log(format_args!("#{call} {response}")),
             Err(error) => self.log(format_args!("#{call} {}", error_kind(error))),
         }
-        let (request, states) = {
+        let (request, states, clock) = {
             let inner = self.inner();
-            let Call { request, first_state, .. } = &inner.calls[call];
-            (request.clone(), inner.users[&request.user][first_state - 1..].to_vec())
+            let Call { request, first_state, clock, .. } = &inner.calls[call];
+            (request.clone(), inner.users[&request.user][first_state - 1..].to_vec(), *clock)
         };
         let Policy { default_limit, terms, .. } = self.policy;
-        let check = ResponseCheck { states: &states, default_limit, terms };
+        let check = ResponseCheck { states: &states, default_limit, terms, ended_at: clock.now() };
         let result = match response {
             Ok(response) => {
                 self.count(response.kind());

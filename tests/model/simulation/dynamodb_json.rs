@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use stream_manager::domain::lease::{StreamLimit, Timestamp};
-use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::domain::names::{ContentId, StreamId, UserName};
 use stream_manager::store::StoreError;
 use stream_manager::store::dynamodb::codec::{self, Item};
 use stream_manager::store::embedded::engine::Engine;
 
-use super::state::{StoreWrite, UserState};
+use super::state::{CounterState, StoreWrite, UserState};
 
 pub const TABLE: &str = "user-streams";
 
@@ -39,24 +39,28 @@ pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
                 let item = &put["Item"];
                 return Some(StoreWrite::Start { stream_id: stream_id(item)?, now: timestamp(&item["startedAt"])? });
             }
-            // Stop and evict transactions update the counter first. A prune transaction only deletes.
-            if actions[0].get("Update").is_none() {
-                return Some(StoreWrite::Prune);
-            }
-            match (actions[1].get("Delete"), actions[1].get("Update")) {
-                (Some(delete), _) => Some(StoreWrite::Stop { stream_id: stream_id(&delete["Key"])? }),
-                (_, Some(update)) => Some(StoreWrite::Evict { stream_id: stream_id(&update["Key"])? }),
-                _ => None,
+            // All other transactions update the counter first, except the deletion of ended leases.
+            match actions[0]["Update"]["UpdateExpression"].as_str() {
+                None => Some(StoreWrite::DeleteEnded),
+                Some(update) if update.starts_with("DELETE") => {
+                    Some(StoreWrite::Stop { stream_id: stream_id(&actions[1]["Delete"]["Key"])? })
+                }
+                Some(_) => {
+                    let new_limit = limit(&actions[0]["Update"]["ExpressionAttributeValues"][":newLimit"]);
+                    let now = |action: &Value| timestamp(&action["Delete"]["ExpressionAttributeValues"][":now"]);
+                    Some(StoreWrite::End { now: actions.iter().find_map(now), new_limit })
+                }
             }
         }
         "UpdateItem" => {
             let values = &body["ExpressionAttributeValues"];
             match stream_id(&body["Key"]) {
-                Some(stream_id) => Some(StoreWrite::Heartbeat { stream_id, now: timestamp(&values[":now"])? }),
-                None => {
-                    let limit = values[":limit"]["N"].as_str().and_then(|limit| limit.parse().ok());
-                    Some(StoreWrite::SetLimit { limit: limit.and_then(StreamLimit::new) })
+                Some(stream_id) => {
+                    let content = values[":content"]["S"].as_str().and_then(ContentId::clean);
+                    Some(StoreWrite::Heartbeat { stream_id, now: timestamp(&values[":now"])?, content })
                 }
+                None if values.get(":ttl").is_some() => Some(StoreWrite::Bury),
+                None => Some(StoreWrite::SetLimit { limit: limit(&values[":limit"]) }),
             }
         }
         _ => None,
@@ -66,6 +70,10 @@ pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
 /// The stream id in an item or a key. `None` for the counter.
 pub fn stream_id(item: &Value) -> Option<StreamId> {
     StreamId::parse(item["record"]["S"].as_str()?.strip_prefix("stream#")?).ok()
+}
+
+fn limit(value: &Value) -> Option<StreamLimit> {
+    value["N"].as_str()?.parse().ok().and_then(StreamLimit::new)
 }
 
 pub fn timestamp(value: &Value) -> Option<Timestamp> {
@@ -87,8 +95,12 @@ pub fn stored_items(engine: &Engine, user: &UserName) -> Items {
 }
 
 pub fn decode(items: &Items) -> Result<UserState, StoreError> {
+    let ttl_s = |counter: &Value| counter["ttl"]["N"].as_str().and_then(|ttl| ttl.parse().ok());
+    let ttl_s = items.get("counter").map(ttl_s);
     let items: Vec<Item> = items.values().map(item).collect();
-    codec::decode_partition(&items).map(UserState::of)
+    let partition = codec::decode_partition(&items)?;
+    let counter = ttl_s.map(|ttl_s| CounterState { revision: partition.counter.revision, ttl_s });
+    Ok(UserState::of(partition, counter))
 }
 
 fn item(value: &Value) -> Item {

@@ -1,5 +1,5 @@
-//! The environment of the players: an operator, support staff, crashes, outages and TTL, as the seed decides. After the
-//! run, it checks that every user can start exactly as many streams as their limit.
+//! The environment of the players: an operator, support staff, erasures, crashes, outages and TTL, as the seed decides.
+//! After the run, it checks that every user can start exactly as many streams as their limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use stream_manager::domain::admission::StartOutcome;
 use stream_manager::domain::lease::StreamLimit;
-use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::domain::names::{Message, StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
-use stream_manager::store::StoppedBy;
 // Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 
@@ -19,10 +18,13 @@ use super::checker::violation::ViolationKind;
 use super::clock::SkewedClock;
 use super::faults::random_ms;
 use super::instances::{INSTANCES, Instances};
+use super::table::SIMULATED_TOMBSTONE_S;
 
 pub struct Environment {
     pub instances: Arc<Instances>,
     pub users: Vec<UserName>,
+    /// A user that only [`Environment::visits`] uses, so that TTL deletes this user's tombstones.
+    pub visitor: UserName,
     pub until: Duration,
 }
 
@@ -37,30 +39,83 @@ impl Environment {
         self.users[random.random_range(first..self.users.len())].clone()
     }
 
-    /// Changes limits. The first user keeps the default limit, so that optimistic starts also occur.
+    async fn call(&self, user: UserName, operation: Operation, random: &mut StdRng) {
+        let request = ApiRequest { user, operation };
+        _ = self.instances.call(random.random_range(0..INSTANCES), &request, TIMEOUT).await;
+    }
+
+    /// Changes limits, and blocks users. The first user keeps the default limit, so that optimistic starts also occur.
     pub async fn operator(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
-            sleep(random_ms(&mut random, 2_000, 9_000)).await;
-            // A limit of 0 deletes the stored limit.
-            let limit = [1, 2, 3, 4, 0][random.random_range(0..5)];
-            let operation = Operation::SetLimit(StreamLimit::new(limit));
-            let request = ApiRequest { user: self.random_user(1, &mut random), operation };
-            _ = self.instances.call(random.random_range(0..INSTANCES), &request, TIMEOUT).await;
+            sleep(random_ms(&mut random, 2_000, 8_000)).await;
+            let limit = StreamLimit::new(random.random_range(0..5)).filter(|_| random.random_range(0..5) > 0);
+            let operation = match limit {
+                Some(limit) if random.random() => Operation::EndExcess(limit),
+                limit => Operation::SetLimit(limit),
+            };
+            let user = self.random_user(1, &mut random);
+            self.call(user.clone(), operation, &mut random).await;
+            if limit.is_some_and(StreamLimit::is_blocked) {
+                sleep(random_ms(&mut random, 500, 2_500)).await;
+                self.call(user, Operation::SetLimit(None), &mut random).await;
+            }
         }
     }
 
-    /// Evicts recent streams, including streams that ended long ago, and lists streams.
+    /// Evicts recent streams, including streams that ended long ago, or all streams, and lists streams.
     pub async fn support(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
             sleep(random_ms(&mut random, 800, 4_000)).await;
             let user = self.random_user(0, &mut random);
-            let Some(stream_id) = self.recent_stream(&user, &mut random) else { continue };
-            let operation = match random.random_range(0..3) {
-                0 => Operation::List,
-                _ => Operation::Stop(stream_id, StoppedBy::Evictor),
+            let mut recent = Vec::new();
+            for _ in 0..random.random_range(1..4) {
+                recent.extend(self.recent_stream(&user, &mut random));
+            }
+            let message = Message::clean("Support has ended this stream.").filter(|_| random.random());
+            let operation = match random.random_range(0..9) {
+                0..3 => Operation::List,
+                3 => Operation::Evict(None, message),
+                _ => Operation::Evict(Some(recent), message),
             };
-            let request = ApiRequest { user, operation };
-            _ = self.instances.call(random.random_range(0..INSTANCES), &request, TIMEOUT).await;
+            self.call(user, operation, &mut random).await;
+        }
+    }
+
+    /// Erases users.
+    pub async fn erasures(self: Arc<Self>, mut random: StdRng) {
+        while self.is_running() {
+            sleep(random_ms(&mut random, 4_000, 20_000)).await;
+            let user = self.random_user(0, &mut random);
+            self.erase(&user, &mut random).await;
+        }
+    }
+
+    /// The visitor starts a few streams, is erased, and returns later, sometimes after TTL has deleted the tombstone.
+    pub async fn visits(self: Arc<Self>, mut random: StdRng) {
+        while self.is_running() {
+            for _ in 0..random.random_range(1..4) {
+                _ = self.start(random.random_range(0..INSTANCES), &self.visitor).await;
+                sleep(random_ms(&mut random, 10, 3_000)).await;
+            }
+            // After a long pause, all streams have expired, and TTL may have deleted their leases.
+            let long_pause = random.random_range(0..4) == 0;
+            sleep(random_ms(&mut random, 10, if long_pause { 20_000 } else { 500 })).await;
+            self.erase(&self.visitor, &mut random).await;
+            let long_absence = random.random_range(0..3) > 0;
+            let (min_ms, max_ms) =
+                if long_absence { (1_000 * u64::from(SIMULATED_TOMBSTONE_S), 33_000) } else { (5, 4_000) };
+            sleep(random_ms(&mut random, min_ms, max_ms)).await;
+        }
+    }
+
+    /// Erases a user. Repeats the request if it fails.
+    async fn erase(&self, user: &UserName, random: &mut StdRng) {
+        let request = ApiRequest { user: user.clone(), operation: Operation::Erase };
+        for _ in 0..3 {
+            if self.instances.call(random.random_range(0..INSTANCES), &request, TIMEOUT).await.is_ok() {
+                break;
+            }
+            sleep(random_ms(random, 20, 1_500)).await;
         }
     }
 
@@ -98,19 +153,27 @@ impl Environment {
     pub async fn ttl(self: Arc<Self>, mut random: StdRng, clock: SkewedClock) {
         while self.is_running() {
             sleep(random_ms(&mut random, 300, 3_000)).await;
-            self.instances.sweep(&self.users, clock);
+            self.sweep(clock);
         }
     }
 
+    fn sweep(&self, clock: SkewedClock) {
+        let users: Vec<UserName> = self.users.iter().chain([&self.visitor]).cloned().collect();
+        self.instances.sweep(&users, clock);
+    }
+
     /// Disables the faults, waits until all leases have expired, and checks that every user can start exactly as many
-    /// streams as their limit on every instance.
-    pub async fn check_all_can_start(&self) {
+    /// streams as their limit on every instance. TTL deletes nothing until all leases have expired.
+    pub async fn check_all_can_start(&self, ttl_clock: SkewedClock) {
         let context = &self.instances.context;
         context.log("all faults end");
         context.disable_faults();
         sleep(Duration::from_secs(40)).await;
+        if context.coin() {
+            self.sweep(ttl_clock);
+        }
         for instance in 0..INSTANCES {
-            for user in &self.users {
+            for user in self.users.iter().chain([&self.visitor]) {
                 if let Err(details) = self.check_can_start(instance, user).await {
                     return context.violate(ViolationKind::Stuck.with(details));
                 }
@@ -120,7 +183,7 @@ impl Environment {
 
     async fn check_can_start(&self, instance: usize, user: &UserName) -> Result<(), String> {
         let context = &self.instances.context;
-        let limit = context.state(user).limit(context.policy.default_limit).get();
+        let limit = context.state(user).limit(None, context.policy.default_limit).get();
         let mut started = Vec::new();
         for n in 0..=limit {
             match self.start(instance, user).await {
@@ -130,7 +193,7 @@ impl Environment {
             }
         }
         for stream_id in started {
-            let request = ApiRequest { user: user.clone(), operation: Operation::Stop(stream_id, StoppedBy::Player) };
+            let request = ApiRequest { user: user.clone(), operation: Operation::Stop(stream_id) };
             if let Err(error) = self.instances.call(instance, &request, TIMEOUT).await {
                 return Err(format!("{request}: {error:?}"));
             }

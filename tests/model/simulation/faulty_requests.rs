@@ -54,17 +54,32 @@ impl FaultyRequests {
     }
 
     /// Returns the bodies to send instead of `body`. There are two if the mutant splits a transaction.
-    pub fn rewrite(&self, operation: &str, write: &StoreWrite, body: &Value, call: Option<usize>) -> Vec<Value> {
+    pub fn rewrite(&self, write: &StoreWrite, body: &Value, call: Option<usize>) -> Vec<Value> {
         let Some(mutant) = self.mutant else { return vec![body.clone()] };
         let mut bodies = vec![body.clone()];
-        match (operation, write) {
-            ("UpdateItem", StoreWrite::Heartbeat { .. }) => mutate_heartbeat(mutant, &mut bodies[0]),
-            ("TransactWriteItems", write) => {
+        let rewritten = &mut bodies[0];
+        match (mutant, write) {
+            (_, StoreWrite::Heartbeat { .. }) => mutate_heartbeat(mutant, rewritten),
+            (Mutant::StartReplacesNothing, StoreWrite::Start { .. }) => {
+                keep_ended_streams(rewritten, "replaced", self.limit(body));
+            }
+            (Mutant::ExcessOverOldLimit, StoreWrite::End { new_limit: Some(_), .. }) => {
+                keep_ended_streams(rewritten, "evicted", self.limit(body));
+            }
+            (Mutant::ExcessCountsDeadLeases, StoreWrite::End { new_limit: Some(limit), .. }) => {
+                if let Some(requested) = self.context.requested_limit(call).filter(|requested| requested != limit) {
+                    counter_values(rewritten)[":newLimit"] = json!({ "N": requested.to_string() });
+                }
+            }
+            (Mutant::ErasureDeletesCounter, StoreWrite::Bury) => {
+                for field in ["UpdateExpression", "ExpressionAttributeValues"] {
+                    rewritten.as_object_mut().map(|body| body.remove(field));
+                }
+            }
+            (_, StoreWrite::Start { .. } | StoreWrite::Stop { .. } | StoreWrite::End { .. }) => {
                 let queried = self.queried();
                 let queried = call.and_then(|call| queried.get(&call));
-                if mutant == Mutant::StartReplacesNothing {
-                    keep_replaced_streams(&mut bodies[0], self.limit(body));
-                } else if let Some(first) = mutate_transaction(mutant, write, &mut bodies[0], queried) {
+                if let Some(first) = mutate_transaction(mutant, write, rewritten, queried) {
                     bodies.insert(0, first);
                 }
             }
@@ -80,7 +95,7 @@ impl FaultyRequests {
     /// The limit of the transaction's user.
     fn limit(&self, body: &Value) -> usize {
         let state = dynamodb_json::user("TransactWriteItems", body).map(|user| self.context.state(&user));
-        state.unwrap_or_default().limit(self.context.policy.default_limit).get() as usize
+        state.unwrap_or_default().limit(None, self.context.policy.default_limit).get() as usize
     }
 
     fn queried(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Value>>> {
@@ -88,20 +103,33 @@ impl FaultyRequests {
     }
 }
 
-/// If the limit allows it, keeps the streams that a start replaces as live members instead of ending them.
-fn keep_replaced_streams(body: &mut Value, limit: usize) {
+/// If the limit allows it, keeps the streams that a transaction ends for this reason as live members.
+fn keep_ended_streams(body: &mut Value, reason: &str, limit: usize) {
     let Some(actions) = body["TransactItems"].as_array_mut() else { return };
-    let replaced = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == "replaced";
-    let marks = actions.iter().filter(|action| replaced(action));
-    let ids: Vec<Value> = marks
+    let is_ended = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == reason;
+    let ended = actions.iter().filter(|action| is_ended(action));
+    let ids: Vec<Value> = ended
         .filter_map(|mark| dynamodb_json::stream_id(&mark["Update"]["Key"]))
         .map(|id| json!(id.to_string()))
         .collect();
-    let members = actions[0]["Update"]["ExpressionAttributeValues"][":members"]["SS"].as_array_mut();
-    if let Some(members) = members.filter(|members| members.len() + ids.len() <= limit) {
-        members.extend(ids);
-        actions.retain(|action| !replaced(action));
+    let update = &mut actions[0]["Update"];
+    let mut members = update["ExpressionAttributeValues"][":members"]["SS"].as_array().cloned().unwrap_or_default();
+    members.extend(ids.iter().cloned());
+    if ids.is_empty() || members.len() > limit {
+        return;
     }
+    update["ExpressionAttributeValues"][":members"] = json!({ "SS": members });
+    if let Some(without_members) =
+        update["UpdateExpression"].as_str().and_then(|text| text.strip_suffix(", #streams"))
+    {
+        update["UpdateExpression"] = json!(without_members.replace(" REMOVE", ", #streams = :members REMOVE"));
+    }
+    actions.retain(|action| !is_ended(action));
+}
+
+/// The expression values of the counter action in a transaction.
+fn counter_values(body: &mut Value) -> &mut Value {
+    &mut body["TransactItems"][0]["Update"]["ExpressionAttributeValues"]
 }
 
 fn mutate_heartbeat(mutant: Mutant, body: &mut Value) {
@@ -128,9 +156,17 @@ fn mutate_transaction(
 ) -> Option<Value> {
     let original = body.clone();
     let actions = body["TransactItems"].as_array_mut()?;
-    let optimistic = actions[0]["Update"]["UpdateExpression"] == "ADD #streams :id, #revision :one";
-    let read_first = actions[0]["Update"]["UpdateExpression"] == "SET #streams = :members, #revision = :next";
+    let starts = matches!(write, StoreWrite::Start { .. });
+    let decided = actions[0]["Update"]["UpdateExpression"].as_str().is_some_and(|text| text.starts_with("SET"));
+    let (optimistic, read_first, ends) = (starts && !decided, starts && decided, !starts && decided);
     match mutant {
+        Mutant::StartKeepsTombstoneTtl if starts => {
+            remove_term(&mut actions[0]["Update"], "UpdateExpression", " REMOVE #ttl");
+        }
+        Mutant::TokenLimitOverridesBlock if optimistic => {
+            let term = "(attribute_not_exists(#streamLimit) OR #streamLimit <> :zero) AND ";
+            remove_term(&mut actions[0]["Update"], "ConditionExpression", term);
+        }
         Mutant::OptimisticStartKeepsRevision if optimistic => {
             remove_term(&mut actions[0]["Update"], "UpdateExpression", ", #revision :one");
         }
@@ -149,11 +185,8 @@ fn mutate_transaction(
         Mutant::MarkMissingLease => {
             actions[1..].iter_mut().filter_map(|action| action.get_mut("Update")).for_each(remove_condition);
         }
-        Mutant::StartIgnoresRevision if read_first => {
-            for guard in ["#revision = :seen AND ", "attribute_not_exists(#revision) AND "] {
-                remove_term(&mut actions[0]["Update"], "ConditionExpression", guard);
-            }
-        }
+        Mutant::StartIgnoresRevision if read_first => ignore_revision(&mut actions[0]["Update"]),
+        Mutant::EndIgnoresRevision if ends => ignore_revision(&mut actions[0]["Update"]),
         Mutant::DeleteDeadUnconditionally if read_first => {
             let deletes = actions.iter_mut().filter(|action| deletes_dead_lease(action));
             deletes.for_each(|action| remove_condition(&mut action["Delete"]));
@@ -216,6 +249,12 @@ fn split_eviction(mut original: Value, actions: &mut Vec<Value>) -> Option<Value
     values[":next"] = json!({ "N": (next + 1).to_string() });
     original["TransactItems"] = json!([vec![counter], freed].concat());
     Some(original)
+}
+
+fn ignore_revision(counter: &mut Value) {
+    for guard in ["#revision = :seen AND ", "attribute_not_exists(#revision) AND "] {
+        remove_term(counter, "ConditionExpression", guard);
+    }
 }
 
 fn remove_term(action: &mut Value, expression: &str, term: &str) {

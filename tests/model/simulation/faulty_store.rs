@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rand::Rng;
 use rand::rngs::StdRng;
+use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
 use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::store::{
-    Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
 };
 
 use super::clock::BEFORE_ALL;
@@ -40,7 +41,7 @@ impl FaultyStore {
         now: Timestamp,
     ) -> Result<Option<Denial>> {
         let UserStreams { stored_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
-        let limit = stored_limit.unwrap_or(request.default_limit);
+        let limit = request.limit(stored_limit);
         let replaced = |lease: &Lease| {
             let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
             same_device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
@@ -51,10 +52,24 @@ impl FaultyStore {
         Ok(denied.then_some(Denial { limit, streams: leases }))
     }
 
+    /// Returns the limit that `ExcessCountsDeadLeases` uses instead of `limit`, if there are live and dead leases.
+    /// `FaultyRequests` stores the correct limit.
+    async fn limit_minus_dead_leases(
+        &self,
+        user: &UserName,
+        limit: StreamLimit,
+        now: Timestamp,
+    ) -> Result<Option<StreamLimit>> {
+        let UserStreams { stored_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
+        let dead = leases.iter().filter(|lease| !lease.is_live_at(now)).count();
+        let reduced = StreamLimit::new(u64::from(limit.get()).saturating_sub(dead as u64));
+        Ok(reduced.filter(|reduced| dead > 0 && dead < leases.len() && stored_limit != Some(*reduced)))
+    }
+
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         self.context.count("mutations");
         let UserStreams { stored_limit, live: streams } = self.store.streams(user, now).await?;
-        Ok(StartOutcome::Denied(Denial { limit: stored_limit.unwrap_or(request.default_limit), streams }))
+        Ok(StartOutcome::Denied(Denial { limit: request.limit(stored_limit), streams }))
     }
 }
 
@@ -76,6 +91,14 @@ impl LeaseStore for FaultyStore {
             self.context.count("mutations");
             return Ok(StartOutcome::Denied(denial));
         }
+        if self.mutant == Mutant::BlockedStartIsOptimistic && hint == StartHint::Optimistic && is_blocked(request) {
+            self.context.count("mutations");
+            // For a user without members, the condition of the optimistic write is the same for limits of 0 and 1.
+            let request = StartRequest { token_limit: StreamLimit::new(1), ..request.clone() };
+            if let started @ StartOutcome::Started(_) = self.store.start(user, &request, hint, now).await? {
+                return Ok(started);
+            }
+        }
         let result = self.store.start(user, request, hint, now).await;
         match (self.mutant, &result) {
             (Mutant::ConflictIsDenial, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }))
@@ -87,8 +110,8 @@ impl LeaseStore for FaultyStore {
         }
     }
 
-    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<Heartbeat> {
-        match (self.mutant, self.store.heartbeat(user, id, terms, now).await) {
+    async fn heartbeat(&self, user: &UserName, request: &HeartbeatRequest, now: Timestamp) -> Result<Heartbeat> {
+        match (self.mutant, self.store.heartbeat(user, request, now).await) {
             (Mutant::ConflictIsStreamEnded, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. })) => {
                 self.context.count("mutations");
                 Ok(Heartbeat::without_renewal(StreamState::NotFound))
@@ -97,15 +120,22 @@ impl LeaseStore for FaultyStore {
         }
     }
 
-    async fn stop(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        by: StoppedBy,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Stop> {
-        self.store.stop(user, stream_id, by, terms, now).await
+    async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
+        self.store.stop(user, stream_id).await
+    }
+
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+        if let (Mutant::ExcessCountsDeadLeases, Selection::ExcessOver(limit)) = (self.mutant, &request.selection)
+            && let Some(reduced) = self.limit_minus_dead_leases(user, *limit, now).await?
+        {
+            let request = EndRequest { selection: Selection::ExcessOver(reduced), ..request.clone() };
+            return self.store.end(user, &request, now).await;
+        }
+        self.store.end(user, request, now).await
+    }
+
+    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
+        self.store.erase(user, terms, now).await
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
@@ -123,4 +153,9 @@ impl LeaseStore for FaultyStore {
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
         self.store.set_limit(user, limit).await
     }
+}
+
+/// Whether the limit in the request blocks the user, and nothing else requires a read.
+fn is_blocked(request: &StartRequest) -> bool {
+    request.limit(None).is_blocked() && request.device_id.is_none() && request.replaces.is_empty()
 }

@@ -71,7 +71,7 @@ fn regression_seeds_pass() {
 #[test]
 fn simulation_detects_every_mutant() {
     let mut survivors = Vec::new();
-    for mutant in Mutant::ALL {
+    for mutant in Mutant::ALL.into_iter().filter(|mutant| mutant.is_in_simulation()) {
         let result = search(StoreKind::DynamoDb, Some(mutant), SEEDS);
         assert!(result.counts.get("mutations").is_some_and(|times| *times > 0), "{mutant:?} changes nothing");
         match result.failure {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome};
-use stream_manager::domain::names::{DeviceId, IdempotencyKey, StreamId, UserName};
+use stream_manager::domain::lease::StreamLimit;
+use stream_manager::domain::names::{ContentId, DeviceId, IdempotencyKey, StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
-use stream_manager::store::{StoppedBy, StreamState};
+use stream_manager::store::StreamState;
 // Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
 
@@ -73,6 +74,9 @@ impl Player {
         if self.chance(20) {
             options.at_limit = Some(AtLimit::EvictOldest);
         }
+        if self.chance(12) {
+            options.token_limit = StreamLimit::new(self.random.random_range(0..=4));
+        }
         if self.chance(10) {
             options.replaces = self.recent_stream().into_iter().collect();
         }
@@ -132,7 +136,7 @@ impl Player {
     ) -> bool {
         if self.chance(15) {
             let Some(oldest) = denial.streams.first() else { return false };
-            _ = self.call(Operation::Stop(oldest.stream_id, StoppedBy::Evictor)).await;
+            _ = self.call(Operation::Evict(Some(vec![oldest.stream_id]), None)).await;
         } else if self.chance(15) {
             options.at_limit = Some(AtLimit::EvictOldest);
             if key.is_some() {
@@ -158,7 +162,8 @@ impl Player {
                 self.send_heartbeat_twice(stream_id).await;
                 continue;
             }
-            match self.call(Operation::Heartbeat(stream_id)).await {
+            let content = if self.chance(15) { self.draw_content() } else { None };
+            match self.call(Operation::Heartbeat(stream_id, content)).await {
                 Ok(ApiResponse::Heartbeat(Timestamped {
                     value: StreamState::Inactive(_) | StreamState::NotFound,
                     ..
@@ -180,9 +185,14 @@ impl Player {
         }
     }
 
+    fn draw_content(&mut self) -> Option<ContentId> {
+        ContentId::clean(&format!("movie-{}", self.random.random_range(0..4)))
+    }
+
     /// Sends the same heartbeat to two instances at once.
-    async fn send_heartbeat_twice(&self, stream_id: StreamId) {
-        let request = self.request(Operation::Heartbeat(stream_id));
+    async fn send_heartbeat_twice(&mut self, stream_id: StreamId) {
+        let content = self.draw_content();
+        let request = self.request(Operation::Heartbeat(stream_id, content));
         let timeout = Duration::from_secs(3);
         let calls = [0, 1].map(|instance| self.instances.call(instance, &request, timeout));
         futures_util::future::join_all(calls).await;
@@ -190,7 +200,7 @@ impl Player {
 
     async fn stop(&mut self, stream_id: StreamId) {
         for _ in 0..3 {
-            if self.call(Operation::Stop(stream_id, StoppedBy::Player)).await.is_ok() {
+            if self.call(Operation::Stop(stream_id)).await.is_ok() {
                 break;
             }
             self.pause(20, 800).await;
@@ -203,7 +213,7 @@ impl Player {
     /// Sends a stop after a delay. The player does not wait for it.
     fn stop_later(&mut self, stream_id: StreamId) {
         let (instances, delay) = (Arc::clone(&self.instances), random_ms(&mut self.random, 500, 8_000));
-        let request = self.request(Operation::Stop(stream_id, StoppedBy::Player));
+        let request = self.request(Operation::Stop(stream_id));
         let instance = self.random.random_range(0..INSTANCES);
         tokio::spawn(async move {
             sleep(delay).await;

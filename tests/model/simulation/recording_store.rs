@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{StartOutcome, StartRequest};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{
-    Heartbeat, LeaseStore, Refusal, Result, StartHint, Stop, StoppedBy, StoreError, StreamState, UserStreams,
+    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
 };
 use tokio::sync::oneshot;
 // Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
@@ -129,25 +130,30 @@ impl LeaseStore for RecordingStore {
         self.write(user, write, move |store| complete(store.start(&owner, &request, hint, now))).await
     }
 
-    async fn heartbeat(&self, user: &UserName, id: StreamId, terms: LeaseTerms, now: Timestamp) -> Result<Heartbeat> {
-        let (write, owner) = (StoreWrite::Heartbeat { stream_id: id, now }, user.clone());
-        self.write(user, write, move |store| complete(store.heartbeat(&owner, id, terms, now))).await
+    async fn heartbeat(&self, user: &UserName, request: &HeartbeatRequest, now: Timestamp) -> Result<Heartbeat> {
+        let (owner, request) = (user.clone(), request.clone());
+        let write = StoreWrite::Heartbeat { stream_id: request.stream_id, now, content: request.content_id.clone() };
+        self.write(user, write, move |store| complete(store.heartbeat(&owner, &request, now))).await
     }
 
-    async fn stop(
-        &self,
-        user: &UserName,
-        stream_id: StreamId,
-        by: StoppedBy,
-        terms: LeaseTerms,
-        now: Timestamp,
-    ) -> Result<Stop> {
-        let write = match by {
-            StoppedBy::Player => StoreWrite::Stop { stream_id },
-            StoppedBy::Evictor => StoreWrite::Evict { stream_id },
-        };
+    async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
         let owner = user.clone();
-        self.write(user, write, move |store| complete(store.stop(&owner, stream_id, by, terms, now))).await
+        self.write(user, StoreWrite::Stop { stream_id }, move |store| complete(store.stop(&owner, stream_id))).await
+    }
+
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+        let (owner, request) = (user.clone(), request.clone());
+        let new_limit = match request.selection {
+            Selection::ExcessOver(limit) => Some(limit),
+            Selection::All | Selection::Listed(_) => None,
+        };
+        let write = StoreWrite::End { now: Some(now), new_limit };
+        self.write(user, write, move |store| complete(store.end(&owner, &request, now))).await
+    }
+
+    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
+        let owner = user.clone();
+        self.write(user, StoreWrite::Erase, move |store| complete(store.erase(&owner, terms, now))).await
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {

@@ -44,8 +44,11 @@ async fn simulate(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report
     let policy = Policy {
         default_limit: StreamLimit::new(random.random_range(1..=3)).unwrap(),
         at_limit: AtLimit::Reject,
-        terms: LeaseTerms { duration_s: random.random_range(6..=8), retention_s: random.random_range(1..=10) },
-        heartbeat_interval_s: 2,
+        terms: LeaseTerms {
+            duration_s: random.random_range(6..=8),
+            heartbeat_interval_s: 2,
+            retention_s: random.random_range(1..=10),
+        },
     };
     let context = RunContext::new(policy, fork(&mut random));
     let correct = SkewedClock::correct(context.started);
@@ -83,8 +86,11 @@ async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: Skewe
         };
         tasks.push(tokio::spawn(player.play()));
     }
-    let environment = Arc::new(Environment { instances: Arc::clone(instances), users, until: DURATION });
+    let visitor = UserName::parse("dan").unwrap();
+    let environment = Arc::new(Environment { instances: Arc::clone(instances), users, visitor, until: DURATION });
     tasks.push(tokio::spawn(Arc::clone(&environment).operator(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).erasures(fork(random))));
+    tasks.push(tokio::spawn(Arc::clone(&environment).visits(fork(random))));
     tasks.push(tokio::spawn(Arc::clone(&environment).support(fork(random))));
     tasks.push(tokio::spawn(Arc::clone(&environment).crashes(fork(random))));
     tasks.push(tokio::spawn(Arc::clone(&environment).outages(fork(random))));
@@ -92,7 +98,7 @@ async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: Skewe
     for task in tasks {
         task.await.unwrap();
     }
-    environment.check_all_can_start().await;
+    environment.check_all_can_start(ttl_clock).await;
 }
 
 /// The last user has few players, so that expired leases stay stored until a later start.

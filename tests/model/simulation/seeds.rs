@@ -21,47 +21,66 @@ const THREADS: usize = 2;
 const REPORTED_LINES: usize = 200;
 
 /// Events that must occur on both stores. If an event never occurs, the simulation did not test that case.
-const REQUIRED_EVENTS: [&str; 36] = [
+const REQUIRED_EVENTS: [&str; 46] = [
     "TTL deletions",
     "admissions",
     "calls",
     "calls without response",
     "conflict",
+    "contents changed",
     "crashes",
     "dead leases deleted",
     "delivered",
     "duplicated",
-    "evictions",
     "failed after apply",
     "failed before apply",
     "late",
+    "leases erased",
     "limit changes",
     "lost in an outage",
     "outages",
+    "overdue streams evicted before older ones",
     "renewals",
     "request lost",
     "requests",
     "response lost",
+    "response: blocked",
     "response: denied",
     "response: ended",
+    "response: erased",
     "response: existing",
     "response: inactive",
     "response: limit",
     "response: list",
+    "response: none ended",
     "response: not found",
     "response: nothing to stop",
     "response: renewed",
     "response: slot freed",
     "response: started",
     "response: stream",
+    "response: streams ended",
     "stops",
     "store failures",
+    "streams ended by evictions of all",
+    "streams ended by evictions of listed streams",
+    "streams ended by limits",
     "streams ended by starts",
     "throttled",
+    "users blocked",
 ];
 /// Additional events that must occur on DynamoDB. The memory store reads in one step and has no request tokens.
-const REQUIRED_EVENTS_ON_DYNAMODB: [&str; 5] =
-    ["duplicate, applied again", "late, applied", "request token repeated", "response lost, applied", "torn reads"];
+const REQUIRED_EVENTS_ON_DYNAMODB: [&str; 9] = [
+    "duplicate, applied again",
+    "late, applied",
+    "request token repeated",
+    "response lost, applied",
+    "starts after an erasure",
+    "streams ended by erasures",
+    "tombstones",
+    "tombstones deleted",
+    "torn reads",
+];
 
 pub struct SearchResult {
     pub counts: BTreeMap<&'static str, u64>,

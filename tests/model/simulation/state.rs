@@ -4,15 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
-use stream_manager::domain::names::StreamId;
-use stream_manager::store::dynamodb::codec::Partition;
+use stream_manager::domain::names::{ContentId, StreamId};
+use stream_manager::store::dynamodb::codec::{Counter, Partition};
 
 /// The complete stored state of one user between two writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserState {
+    /// The counter item, if one is stored. Always `None` for the memory store.
+    pub counter: Option<CounterState>,
     pub stored_limit: Option<StreamLimit>,
     pub members: BTreeSet<StreamId>,
     pub leases: BTreeMap<StreamId, Lease>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterState {
+    pub revision: Option<u64>,
+    /// Only a tombstone has a TTL.
+    pub ttl_s: Option<i64>,
 }
 
 /// One applied write, with the values from its request.
@@ -25,16 +34,22 @@ pub enum StoreWrite {
     Heartbeat {
         stream_id: StreamId,
         now: Timestamp,
+        content: Option<ContentId>,
     },
     Stop {
         stream_id: StreamId,
     },
-    Evict {
-        stream_id: StreamId,
+    /// Ends streams without starting one. `now` is `None` if the request does not contain it.
+    End {
+        now: Option<Timestamp>,
+        new_limit: Option<StreamLimit>,
     },
-    /// Deletes surplus ended leases after an eviction on DynamoDB. The memory store deletes them as part of the
-    /// eviction.
-    Prune,
+    /// The erasure of the memory store, which is one step.
+    Erase,
+    /// The steps of an erasure on DynamoDB after the first one: deletes ended leases, and turns the counter into a
+    /// tombstone.
+    DeleteEnded,
+    Bury,
     SetLimit {
         limit: Option<StreamLimit>,
     },
@@ -49,19 +64,39 @@ impl StoreWrite {
     pub fn now(&self) -> Option<Timestamp> {
         match self {
             Self::Start { now, .. } | Self::Heartbeat { now, .. } => Some(*now),
-            Self::Stop { .. } | Self::Evict { .. } | Self::Prune | Self::SetLimit { .. } | Self::Sweep { .. } => None,
+            Self::End { now, .. } => *now,
+            Self::Stop { .. }
+            | Self::Erase
+            | Self::DeleteEnded
+            | Self::Bury
+            | Self::SetLimit { .. }
+            | Self::Sweep { .. } => None,
         }
     }
 }
 
 impl UserState {
-    pub fn of(partition: Partition) -> Self {
+    pub fn of(partition: Partition, counter: Option<CounterState>) -> Self {
         let leases = partition.leases.into_iter().map(|lease| (lease.stream_id, lease)).collect();
-        Self { stored_limit: partition.counter.stream_limit, members: partition.counter.streams, leases }
+        let Counter { streams, stream_limit, .. } = partition.counter;
+        Self { counter, stored_limit: stream_limit, members: streams, leases }
     }
 
-    pub fn limit(&self, default: StreamLimit) -> StreamLimit {
-        self.stored_limit.unwrap_or(default)
+    /// The effective limit. A stored limit of 0 overrides the limit in a token.
+    pub fn limit(&self, token: Option<StreamLimit>, default: StreamLimit) -> StreamLimit {
+        match self.stored_limit {
+            Some(stored) if stored.get() == 0 => stored,
+            stored => token.or(stored).unwrap_or(default),
+        }
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.stored_limit.is_some_and(StreamLimit::is_blocked)
+    }
+
+    /// The leases that were not ended and hold a slot.
+    pub fn held(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values().filter(|lease| lease.termination.is_none() && self.members.contains(&lease.stream_id))
     }
 
     /// Number of leases that were not ended. An instance with a slow clock may consider each of them live.
@@ -73,7 +108,7 @@ impl UserState {
     pub fn ended_by(&self, start: StreamId) -> BTreeSet<StreamId> {
         let by = |lease: &&Lease| {
             let ended_by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());
-            ended_by.is_some_and(|by| by.stream_id == start)
+            ended_by.is_some_and(|by| by.stream_id == Some(start))
         };
         self.leases.values().filter(by).map(|lease| lease.stream_id).collect()
     }
@@ -89,6 +124,9 @@ impl fmt::Display for UserState {
             Some(limit) => write!(f, "limit {limit}")?,
             None => f.write_str("default limit")?,
         }
+        if let Some(CounterState { ttl_s: Some(ttl_s), .. }) = self.counter {
+            write!(f, ", TTL at {}", ShortTime(Timestamp::from_epoch_ms(ttl_s * 1000)))?;
+        }
         for lease in self.leases.values() {
             let id = lease.stream_id;
             write!(f, ", {}", ShortId(id))?;
@@ -97,8 +135,12 @@ impl fmt::Display for UserState {
                 (None, false) => write!(f, " NOT COUNTED until {}", ShortTime(lease.expires_at))?,
                 (Some(termination), member) => {
                     write!(f, " {:?}", termination.reason)?;
-                    if let Some(by) = &termination.ended_by {
-                        write!(f, " by {}", ShortId(by.stream_id))?;
+                    let by = termination.ended_by.as_ref();
+                    if let Some(start) = by.and_then(|by| by.stream_id) {
+                        write!(f, " by {}", ShortId(start))?;
+                    }
+                    if by.is_some_and(|by| by.message.is_some()) {
+                        f.write_str(" with a message")?;
                     }
                     f.write_str(if member { " STILL COUNTED" } else { "" })?;
                 }
@@ -115,12 +157,15 @@ impl fmt::Display for StoreWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start { stream_id, now } => write!(f, "start {} at {}", ShortId(*stream_id), ShortTime(*now)),
-            Self::Heartbeat { stream_id, now } => {
+            Self::Heartbeat { stream_id, now, .. } => {
                 write!(f, "heartbeat {} at {}", ShortId(*stream_id), ShortTime(*now))
             }
             Self::Stop { stream_id } => write!(f, "stop {}", ShortId(*stream_id)),
-            Self::Evict { stream_id } => write!(f, "evict {}", ShortId(*stream_id)),
-            Self::Prune => f.write_str("prune after an eviction"),
+            Self::End { new_limit: Some(limit), .. } => write!(f, "set limit {limit} and end streams"),
+            Self::End { new_limit: None, .. } => f.write_str("end streams"),
+            Self::Erase => f.write_str("erase"),
+            Self::DeleteEnded => f.write_str("delete ended leases"),
+            Self::Bury => f.write_str("bury the counter"),
             Self::SetLimit { limit: Some(limit) } => write!(f, "set limit {limit}"),
             Self::SetLimit { limit: None } => f.write_str("delete limit"),
             Self::Sweep { now } => write!(f, "sweep at {}", ShortTime(*now)),

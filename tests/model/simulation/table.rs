@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use stream_manager::clock::Clock;
 use stream_manager::domain::names::UserName;
+use stream_manager::store::TOMBSTONE_S;
 use stream_manager::store::embedded::engine::{Engine, Response as EngineResponse};
 
 use super::clock::SkewedClock;
@@ -16,6 +17,9 @@ use super::state::StoreWrite;
 
 const CREATE_TABLE: &str = include_str!("../../../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../../../migrations/0002_user-streams.UpdateTimeToLive.json");
+
+/// How long a tombstone is kept. In the simulation, no write arrives later than 15 s after the read on which it is based.
+pub const SIMULATED_TOMBSTONE_S: u32 = 25;
 
 pub struct Table {
     pub context: Arc<RunContext>,
@@ -71,9 +75,15 @@ impl Table {
         let Some(write) = dynamodb_json::write_of(operation, &request.body) else {
             return self.engine.execute(operation, request.body.to_string().as_bytes());
         };
+        let mut body = request.body.clone();
+        if let StoreWrite::Bury = write {
+            shorten_ttl(&mut body);
+        }
         let mut response = EngineResponse { status: 200, body: b"{}".to_vec() };
         // There is only one body, except for the mutant that needs two transactions.
-        for body in self.faulty_requests.rewrite(operation, &write, &request.body, request.call) {
+        for body in self.faulty_requests.rewrite(&write, &body, request.call) {
+            let deletes = operation == "UpdateItem" && body.get("UpdateExpression").is_none();
+            let operation = if deletes { "DeleteItem" } else { operation };
             response = self.engine.execute(operation, body.to_string().as_bytes());
             if response.status != 200 {
                 return response;
@@ -140,6 +150,14 @@ impl Table {
         let items = Arc::new(dynamodb_json::stored_items(&self.engine, user));
         self.context.record_write(user, write, call, dynamodb_json::decode(&items));
         lock(&self.items).insert(user.clone(), items);
+    }
+}
+
+/// Shortens the TTL of a tombstone, so that TTL deletes tombstones during the run.
+fn shorten_ttl(body: &mut Value) {
+    let ttl = &mut body["ExpressionAttributeValues"][":ttl"]["N"];
+    if let Some(ttl_s) = ttl.as_str().and_then(|ttl| ttl.parse::<i64>().ok()) {
+        *ttl = json!((ttl_s - i64::from(TOMBSTONE_S - SIMULATED_TOMBSTONE_S)).to_string());
     }
 }
 

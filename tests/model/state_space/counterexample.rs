@@ -9,22 +9,22 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tick => write!(f, "time advances by one tick"),
-            Self::Begin(call) => write!(f, "start {call} begins"),
-            Self::ReadCounter(call) => write!(f, "start {call} reads the counter"),
-            Self::ReadLeases(call) => write!(f, "start {call} reads the leases"),
-            Self::ReadLease(call, id) => write!(f, "start {call} reads lease {id}"),
-            Self::Send(call) => write!(f, "start {call} sends its transaction and receives the response"),
+            Self::Begin(call) => write!(f, "call {call} begins"),
+            Self::ReadCounter(call) => write!(f, "call {call} reads the counter"),
+            Self::ReadLeases(call) => write!(f, "call {call} reads the leases"),
+            Self::ReadLease(call, id) => write!(f, "call {call} reads lease {id}"),
+            Self::Send(call) => write!(f, "call {call} sends its request and receives the response"),
             Self::SendAndLoseResponse(call) => {
-                write!(f, "start {call} sends its transaction and the response gets lost")
+                write!(f, "call {call} sends its request and the response gets lost")
             }
-            Self::TimeOut(call) => write!(f, "start {call} times out; its request is still under way"),
+            Self::TimeOut(call) => write!(f, "call {call} times out; its request is still under way"),
             Self::ArriveLate(request) => write!(f, "late request {request} arrives"),
             Self::MakeVisible(ItemKey::Counter) => write!(f, "the new counter becomes visible"),
             Self::MakeVisible(ItemKey::Lease(id)) => write!(f, "the new lease {id} becomes visible"),
             Self::Heartbeat { id, now } => write!(f, "a heartbeat renews {id} at clock time {now}"),
             Self::Stop(id) => write!(f, "the player stops {id}"),
-            Self::Evict(id) => write!(f, "an eviction ends {id}"),
             Self::DeleteByTtl(id) => write!(f, "TTL deletes lease {id}"),
+            Self::DeleteTombstone => write!(f, "TTL deletes the tombstone"),
             Self::SetLimit => write!(f, "the user's stored limit changes"),
         }
     }
@@ -45,5 +45,8 @@ fn table(items: &Items) -> String {
         Some(format!("{id} until {}{ended}", lease.expires_at))
     };
     let leases: Vec<String> = (0..STREAMS as Id).filter_map(lease).collect();
-    format!("members {{{}}}, leases {{{}}}", members.join(", "), leases.join(", "))
+    let revision = items.counter.revision.map_or("-".to_owned(), |revision| revision.to_string());
+    let tombstone = if items.counter.has_ttl { ", TTL" } else { "" };
+    let (members, leases) = (members.join(", "), leases.join(", "));
+    format!("revision {revision}{tombstone}, members {{{members}}}, leases {{{leases}}}")
 }

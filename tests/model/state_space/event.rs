@@ -8,6 +8,7 @@ pub enum Event {
     DeadMemberRemoved,
     StreamEnded,
     Denied,
+    BlockedDenied,
     Existing,
     EndedReturned,
     Conflict,
@@ -20,6 +21,17 @@ pub enum Event {
     Stopped,
     TtlDeleted,
     LimitSet,
+    EndAll,
+    EndOne,
+    EndExcess,
+    EndGuardFailed,
+    LateEndApplied,
+    NothingToEnd,
+    ErasureEnded,
+    Erased,
+    StartedDuringErasure,
+    TombstoneRevived,
+    TombstoneDeleted,
 }
 
 impl Event {
@@ -30,6 +42,7 @@ impl Event {
         Self::DeadMemberRemoved,
         Self::StreamEnded,
         Self::Denied,
+        Self::BlockedDenied,
         Self::Existing,
         Self::EndedReturned,
         Self::Conflict,
@@ -42,6 +55,17 @@ impl Event {
         Self::Stopped,
         Self::TtlDeleted,
         Self::LimitSet,
+        Self::EndAll,
+        Self::EndOne,
+        Self::EndExcess,
+        Self::EndGuardFailed,
+        Self::LateEndApplied,
+        Self::NothingToEnd,
+        Self::ErasureEnded,
+        Self::Erased,
+        Self::StartedDuringErasure,
+        Self::TombstoneRevived,
+        Self::TombstoneDeleted,
     ];
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 30;
 }

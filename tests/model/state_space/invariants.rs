@@ -5,7 +5,8 @@ use stream_manager::domain::admission::{AtLimit, Decision, Snapshot, StartOutcom
 use super::event::Event;
 use super::model::ProtocolModel;
 use super::state::{Request, State};
-use crate::protocol::{self, Id, Items, LeaseItem, STREAMS, Tick, Write, bit, ids};
+use super::worlds::{Call, End, Selection, Start};
+use crate::protocol::{self, CounterItem, Id, IdSet, Items, LeaseItem, STREAMS, Tick, Write, bit, ids};
 
 /// A violated invariant. The variants are ordered by severity, the most serious first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,17 +27,22 @@ pub enum Violation {
     NoExpiry,
     /// A stream was ended by a start that was not admitted in the same transaction.
     PartialStart,
+    /// A request ended more streams than it should, or left a stream that it should end.
+    WrongStreamsEnded,
+    /// A complete erasure left a lease or a member that was stored when it ended the user's streams.
+    NotErased,
     /// One device holds two slots, or a stream and its replacement both hold a slot.
     NotReplaced,
     /// One start created two streams.
     DuplicateStream,
-    /// A start was denied although a slot was free during the whole attempt.
+    /// A start was denied although a slot was free during the whole attempt, and the user was never blocked.
     UnfoundedDenial,
     /// A start was denied although an earlier attempt was admitted and its lease is live.
     DeniedAfterAdmission,
 }
 
-/// Checks an applied transaction against the invariants. `request` is the start that sent the transaction, if any.
+/// Checks an applied transaction against the invariants. `request` is the request of the call that sent the
+/// transaction, if any.
 pub fn check_writes(
     model: &ProtocolModel,
     state: &mut State,
@@ -50,7 +56,10 @@ pub fn check_writes(
     for write in writes {
         let stored = |id: Id| before.leases[id as usize];
         match *write {
-            Write::AddMember { .. } => model.count(Event::OptimisticStart),
+            Write::AddMember { .. } => {
+                model.count(Event::OptimisticStart);
+                count_start(model, state, &before.counter);
+            }
             Write::PutLease { id, .. } => {
                 if stored(id).is_some_and(|lease| lease.termination.is_some()) {
                     violations.push(Violation::EndedRevived);
@@ -62,6 +71,7 @@ pub fn check_writes(
                 model.count(if stored(id).is_some() { Event::DeadLeaseDeleted } else { Event::DeadMemberRemoved });
                 violations.extend(take(state, before, id, now));
             }
+            Write::Prune { id } if !before.is_ended(id) => violations.extend(take(state, before, id, now)),
             Write::DeleteLease { id } => violations.extend(take(state, before, id, now)),
             Write::MarkEnded { id, termination, .. } => {
                 model.count(Event::StreamEnded);
@@ -77,8 +87,20 @@ pub fn check_writes(
                 }
             }
             Write::Renew { new, id, .. } => violations.extend(check_renewal(stored(id), now, new)),
-            Write::SetMembers { .. } => model.count(Event::ReadThenStart),
-            Write::RemoveMember { .. } | Write::Prune { .. } | Write::SetLimit { .. } => {}
+            Write::SetMembers { .. } if admits => {
+                model.count(Event::ReadThenStart);
+                count_start(model, state, &before.counter);
+            }
+            Write::SetMembers { members, .. } => {
+                if let Some(end) = request.and_then(|request| model.world.calls[request.call].end()) {
+                    violations.extend(check_end(model, state, end, members, writes));
+                }
+            }
+            Write::RemoveMember { .. }
+            | Write::Prune { .. }
+            | Write::SetLimit { .. }
+            | Write::BuryCounter { .. }
+            | Write::DeleteCounter { .. } => {}
         }
     }
     if (0..STREAMS as Id).any(|id| state.items.can_be_renewed(id) && state.items.counter.members & bit(id) == 0) {
@@ -92,13 +114,13 @@ pub fn check_writes(
 
 fn check_admission(model: &ProtocolModel, state: &mut State, id: Id, request: Option<&Request>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let limit = state.items.counter.stream_limit.unwrap_or(model.world.limit);
-    let renewable = (0..STREAMS).filter(|id| state.items.can_be_renewed(*id as Id)).count();
-    if renewable > usize::from(limit) || state.items.counter.members.count_ones() > u32::from(limit) {
+    let start = request.and_then(|request| model.world.calls[request.call].start());
+    let limit = effective_limit(model, start, &state.items.counter);
+    if is_over(&state.items, limit) {
         violations.push(Violation::OverLimit);
     }
-    if let Some(request) = request {
-        if leaves_replaced_stream(model, state, request) {
+    if let (Some(request), Some(start)) = (request, start) {
+        if leaves_replaced_stream(state, start, request.id) {
             violations.push(Violation::NotReplaced);
         }
         let call = &mut state.calls[request.call];
@@ -108,6 +130,52 @@ fn check_admission(model: &ProtocolModel, state: &mut State, id: Id, request: Op
         }
     }
     violations
+}
+
+/// Checks that a request ended exactly the streams that it should. `members` are the members after the request.
+fn check_end(model: &ProtocolModel, state: &State, end: &End, members: IdSet, writes: &[Write]) -> Option<Violation> {
+    let ended = writes.iter().filter(|write| matches!(write, Write::MarkEnded { .. })).count();
+    let wrong = match end.selection {
+        Selection::All | Selection::Erase => members != 0,
+        Selection::One(id) => members & bit(id) != 0 || ended > 1,
+        Selection::ExcessOver(limit) => {
+            if is_over(&state.items, limit) {
+                return Some(Violation::OverLimit);
+            }
+            ended > 0 && members.count_ones() < u32::from(limit)
+        }
+    };
+    model.count(match end.selection {
+        Selection::All => Event::EndAll,
+        Selection::One(_) => Event::EndOne,
+        Selection::ExcessOver(_) => Event::EndExcess,
+        Selection::Erase => Event::ErasureEnded,
+    });
+    wrong.then_some(Violation::WrongStreamsEnded)
+}
+
+/// The limit of a start. Calls without a token have the limit of `start: None`.
+fn effective_limit(model: &ProtocolModel, start: Option<&Start>, counter: &CounterItem) -> u8 {
+    match (counter.stream_limit, start.and_then(|start| start.token_limit)) {
+        (Some(0), _) => 0,
+        (_, Some(limit)) => limit,
+        (Some(limit), None) => limit,
+        (None, None) => model.world.limit,
+    }
+}
+
+fn is_over(items: &Items, limit: u8) -> bool {
+    let renewable = (0..STREAMS).filter(|id| items.can_be_renewed(*id as Id)).count();
+    renewable > usize::from(limit) || items.counter.members.count_ones() > u32::from(limit)
+}
+
+fn count_start(model: &ProtocolModel, state: &State, before: &CounterItem) {
+    if before.has_ttl {
+        model.count(Event::TombstoneRevived);
+    }
+    if state.calls.iter().any(|call| call.ended.is_some()) {
+        model.count(Event::StartedDuringErasure);
+    }
 }
 
 fn check_renewal(stored: Option<LeaseItem>, now: Tick, new: Tick) -> Vec<Violation> {
@@ -129,43 +197,49 @@ fn take(state: &mut State, before: &Items, id: Id, now: Tick) -> Option<Violatio
     (before.leases[id as usize].is_some() && acknowledged > now).then_some(Violation::TakenEarly)
 }
 
-/// Whether the start may end this stream: it evicts at the limit, uses the same device, or names the stream in
-/// `replaces`.
+/// Whether the request may end this stream: a start evicts at the limit, uses the same device, or names the stream in
+/// `replaces`; another request selects the stream.
 fn may_end(model: &ProtocolModel, request: &Request, id: Id, stored: Option<LeaseItem>) -> bool {
-    let start = &model.world.starts[request.call];
-    let same_device = start.device.is_some() && stored.is_some_and(|lease| lease.device == start.device);
-    start.at_limit == AtLimit::EvictOldest || same_device || start.replaces == Some(id)
+    match &model.world.calls[request.call] {
+        Call::Start(start) => {
+            let same_device = start.device.is_some() && stored.is_some_and(|lease| lease.device == start.device);
+            start.at_limit == AtLimit::EvictOldest || same_device || start.replaces == Some(id)
+        }
+        Call::End(End { selection: Selection::One(selected), .. }) => *selected == id,
+        Call::End(_) => true,
+    }
 }
 
 /// Whether a stream that this start must replace can still be renewed.
-fn leaves_replaced_stream(model: &ProtocolModel, state: &State, request: &Request) -> bool {
-    let start = &model.world.starts[request.call];
-    (0..STREAMS as Id).filter(|id| *id != request.id && state.items.can_be_renewed(*id)).any(|id| {
+fn leaves_replaced_stream(state: &State, start: &Start, own: Id) -> bool {
+    (0..STREAMS as Id).filter(|id| *id != own && state.items.can_be_renewed(*id)).any(|id| {
         let device = state.items.leases[id as usize].and_then(|lease| lease.device);
         start.replaces == Some(id) || (start.device.is_some() && device == start.device)
     })
 }
 
 /// A denial is correct only if all slots were taken at some moment of the attempt. A start that may evict must not be
-/// denied.
+/// denied. A start of a blocked user is denied in any case.
 pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     let call = &state.calls[index];
-    let may_evict = model.world.starts[index].at_limit == AtLimit::EvictOldest;
+    let may_evict = model.world.calls[index].start().is_some_and(|start| start.at_limit == AtLimit::EvictOldest);
     if call.was_admitted && state.items.can_be_renewed(call.id) {
         state.violate(Violation::DeniedAfterAdmission);
-    } else if may_evict || !call.was_full {
+    } else if !call.was_blocked && (may_evict || !call.was_full) {
         state.violate(Violation::UnfoundedDenial);
     }
 }
 
-/// Records for every call in progress whether all slots are taken now, in the stored items or in the items that readers
-/// see.
+/// Records for every start in progress whether all slots are taken now, in the stored items or in the items that
+/// readers see.
 pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
-    for index in 0..state.calls.len() {
+    for (index, start) in
+        model.world.calls.iter().enumerate().filter_map(|(index, call)| Some((index, call.start()?)))
+    {
         let call = &state.calls[index];
-        let (Some(now), false) = (call.now(), call.was_full) else { continue };
-        let start = &model.world.starts[index];
-        let limit = call.lowest_limit.min(state.items.counter.stream_limit.unwrap_or(model.world.limit));
+        let (Some(now), false) = (call.now(), call.was_full && call.was_blocked) else { continue };
+        let limit = [state.items, state.visible()].map(|items| effective_limit(model, Some(start), &items.counter));
+        let limit = call.lowest_limit.min(limit[0]).min(limit[1]);
         let is_full = |items: &Items| {
             let takes_slot = |id: &Id| {
                 let replaced = |lease: LeaseItem| start.device.is_some() && lease.device == start.device;
@@ -176,16 +250,41 @@ pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
             };
             ids(items.counter.members).filter(takes_slot).count() >= usize::from(limit)
         };
-        let was_full = is_full(&state.items) || is_full(&state.visible());
+        let was_full = call.was_full || is_full(&state.items) || is_full(&state.visible());
+        let call = &mut state.calls[index];
+        (call.was_full, call.was_blocked) = (was_full, call.was_blocked || limit == 0);
         // After all slots were taken once, the limit no longer matters. A constant value merges these states.
-        let lowest_limit = if was_full { u8::MAX } else { limit };
-        (state.calls[index].was_full, state.calls[index].lowest_limit) = (was_full, lowest_limit);
+        call.lowest_limit = if was_full { u8::MAX } else { limit };
+    }
+}
+
+/// The streams whose data a correct erasure deletes: those that are stored without a slot, and `members`.
+pub fn data_to_erase(items: &Items, members: IdSet) -> IdSet {
+    let without_slot = |id: &Id| items.leases[*id as usize].is_some() && items.counter.members & bit(*id) == 0;
+    (0..STREAMS as Id).filter(without_slot).fold(members, |all, id| all | bit(id))
+}
+
+/// Records for every erasure in progress which data has been deleted.
+pub fn record_erased_data(state: &mut State) {
+    let Items { counter, leases } = state.items;
+    let is_stored = |id: &Id| leases[*id as usize].is_some() || counter.members & bit(*id) != 0;
+    let stored = (0..STREAMS as Id).filter(is_stored).fold(0, |all, id| all | bit(id));
+    state.calls.iter_mut().for_each(|call| call.not_erased &= stored);
+}
+
+pub fn check_erasure(state: &mut State, index: usize) {
+    record_erased_data(state);
+    if state.calls[index].not_erased != 0 {
+        state.violate(Violation::NotErased);
     }
 }
 
 /// Finds an id that could not be started even after all items have become visible and expired.
 pub fn find_stuck_id(model: &ProtocolModel, state: &State) -> Option<Id> {
     let now = state.now + 3 * model.world.duration;
+    if effective_limit(model, None, &state.items.counter) == 0 {
+        return None;
+    }
     let can_start = |id: &Id| {
         let request = protocol::request(*id, None, &[], AtLimit::Reject, model.world.limit, model.world.duration);
         let decide = |snapshot: &Snapshot<'_>| decide(snapshot, &request, protocol::timestamp(now));
@@ -201,8 +300,16 @@ pub fn find_stuck_id(model: &ProtocolModel, state: &State) -> Option<Id> {
 }
 
 impl Items {
+    pub fn is_ended(&self, id: Id) -> bool {
+        self.leases[id as usize].is_some_and(|lease| lease.termination.is_some())
+    }
+
     /// Whether a heartbeat from an instance with a slow enough clock can renew the lease.
     pub fn can_be_renewed(&self, id: Id) -> bool {
         self.leases[id as usize].is_some_and(|lease| lease.termination.is_none())
+    }
+
+    pub fn any_member_has_a_lease(&self) -> bool {
+        ids(self.counter.members).any(|id| self.can_be_renewed(id))
     }
 }

@@ -6,15 +6,19 @@
 //! - A caller can time out before its request arrives. The request then arrives later, or never. A response can be
 //!   lost.
 //! - Crashes need no action. No step is mandatory, so every state also represents a caller that crashed there.
-//! - Each start uses a clock with the skew that its [`worlds::World`] sets.
+//! - Each call uses a clock with the skew that its [`worlds::World`] sets.
+//! - TTL deletes the tombstone of an erased user at any moment at which no request is in flight that was decided before
+//!   the tombstone was written.
 
+mod call;
+mod call_steps;
 mod counterexample;
+mod end_steps;
 mod event;
 mod explore;
 mod invariants;
 mod model;
 mod mutations;
-mod start_call;
 mod start_steps;
 mod state;
 mod worlds;

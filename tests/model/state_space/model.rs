@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stateright::{Model, Property};
+use stream_manager::domain::admission::AtLimit;
 
+use super::call::{CallState, Phase, ReadPart, next_reads};
 use super::event::Event;
 use super::invariants;
-use super::start_call::{Phase, ReadPart, StartCall, next_reads};
-use super::state::{Action, Outcome, PendingItems, Request, State};
-use super::worlds::{BEGIN, World};
+use super::state::{Action, Outcome, PendingItems, Request, State, Step};
+use super::worlds::{BEGIN, Call, World};
 use crate::mutants::Mutant;
-use crate::protocol::{self, Id, ItemKey, Items, STREAMS, Tick, Write, bit};
+use crate::protocol::{self, Id, ItemKey, Items, Revision, STREAMS, Tick, Write, bit};
 
 pub struct ProtocolModel {
     pub world: World,
@@ -37,7 +38,10 @@ impl ProtocolModel {
         }
         if let Some(failed) = writes.iter().position(|write| !write.condition_holds(&state.items)) {
             match writes[failed] {
-                Write::SetMembers { .. } => self.count(Event::GuardFailed),
+                Write::SetMembers { .. } => {
+                    let starts = writes.iter().any(|write| matches!(write, Write::PutLease { .. }));
+                    self.count(if starts { Event::GuardFailed } else { Event::EndGuardFailed });
+                }
                 Write::DeleteDead { .. } => self.count(Event::DeadConditionFailed),
                 _ => {}
             }
@@ -54,7 +58,7 @@ impl ProtocolModel {
 
     /// This response is never lost. Without a response, the player has no guarantee to check.
     fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
-        let write = self.mutate_heartbeat(protocol::heartbeat(id, now, self.world.duration));
+        let write = self.mutate_heartbeat(protocol::heartbeat(id, None, now, self.world.duration));
         let expires_at = now + self.world.duration;
         match self.transact(state, &[write], now, None) {
             Outcome::Applied => {
@@ -79,18 +83,39 @@ impl ProtocolModel {
         if stored.is_some_and(|lease| lease.expires_at <= state.now || lease.termination.is_some()) {
             actions.push(Action::DeleteByTtl(id));
         }
-        // A heartbeat, stop or eviction changes nothing for an id that is neither stored nor a member.
+        // A heartbeat or stop changes nothing for an id that is neither stored nor a member.
         if stored.is_none() && state.items.counter.members & bit(id) == 0 {
             return;
         }
-        let clocks = state.now - 2..=state.now + 1;
-        actions.extend(clocks.map(|now| Action::Heartbeat { id, now }));
+        if self.world.heartbeats {
+            let clocks = state.now - 2..=state.now + 1;
+            actions.extend(clocks.map(|now| Action::Heartbeat { id, now }));
+        }
         if self.world.stops {
             actions.push(Action::Stop(id));
         }
-        if self.world.evictions {
-            actions.push(Action::Evict(id));
-        }
+    }
+
+    /// Whether TTL can delete the counter now. [`stream_manager::store::TOMBSTONE_S`] is longer than any request can
+    /// take.
+    fn tombstone_can_expire(&self, state: &State) -> bool {
+        let counter = &state.items.counter;
+        let is_older = |revision: Option<Revision>| revision.is_some_and(|read| Some(read) < counter.revision);
+        let guard_is_older = |request: &Request| {
+            request
+                .writes
+                .iter()
+                .any(|write| matches!(write, Write::SetMembers { revision, .. } if is_older(*revision)))
+        };
+        let in_flight = |call: &CallState| match &call.phase {
+            Phase::Reading { read, .. } => read.counter.is_some_and(|counter| is_older(counter.revision)),
+            Phase::Sending(request) => guard_is_older(request),
+            Phase::Idle | Phase::Done => false,
+        };
+        counter.has_ttl
+            && !state.pending.locks(ItemKey::Counter)
+            && (self.is(Mutant::TombstoneExpiresEarly)
+                || !(state.calls.iter().any(in_flight) || state.late_requests.iter().any(guard_is_older)))
     }
 }
 
@@ -99,13 +124,21 @@ impl Model for ProtocolModel {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
+        let id = |call: &Call| call.start().map_or(0, |start| start.id);
+        let mut items = Items::default();
+        let mut acknowledged = [0; STREAMS];
+        if let Some(id) = self.world.first_stream {
+            let request = protocol::request(id, None, &[], AtLimit::Reject, self.world.limit, self.world.duration);
+            protocol::optimistic_start(id, &request, BEGIN).iter().for_each(|write| write.apply(&mut items));
+            acknowledged[id as usize] = BEGIN + self.world.duration;
+        }
         vec![State {
             now: BEGIN,
-            items: Items::default(),
+            items,
             pending: PendingItems::default(),
-            calls: self.world.starts.iter().map(|start| StartCall::new(start.id, self.world.attempts)).collect(),
+            calls: self.world.calls.iter().map(|call| CallState::new(id(call), self.world.attempts)).collect(),
             late_requests: Vec::new(),
-            acknowledged: [0; STREAMS],
+            acknowledged,
             stopped: 0,
             limit_set: false,
             violation: None,
@@ -121,7 +154,9 @@ impl Model for ProtocolModel {
         }
         for (index, call) in state.calls.iter().enumerate() {
             match &call.phase {
-                Phase::Idle if state.stopped & bit(call.id) == 0 => actions.push(Action::Begin(index)),
+                Phase::Idle if self.world.calls[index].end().is_some() || state.stopped & bit(call.id) == 0 => {
+                    actions.push(Action::Begin(index));
+                }
                 Phase::Reading { read, .. } => next_reads(self.world.reads, index, read, actions),
                 Phase::Sending(_) => {
                     actions.extend([Action::Send(index), Action::SendAndLoseResponse(index)]);
@@ -135,6 +170,9 @@ impl Model for ProtocolModel {
         actions.extend((0..state.late_requests.len()).map(Action::ArriveLate));
         if state.pending.locks(ItemKey::Counter) {
             actions.push(Action::MakeVisible(ItemKey::Counter));
+        }
+        if self.tombstone_can_expire(state) {
+            actions.push(Action::DeleteTombstone);
         }
         self.world.ids().for_each(|id| self.add_item_actions(state, id, actions));
         if self.world.set_limit.is_some() && !state.limit_set && !state.pending.locks(ItemKey::Counter) {
@@ -158,6 +196,9 @@ impl Model for ProtocolModel {
                 let request = state.late_requests.remove(index);
                 if let Outcome::Applied = self.transact(&mut state, &request.writes, request.now, Some(&request)) {
                     self.count(Event::LateRequestApplied);
+                    if request.step == Step::End {
+                        self.count(Event::LateEndApplied);
+                    }
                 }
             }
             Action::MakeVisible(key) => state.pending.make_visible(key),
@@ -169,12 +210,13 @@ impl Model for ProtocolModel {
                     self.count(Event::Stopped);
                 }
             }
-            Action::Evict(id) => {
-                self.transact(&mut state, &self.mutate(protocol::evict(id)), now, None);
-            }
             Action::DeleteByTtl(id) => {
                 self.transact(&mut state, &[Write::DeleteLease { id }], now, None);
                 self.count(Event::TtlDeleted);
+            }
+            Action::DeleteTombstone => {
+                self.transact(&mut state, &[Write::DeleteCounter { conditional: false }], now, None);
+                self.count(Event::TombstoneDeleted);
             }
             Action::SetLimit => {
                 state.limit_set = true;
@@ -186,6 +228,7 @@ impl Model for ProtocolModel {
         let oldest = state.now.saturating_sub(self.world.max_lag());
         state.normalize(oldest);
         invariants::record_full_slots(self, &mut state);
+        invariants::record_erased_data(&mut state);
         (state != *last).then_some(state)
     }
 

@@ -4,23 +4,33 @@ use stream_manager::domain::admission::Commit;
 
 use super::model::ProtocolModel;
 use crate::mutants::Mutant;
-use crate::protocol::{self, Id, Items, STREAMS, Tick, Write, bit};
+use crate::protocol::{self, Id, Items, LimitCheck, STREAMS, Tick, Write, bit, ids};
 
 impl ProtocolModel {
     pub fn mutate(&self, mut writes: Vec<Write>) -> Vec<Write> {
         if self.is(Mutant::RemoveMemberWithoutDelete) {
             writes.retain(|write| !matches!(write, Write::DeleteDead { .. }));
         }
+        let starts = writes.iter().any(|write| matches!(write, Write::PutLease { .. }));
         for write in &mut writes {
             match write {
-                Write::AddMember { increments_revision, checks_limit, .. } => {
+                Write::AddMember { increments_revision, limit_check, removes_ttl, .. } => {
                     *increments_revision = !self.is(Mutant::OptimisticStartKeepsRevision);
-                    *checks_limit = !self.is(Mutant::OptimisticStartIgnoresStoredLimit);
+                    *removes_ttl = !self.is(Mutant::StartKeepsTombstoneTtl);
+                    *limit_check = match *limit_check {
+                        LimitCheck::NoLimit if self.is(Mutant::OptimisticStartIgnoresStoredLimit) => {
+                            LimitCheck::Unchecked
+                        }
+                        LimitCheck::NotBlocked if self.is(Mutant::TokenLimitOverridesBlock) => LimitCheck::Unchecked,
+                        limit_check => limit_check,
+                    };
                 }
-                Write::SetMembers { checks_revision, checks_limit, .. } => {
+                Write::SetMembers { checks_revision, checks_limit, removes_ttl, .. } if starts => {
                     *checks_revision = !self.is(Mutant::StartIgnoresRevision);
                     *checks_limit = !self.is(Mutant::StartIgnoresStoredLimit);
+                    *removes_ttl = !self.is(Mutant::StartKeepsTombstoneTtl);
                 }
+                Write::SetMembers { checks_revision, .. } => *checks_revision = !self.is(Mutant::EndIgnoresRevision),
                 Write::DeleteDead { conditional, .. } => *conditional = !self.is(Mutant::DeleteDeadUnconditionally),
                 Write::MarkEnded { conditional, .. } => *conditional = !self.is(Mutant::MarkMissingLease),
                 Write::PutLease { conditional, .. } => *conditional = !self.is(Mutant::PutWithoutCondition),
@@ -40,19 +50,32 @@ impl ProtocolModel {
         write
     }
 
+    /// The limit that decides how many streams a request ends, instead of its own limit.
+    pub fn mutate_excess_limit(&self, limit: u8, items: &Items, now: Tick) -> u8 {
+        let is_dead = |id: &Id| items.leases[*id as usize].is_none_or(|lease| lease.expires_at <= now);
+        if self.is(Mutant::ExcessOverOldLimit) {
+            items.counter.stream_limit.unwrap_or(self.world.limit)
+        } else if self.is(Mutant::ExcessCountsDeadLeases) {
+            limit.saturating_sub(ids(items.counter.members).filter(is_dead).count() as u8)
+        } else {
+            limit
+        }
+    }
+
     pub fn mutate_commit(&self, commit: &mut Commit, items: &Items, now: Tick) {
+        let change = &mut commit.change;
         if self.is(Mutant::DeadLeasesKeepSlots) {
-            commit.members.extend(std::mem::take(&mut commit.dead));
+            change.members.extend(std::mem::take(&mut change.dead));
         }
         if self.is(Mutant::RecountFromQuery) {
             let lease = |id: Id| items.leases[id as usize];
-            commit.members = (0..STREAMS as Id)
+            change.members = (0..STREAMS as Id)
                 .filter(|id| lease(*id).is_some_and(|lease| lease.termination.is_none() && lease.expires_at > now))
                 .map(protocol::stream_id)
                 .chain([commit.lease.stream_id])
-                .filter(|id| commit.ended.iter().all(|ended| ended.stream_id != *id))
+                .filter(|id| change.ended.iter().all(|ended| ended.stream_id != *id))
                 .collect();
-            commit.dead.retain(|id| lease(protocol::id_of(*id)).is_some());
+            change.dead.retain(|id| lease(protocol::id_of(*id)).is_some());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The state of the model and the actions that change it.
 
+use super::call::CallState;
 use super::invariants::Violation;
-use super::start_call::StartCall;
 use crate::protocol::{CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, STREAMS, Tick, Writes, bit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,7 +11,7 @@ pub struct State {
     /// The items with the changes of all successful transactions, visible or not.
     pub items: Items,
     pub pending: PendingItems,
-    pub calls: Vec<StartCall>,
+    pub calls: Vec<CallState>,
     /// Requests whose callers have timed out. These requests can still arrive.
     pub late_requests: Vec<Request>,
     /// By stream, the latest expiry that the stream's player has received. 0 means none.
@@ -30,23 +30,36 @@ pub struct PendingItems {
     pub leases: [Option<Option<LeaseItem>>; STREAMS],
 }
 
-/// The transaction of a start, before it is sent or while it is in flight.
+/// A write request of a call, before it is sent or while it is in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// The index of the call that sends the transaction.
+    /// The index of the call that sends the request.
     pub call: usize,
+    /// The stream of a start.
     pub id: Id,
     pub now: Tick,
-    pub optimistic: bool,
+    pub step: Step,
     pub writes: Writes,
-    /// Only for the mutant `EvictionInTwoTransactions`: the second transaction.
+    /// Only for mutants that split a transaction: the second transaction.
     pub second: Option<Writes>,
+}
+
+/// The step of a call that a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    OptimisticStart,
+    Commit,
+    End,
+    // The further steps of an erasure.
+    DeleteEnded,
+    Bury,
+    RemoveLimit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Tick,
-    /// A start call begins, or the player repeats it.
+    /// A call begins, or its client repeats it.
     Begin(usize),
     ReadCounter(usize),
     ReadLeases(usize),
@@ -66,8 +79,9 @@ pub enum Action {
         now: Tick,
     },
     Stop(Id),
-    Evict(Id),
     DeleteByTtl(Id),
+    /// TTL deletes the counter of an erased user.
+    DeleteTombstone,
     SetLimit,
 }
 
@@ -94,10 +108,6 @@ impl State {
         }
     }
 
-    pub fn is_ended(&self, id: Id) -> bool {
-        self.items.leases[id as usize].is_some_and(|lease| lease.termination.is_some())
-    }
-
     /// Records a violation, unless one is already recorded.
     pub fn violate(&mut self, violation: Violation) {
         self.violation.get_or_insert(violation);
@@ -107,7 +117,7 @@ impl State {
     /// request can still contain.
     pub fn normalize(&mut self, oldest: Tick) {
         self.acknowledged.iter_mut().filter(|until| **until <= oldest).for_each(|until| *until = 0);
-        self.late_requests.sort_by_cached_key(|request| (request.call, request.now, request.optimistic));
+        self.late_requests.sort_by_cached_key(|request| (request.call, request.now, request.step));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The checks of a run. A write must explain every state change, and every response must have been true at some moment
 //! of its call. The checks follow from the guarantees in docs/CORRECTNESS.md and share no code with the stores.
 
+mod eviction_order;
 pub mod responses;
 pub mod violation;
 pub mod writes;

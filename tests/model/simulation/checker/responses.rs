@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, Started};
-use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::lease::{Lease, LeaseTerms, LimitSource, StreamLimit, Timestamp, UserLimit};
 use stream_manager::domain::names::StreamId;
-use stream_manager::limiter::{LimitSource, StartOptions, Timestamped, Usage, UserLimit};
-use stream_manager::store::{Stop, StoppedBy, StreamState};
+use stream_manager::limiter::{StartOptions, Timestamped, Usage};
+use stream_manager::store::{Stop, StreamState};
 
 use super::violation::{Violation, ViolationKind};
 use super::writes::replaces;
@@ -19,6 +19,8 @@ pub struct ResponseCheck<'a> {
     pub states: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
     pub terms: LeaseTerms,
+    /// The end of the call, on the instance's clock.
+    pub ended_at: Timestamp,
 }
 
 type CheckResult = Result<(), Violation>;
@@ -29,13 +31,16 @@ impl ResponseCheck<'_> {
             (Operation::Start(options, _), ApiResponse::Start(Timestamped { now, value: outcome })) => {
                 self.check_start(request, options, outcome, *now)
             }
-            (Operation::Heartbeat(id), ApiResponse::Heartbeat(Timestamped { now, value: state })) => {
+            (Operation::Heartbeat(id, _), ApiResponse::Heartbeat(Timestamped { now, value: state })) => {
                 self.check_heartbeat(*id, state, *now)
             }
             (Operation::Get(id), ApiResponse::Get(Timestamped { now, value: state })) => {
                 self.check_state(*id, state, *now)
             }
-            (Operation::Stop(id, by), ApiResponse::Stop(stop)) => self.check_stop(*id, *by, *stop),
+            (Operation::Stop(id), ApiResponse::Stop(stop)) => self.check_stop(*id, *stop),
+            (Operation::Evict(ids, _), ApiResponse::Ended(ended)) => self.check_eviction(ids.as_deref(), ended),
+            (Operation::EndExcess(limit), ApiResponse::Ended(ended)) => self.check_excess(*limit, ended),
+            (Operation::Erase, ApiResponse::Erased) => self.check_erasure(),
             (Operation::List, ApiResponse::List(Timestamped { now, value: usage })) => self.check_list(usage, *now),
             (Operation::GetLimit, ApiResponse::GetLimit(limit)) => self.check_limit(limit),
             (Operation::SetLimit(limit), ApiResponse::SetLimit) => {
@@ -78,10 +83,10 @@ impl ResponseCheck<'_> {
     ) -> CheckResult {
         match outcome {
             StartOutcome::Started(started) => {
-                self.check_started(started, now)?;
+                self.check_started(started, now, options)?;
                 self.check_admission(started, now)
             }
-            StartOutcome::Existing(started) => self.check_started(started, now),
+            StartOutcome::Existing(started) => self.check_started(started, now, options),
             StartOutcome::Ended(lease) => self.check_inactive(lease, now),
             StartOutcome::KeyReused => {
                 Err(ViolationKind::UnfoundedEnd.with("no idempotency key was used for two requests"))
@@ -94,10 +99,10 @@ impl ResponseCheck<'_> {
         }
     }
 
-    fn check_started(&self, started: &Started, now: Timestamp) -> CheckResult {
+    fn check_started(&self, started: &Started, now: Timestamp, options: &StartOptions) -> CheckResult {
         let id = started.lease.stream_id;
         self.check_live(&started.lease, now, ViolationKind::UnfoundedSuccess)?;
-        let limit = |state: &UserState| state.limit(self.default_limit) == started.limit;
+        let limit = |state: &UserState| state.limit(options.token_limit, self.default_limit) == started.limit;
         self.at_some_moment(limit, ViolationKind::UnfoundedSuccess, || {
             format!("the limit was never {}", started.limit)
         })?;
@@ -105,7 +110,7 @@ impl ResponseCheck<'_> {
             let by_start = |state: &UserState| {
                 let termination = state.lease(*ended).and_then(|lease| lease.termination.as_ref());
                 let by = termination.and_then(|termination| termination.ended_by.as_ref());
-                by.is_some_and(|by| by.stream_id == id)
+                by.is_some_and(|by| by.stream_id == Some(id))
             };
             let details = || format!("{} was never ended by {}", ShortId(*ended), ShortId(id));
             self.at_some_moment(by_start, ViolationKind::UnfoundedSuccess, details)?;
@@ -117,17 +122,20 @@ impl ResponseCheck<'_> {
     /// response.
     fn check_admission(&self, started: &Started, now: Timestamp) -> CheckResult {
         let (lease, id) = (&started.lease, started.lease.stream_id);
-        let stored = |old: &UserState, new: &UserState| old.lease(id) != Some(lease) && new.lease(id) == Some(lease);
-        let details = || format!("{} was not stored during the call", ShortId(id));
+        let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
+        // An earlier lease of the same stream may have ended others.
+        let ends = |old: &UserState, new: &UserState| &new.ended_by(id) - &old.ended_by(id) == ended;
+        let stored = |old: &UserState, new: &UserState| {
+            old.lease(id) != Some(lease) && new.lease(id) == Some(lease) && ends(old, new)
+        };
+        let details =
+            || format!("{} was not stored and did not end exactly{}", ShortId(id), short_ids(&started.ended));
         self.in_some_write(stored, ViolationKind::UnfoundedSuccess, details)?;
         if lease.expires_at < self.terms.expires_at(now) {
             let details = format!("{} expires before a full lease duration", ShortId(id));
             return Err(ViolationKind::UnfoundedSuccess.with(details));
         }
-        let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
-        let by_start = |state: &UserState| state.lease(id) == Some(lease) && state.ended_by(id) == ended;
-        let details = || format!("{} did not end exactly{}", ShortId(id), short_ids(&started.ended));
-        self.at_some_moment(by_start, ViolationKind::UnfoundedSuccess, details)
+        Ok(())
     }
 
     /// The members and the limit are in one item, so both must have been true at the same moment. Each lease must have
@@ -138,12 +146,12 @@ impl ResponseCheck<'_> {
         if kept < denial.limit.get() as usize {
             return Err(ViolationKind::UnfoundedDenial.with(format!("limit {} and live:{ids}", denial.limit)));
         }
-        if options.at_limit == Some(AtLimit::EvictOldest) {
+        if options.at_limit == Some(AtLimit::EvictOldest) && !denial.limit.is_blocked() {
             let details = format!("denied instead of evicting one of{ids}");
             return Err(ViolationKind::UnfoundedDenial.with(details));
         }
         let full = |state: &UserState| {
-            state.limit(self.default_limit) == denial.limit
+            state.limit(options.token_limit, self.default_limit) == denial.limit
                 && denial.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
         let details = || format!("limit {} with members{ids} was true at no moment", denial.limit);
@@ -195,7 +203,7 @@ impl ResponseCheck<'_> {
         self.at_some_moment(inactive, ViolationKind::UnfoundedEnd, details)
     }
 
-    fn check_stop(&self, id: StreamId, by: StoppedBy, stop: Stop) -> CheckResult {
+    fn check_stop(&self, id: StreamId, stop: Stop) -> CheckResult {
         let is_member = |state: &UserState| state.members.contains(&id);
         match stop {
             Stop::Freed => {
@@ -204,19 +212,81 @@ impl ResponseCheck<'_> {
                 self.in_some_write(freed, ViolationKind::UnfoundedSuccess, details)
             }
             Stop::AlreadyGone => {
-                // If TTL has deleted a member's lease, the member cannot be evicted.
-                let no_lease = |state: &UserState| by == StoppedBy::Evictor && state.lease(id).is_none();
-                let nothing_to_stop = |state: &UserState| !is_member(state) || no_lease(state);
                 let details = || format!("{} held its slot during the whole call", ShortId(id));
-                self.at_some_moment(nothing_to_stop, ViolationKind::UnfoundedSuccess, details)
+                self.at_some_moment(|state| !is_member(state), ViolationKind::UnfoundedSuccess, details)
             }
         }
+    }
+
+    /// Every selected stream must have lost its slot at some moment of the call.
+    fn check_eviction(&self, ids: Option<&[StreamId]>, ended: &[StreamId]) -> CheckResult {
+        let at_begin = self.states.first().map(|state| state.members.iter().copied().collect::<Vec<_>>());
+        for id in ids.unwrap_or(&at_begin.unwrap_or_default()) {
+            let gone = |state: &UserState| !state.members.contains(id);
+            let details = || format!("{} held its slot during the whole call", ShortId(*id));
+            self.at_some_moment(gone, ViolationKind::UnfoundedSuccess, details)?;
+        }
+        self.check_ended(ended)
+    }
+
+    fn check_excess(&self, limit: StreamLimit, ended: &[StreamId]) -> CheckResult {
+        let holds = |state: &UserState| {
+            state.stored_limit == Some(limit) && limit.exceeded_by(state.members.len().max(state.renewable())) == 0
+        };
+        let details = || format!("at no moment, the limit {limit} was stored and held");
+        self.at_some_moment(holds, ViolationKind::UnfoundedSuccess, details)?;
+        self.check_ended(ended)
+    }
+
+    /// One write must have ended these streams. It may have ended others only if they have expired.
+    fn check_ended(&self, ended: &[StreamId]) -> CheckResult {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let in_one_write = |old: &UserState, new: &UserState| {
+            let is_ended = |lease: &&Lease| {
+                let termination = new.lease(lease.stream_id).and_then(|lease| lease.termination.as_ref());
+                termination
+                    .and_then(|termination| termination.ended_by.as_ref())
+                    .is_none_or(|by| by.stream_id.is_none())
+                    && termination.is_some()
+            };
+            let by_write: Vec<&Lease> = old.held().filter(is_ended).collect();
+            let is_reported = |lease: &&&Lease| ended.contains(&lease.stream_id);
+            by_write.iter().filter(is_reported).count() == ended.len()
+                && by_write.iter().all(|lease| is_reported(&lease) || lease.expires_at <= self.ended_at)
+        };
+        let details = || format!("no write ended exactly{}", short_ids(ended));
+        self.in_some_write(in_one_write, ViolationKind::UnfoundedSuccess, details)
+    }
+
+    /// An erasure leaves no data that was stored when it began, except a tombstone. Streams that started during the call
+    /// may hold slots.
+    fn check_erasure(&self) -> CheckResult {
+        let Some(first) = self.states.first() else { return Ok(()) };
+        let is_stored = |state: &UserState, id: &StreamId| state.lease(*id).is_some() || state.members.contains(id);
+        let at_begin: BTreeSet<StreamId> = first.leases.keys().chain(&first.members).copied().collect();
+        for id in &at_begin {
+            let details = || format!("{} was stored during the whole call", ShortId(*id));
+            self.at_some_moment(|state| !is_stored(state, id), ViolationKind::NotErased, details)?;
+        }
+        let has_no_limit = |state: &UserState| state.stored_limit.is_none();
+        self.at_some_moment(has_no_limit, ViolationKind::NotErased, || "the limit was always stored".to_owned())?;
+        let is_buried = |state: &UserState| state.counter.is_none_or(|counter| counter.ttl_s.is_some());
+        let in_use = |index: usize, state: &UserState| {
+            let is_new = |id: &StreamId| self.states[..index].iter().any(|earlier| !is_stored(earlier, id));
+            !state.members.is_empty() && state.members.iter().all(is_new)
+        };
+        if self.states.iter().enumerate().any(|(index, state)| is_buried(state) || in_use(index, state)) {
+            return Ok(());
+        }
+        Err(ViolationKind::NotErased.with("the counter never had a TTL"))
     }
 
     fn check_list(&self, usage: &Usage, now: Timestamp) -> CheckResult {
         let ids = || short_ids(usage.streams.iter().map(|lease| &lease.stream_id));
         let matches = |state: &UserState| {
-            state.limit(self.default_limit) == usage.limit
+            state.limit(None, self.default_limit) == usage.limit
                 && usage.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
         let details = || format!("limit {} with members{} was true at no moment", usage.limit, ids());
@@ -242,7 +312,7 @@ impl ResponseCheck<'_> {
     fn check_limit(&self, UserLimit { limit, source }: &UserLimit) -> CheckResult {
         let matches = |state: &UserState| {
             let expected = state.stored_limit.map_or(LimitSource::Default, |_| LimitSource::User);
-            expected == *source && state.limit(self.default_limit) == *limit
+            expected == *source && state.limit(None, self.default_limit) == *limit
         };
         self.at_some_moment(matches, ViolationKind::UnfoundedList, || format!("limit {limit}, {source:?}"))
     }

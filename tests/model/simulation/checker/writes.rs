@@ -1,20 +1,26 @@
 //! Checks applied writes: each one must explain every difference between the user's states before and after it.
 
+use std::sync::Arc;
+
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
-use stream_manager::domain::lease::{EndReason, Lease, StreamLimit, Termination, Timestamp};
-use stream_manager::domain::names::StreamId;
+use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use stream_manager::domain::names::{ContentId, StreamId};
 use stream_manager::limiter::StartOptions;
 
 use super::violation::{Violation, ViolationKind};
+use crate::simulation::api::Operation;
 use crate::simulation::state::{ShortId, StoreWrite, UserState, short_ids};
 
 pub struct WriteCheck<'a> {
     pub before: &'a UserState,
     pub after: &'a UserState,
     pub write: &'a StoreWrite,
-    /// The options of the start that sent the write, if a start sent it.
-    pub options: Option<&'a StartOptions>,
+    /// The operation that sent the write, if a client's call sent it.
+    pub operation: Option<&'a Operation>,
+    /// The states since the beginning of this call.
+    pub during_call: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
+    pub terms: LeaseTerms,
 }
 
 type CheckResult = Result<(), Violation>;
@@ -33,7 +39,17 @@ impl WriteCheck<'_> {
         }
         self.check_members()?;
         self.check_stored_limit()?;
-        self.check_counts()
+        self.check_counts()?;
+        self.check_selection()?;
+        self.check_counter()
+    }
+
+    /// The options of the start that sent the write.
+    fn options(&self) -> Option<&StartOptions> {
+        match self.operation {
+            Some(Operation::Start(options, _)) => Some(options),
+            _ => None,
+        }
     }
 
     fn check_stored(&self, lease: &Lease) -> CheckResult {
@@ -57,19 +73,23 @@ impl WriteCheck<'_> {
     fn check_deleted(&self, lease: &Lease) -> CheckResult {
         let explained = match self.write {
             StoreWrite::Stop { stream_id } => *stream_id == lease.stream_id && lease.termination.is_none(),
-            // Starts and evictions prune ended leases.
-            StoreWrite::Start { .. } | StoreWrite::Evict { .. } | StoreWrite::Prune
-                if lease.termination.is_some() =>
-            {
+            // Requests that change the members prune ended leases.
+            StoreWrite::Start { .. } | StoreWrite::End { .. } if lease.termination.is_some() => {
                 self.keeps_enough_ended_leases()
             }
-            StoreWrite::Start { now, .. } => lease.expires_at <= *now,
+            StoreWrite::Start { now, .. } | StoreWrite::End { now: Some(now), .. } => lease.expires_at <= *now,
+            StoreWrite::Erase => true,
+            StoreWrite::DeleteEnded => lease.termination.is_some(),
             StoreWrite::Sweep { now } => lease.ttl_s * 1000 <= now.epoch_ms(),
             StoreWrite::Heartbeat { .. }
-            | StoreWrite::Evict { .. }
-            | StoreWrite::Prune
+            | StoreWrite::End { now: None, .. }
+            | StoreWrite::Bury
             | StoreWrite::SetLimit { .. } => false,
         };
+        let erases = matches!(self.write, StoreWrite::Erase | StoreWrite::DeleteEnded | StoreWrite::Bury);
+        if erases && !matches!(self.operation, Some(Operation::Erase)) {
+            return Err(ViolationKind::TakenEarly.with(format!("{} without an erasure", self.write)));
+        }
         let details = || format!("{} was deleted by {}", ShortId(lease.stream_id), self.write);
         if explained { Ok(()) } else { Err(ViolationKind::TakenEarly.with(details())) }
     }
@@ -89,8 +109,8 @@ impl WriteCheck<'_> {
                 Err(ViolationKind::ExpiryMovedBack.with(format!("{id} by {}", self.write)))
             }
             (None, None) => match self.write {
-                StoreWrite::Heartbeat { stream_id, now }
-                    if *stream_id == old.stream_id && new.started_at == old.started_at =>
+                StoreWrite::Heartbeat { stream_id, now, content }
+                    if *stream_id == old.stream_id && *new == renewed(old, new, content.as_ref()) =>
                 {
                     let details = || format!("{id} had expired before {}", self.write);
                     if old.expires_at > *now { Ok(()) } else { Err(ViolationKind::ExpiredRenewed.with(details())) }
@@ -111,13 +131,17 @@ impl WriteCheck<'_> {
             return Err(ViolationKind::EndedLeaseChanged.with(details));
         }
         match (self.write, &termination.ended_by) {
-            (StoreWrite::Evict { stream_id }, None) if *stream_id == old.stream_id => Ok(()),
-            (StoreWrite::Start { stream_id, now }, Some(by)) if by.stream_id == *stream_id => {
+            (StoreWrite::End { .. }, by)
+                if termination.reason == EndReason::Evicted && self.requests_end(old, by) =>
+            {
+                Ok(())
+            }
+            (StoreWrite::Start { stream_id, now }, Some(by)) if by.stream_id == Some(*stream_id) => {
                 let admitted = self.after.lease(*stream_id).is_some_and(|own| own.termination.is_none());
                 if !admitted {
                     return Err(ViolationKind::PartialStart.with(format!("{id} by {}", self.write)));
                 }
-                let requested = self.options.is_some_and(|options| ends(options, old, termination.reason));
+                let requested = self.options().is_some_and(|options| ends(options, old, termination.reason));
                 if requested && old.expires_at > *now {
                     return Ok(());
                 }
@@ -128,6 +152,19 @@ impl WriteCheck<'_> {
         }
     }
 
+    /// Whether the operation may end the stream, and leaves this information about it.
+    fn requests_end(&self, lease: &Lease, by: &Option<EndedBy>) -> bool {
+        match self.operation {
+            Some(Operation::Evict(ids, message)) => {
+                let expected =
+                    message.clone().map(|message| EndedBy { message: Some(message), ..EndedBy::default() });
+                ids.as_ref().is_none_or(|ids| ids.contains(&lease.stream_id)) && *by == expected
+            }
+            Some(Operation::EndExcess(_) | Operation::Erase) => by.is_none(),
+            _ => false,
+        }
+    }
+
     fn check_members(&self) -> CheckResult {
         let (before, after) = (self.before, self.after);
         let added: Vec<&StreamId> = after.members.difference(&before.members).collect();
@@ -135,15 +172,18 @@ impl WriteCheck<'_> {
         let explained = match self.write {
             // The lease checks cover the removed members.
             StoreWrite::Start { stream_id, .. } => added.iter().all(|id| *id == stream_id),
-            StoreWrite::Stop { stream_id } | StoreWrite::Evict { stream_id } => {
-                added.is_empty() && removed.iter().all(|id| *id == stream_id)
-            }
+            StoreWrite::End { .. } | StoreWrite::Erase => added.is_empty(),
+            StoreWrite::Stop { stream_id } => added.is_empty() && removed.iter().all(|id| *id == stream_id),
             // In the memory store, a sweep also removes members, because they are not stored separately. On DynamoDB,
-            // TTL deletes only leases.
-            StoreWrite::Sweep { .. } => added.is_empty() && removed.iter().all(|id| after.lease(**id).is_none()),
-            StoreWrite::Heartbeat { .. } | StoreWrite::Prune | StoreWrite::SetLimit { .. } => {
-                added.is_empty() && removed.is_empty()
+            // TTL deletes only leases and tombstones.
+            StoreWrite::Sweep { .. } => {
+                let with_lease = |id: &StreamId| before.counter.is_none() && after.lease(*id).is_none();
+                added.is_empty() && removed.iter().all(|id| with_lease(id))
             }
+            StoreWrite::Heartbeat { .. }
+            | StoreWrite::DeleteEnded
+            | StoreWrite::Bury
+            | StoreWrite::SetLimit { .. } => added.is_empty() && removed.is_empty(),
         };
         if explained {
             return Ok(());
@@ -153,8 +193,10 @@ impl WriteCheck<'_> {
     }
 
     fn check_stored_limit(&self) -> CheckResult {
-        let expected = match self.write {
-            StoreWrite::SetLimit { limit } => *limit,
+        let expected = match (self.write, self.operation) {
+            (StoreWrite::SetLimit { limit }, _) => *limit,
+            (StoreWrite::End { .. }, Some(Operation::EndExcess(limit))) => Some(*limit),
+            (StoreWrite::Erase | StoreWrite::Bury, _) => None,
             _ => self.before.stored_limit,
         };
         if self.after.stored_limit == expected {
@@ -166,7 +208,8 @@ impl WriteCheck<'_> {
 
     fn check_counts(&self) -> CheckResult {
         let (before, after) = (self.before, self.after);
-        let limit = before.limit(self.default_limit).get() as usize;
+        let token_limit = self.options().and_then(|options| options.token_limit);
+        let limit = before.limit(token_limit, self.default_limit).get() as usize;
         let grown = after.renewable() > before.renewable().max(limit);
         let StoreWrite::Start { stream_id, now } = self.write else {
             let details = || format!("{} of {limit}", after.renewable());
@@ -177,45 +220,64 @@ impl WriteCheck<'_> {
         if grown || (admitted && most > limit) {
             return Err(ViolationKind::OverLimit.with(format!("{most} of {limit} after {}", self.write)));
         }
-        self.check_evictions(*stream_id, *now, limit)?;
+        self.check_evictions(limit, Some(*stream_id))?;
         if admitted { self.check_replacements(*stream_id, *now) } else { Ok(()) }
+    }
+
+    /// A request that ends streams must end all streams that it selects, in one step.
+    fn check_selection(&self) -> CheckResult {
+        if !matches!(self.write, StoreWrite::End { .. }) {
+            return Ok(());
+        }
+        let left: Vec<&StreamId> = match self.operation {
+            Some(Operation::Evict(Some(ids), _)) => ids.iter().filter(|id| self.after.members.contains(id)).collect(),
+            Some(Operation::EndExcess(limit)) => {
+                let limit = limit.get() as usize;
+                let most = self.after.members.len().max(self.after.renewable());
+                if most > limit {
+                    return Err(ViolationKind::OverLimit.with(format!("{most} of {limit} after {}", self.write)));
+                }
+                self.check_evictions(limit, None)?;
+                Vec::new()
+            }
+            _ => self.after.members.iter().collect(),
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(ViolationKind::NotEnded.with(format!("{} left{}", self.write, short_ids(left))))
+    }
+
+    /// Only a tombstone has a TTL, and only its TTL deletes a counter. Otherwise, a later counter could have the revision
+    /// on which a delayed write is based.
+    fn check_counter(&self) -> CheckResult {
+        let ttl_s = |state: &UserState| state.counter.and_then(|counter| counter.ttl_s);
+        let expired = |ttl_s: i64| matches!(self.write, StoreWrite::Sweep { now } if ttl_s * 1000 <= now.epoch_ms());
+        if self.before.counter.is_some() && self.after.counter.is_none() && !ttl_s(self.before).is_some_and(expired) {
+            return Err(ViolationKind::CounterLost.with(format!("by {}", self.write)));
+        }
+        let is_empty = self.after.members.is_empty() && self.after.stored_limit.is_none();
+        if ttl_s(self.after).is_some() && !is_empty {
+            return Err(ViolationKind::NotPermanent.with(format!("after {}", self.write)));
+        }
+        Ok(())
     }
 
     /// A start must end every stream that it replaces, so that a page reload never takes two slots.
     fn check_replacements(&self, own: StreamId, now: Timestamp) -> CheckResult {
         let kept = self.after.leases.values().find(|lease| {
-            let replaced = self.options.is_some_and(|options| replaces(options, lease));
+            let replaced = self.options().is_some_and(|options| replaces(options, lease));
             lease.stream_id != own && lease.is_live_at(now) && replaced
         });
         let details = |lease: &Lease| format!("{} is still live after {}", ShortId(lease.stream_id), ShortId(own));
         kept.map_or(Ok(()), |lease| Err(ViolationKind::NotReplaced.with(details(lease))))
     }
+}
 
-    /// A start must evict only as many streams as it needs for one slot, beginning with the oldest.
-    fn check_evictions(&self, own: StreamId, now: Timestamp, limit: usize) -> CheckResult {
-        let evicted: Vec<&Lease> = self.before.leases.values().filter(|lease| self.is_evicted(lease)).collect();
-        let Some(youngest) = evicted.iter().max_by(|a, b| a.by_age(b)) else { return Ok(()) };
-        if self.after.members.len() < limit {
-            let details = format!("{} left a slot free", ShortId(own));
-            return Err(ViolationKind::UnneededEviction.with(details));
-        }
-        let kept = self.before.leases.values().filter(|lease| {
-            lease.stream_id != own && lease.is_live_at(now) && self.after.members.contains(&lease.stream_id)
-        });
-        match kept.into_iter().find(|lease| lease.by_age(youngest).is_lt()) {
-            None => Ok(()),
-            Some(older) => Err(ViolationKind::UnneededEviction.with(format!(
-                "{} was evicted, but {} is older",
-                ShortId(youngest.stream_id),
-                ShortId(older.stream_id)
-            ))),
-        }
-    }
-
-    fn is_evicted(&self, lease: &Lease) -> bool {
-        let termination = self.after.lease(lease.stream_id).and_then(|lease| lease.termination.as_ref());
-        lease.termination.is_none() && termination.is_some_and(|termination| termination.reason == EndReason::Evicted)
-    }
+/// The lease `old` with the expiry and TTL of `new`, and the content of the heartbeat.
+fn renewed(old: &Lease, new: &Lease, content: Option<&ContentId>) -> Lease {
+    let content_id = content.or(old.content_id.as_ref()).cloned();
+    Lease { expires_at: new.expires_at, ttl_s: new.ttl_s, content_id, ..old.clone() }
 }
 
 /// Whether a start with these options can end the stream for this reason.

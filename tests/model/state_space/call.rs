@@ -1,22 +1,29 @@
-//! One start call: its phase, the items that it has read, and the steps of its query.
+//! The progress of one call: its phase, the items that it has read, and the steps of its queries.
 
 use super::state::{Action, Request};
 use super::worlds::ReadOrder;
 use crate::protocol::{CounterItem, Id, IdSet, LeaseItem, STREAMS, Tick};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StartCall {
-    pub id: Id,
+pub struct CallState {
     pub phase: Phase,
     pub attempts_left: u8,
-    /// The streams that this call has created.
+    /// The stream of a start. Calls that end streams do not use it.
+    pub id: Id,
+    /// The streams that a start has created.
     pub created: IdSet,
-    /// Whether all slots were taken at some moment of this attempt.
+    /// Whether all slots were taken at some moment of this attempt of a start.
     pub was_full: bool,
-    /// The lowest limit that was in force during this attempt. The attempt may have read this limit.
+    /// Whether the user was blocked at some moment of this attempt of a start.
+    pub was_blocked: bool,
+    /// The lowest limit that was in force during this attempt of a start. The attempt may have read this limit.
     pub lowest_limit: u8,
-    /// Whether the call's own lease was live and visible when the attempt began.
+    /// Whether the start's own lease was live and visible when the attempt began.
     pub was_admitted: bool,
+    /// The streams that an erasure has ended in this attempt. `None` before it has ended the user's streams.
+    pub ended: Option<IdSet>,
+    /// The streams that were stored when an erasure ended the user's streams, and that were never deleted since then.
+    pub not_erased: IdSet,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,16 +49,19 @@ pub struct PartialRead {
     pub leases: [Option<Option<LeaseItem>>; STREAMS],
 }
 
-impl StartCall {
+impl CallState {
     pub fn new(id: Id, attempts: u8) -> Self {
         Self {
-            id,
             phase: Phase::Idle,
             attempts_left: attempts,
+            id,
             created: 0,
             was_full: false,
+            was_blocked: false,
             lowest_limit: u8::MAX,
             was_admitted: false,
+            ended: None,
+            not_erased: 0,
         }
     }
 
@@ -70,11 +80,11 @@ impl StartCall {
 
     /// Uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
     pub fn retry(&mut self) {
-        self.attempts_left = self.attempts_left.saturating_sub(1);
-        if self.attempts_left == 0 {
+        let attempts_left = self.attempts_left.saturating_sub(1);
+        if attempts_left == 0 {
             self.finish();
         } else {
-            (self.phase, self.was_full, self.lowest_limit, self.was_admitted) = (Phase::Idle, false, u8::MAX, false);
+            *self = Self { created: self.created, ..Self::new(self.id, attempts_left) };
         }
     }
 }

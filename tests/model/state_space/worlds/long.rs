@@ -1,0 +1,28 @@
+//! Larger worlds, explored with `MODEL_WORLDS=long`.
+
+use super::{ReadOrder, Start as S, World};
+
+impl World {
+    /// Larger worlds, explored with `MODEL_WORLDS=long`.
+    pub fn long() -> Vec<Self> {
+        let new = Self::new;
+        let mut all = vec![
+            new("an eviction", 1, &[S::plain(0, 0), S::evicting(1, -1)]),
+            new("two evictions", 1, &[S::evicting(0, 1), S::evicting(1, -1)]),
+            new("a device starts again", 1, &[S::on_device(0, 0), S::on_device(1, 1)]),
+            new("a replacement", 1, &[S::plain(0, 1), S::replacing(1, 0, 0)]),
+            new("one start twice, late requests", 1, &[S::plain(0, 0), S::plain(0, 1)]).with_late_request(),
+            new("a limit raised", 1, &[S::plain(0, 0), S::plain(1, 1)]).setting_limit(Some(2)),
+            new("an eviction, items read in any order", 1, &[S::plain(0, 0), S::evicting(1, -1)])
+                .brief()
+                .with_late_request()
+                .any_order(),
+            new("three starts, one slot", 1, &[S::plain(0, 0), S::plain(1, 1), S::evicting(2, -1)]).brief(),
+            new("three starts, two slots", 2, &[S::plain(0, 0), S::plain(1, 1), S::evicting(2, -1)]).brief(),
+        ];
+        all.extend(
+            all.clone().into_iter().filter(|world| world.reads == ReadOrder::CounterFirst).map(Self::leases_first),
+        );
+        all
+    }
+}
