@@ -30,7 +30,7 @@ export function tokenFor(user, validS = 600) {
 // The URLs are the same as in the service: /demo/ contains the files of the page and of the player.
 function fileFor(path) {
   if (path === "/demo") return new URL(`${DEMO_FOLDER}index.html`, root);
-  if (/^\/watch(\.html|\.js)$/.test(path)) return new URL(path.slice(1), testFolder);
+  if (/^\/(watch|crowd)\.html$|^\/(watch|crowd|silence)\.js$/.test(path)) return new URL(path.slice(1), testFolder);
   const name = /^\/demo\/([a-z-]+\.(css|js))$/.exec(path)?.[1];
   const candidates = name ? [`${DEMO_FOLDER}${name}`, `clients/web/src/${name}`].map((file) => new URL(file, root)) : [];
   return candidates.find((file) => existsSync(file));

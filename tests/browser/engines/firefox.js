@@ -50,7 +50,8 @@ export async function launch() {
 
   async function close() {
     await firefox.stop();
-    await rm(profile, { recursive: true, force: true });
+    // Firefox has more processes, which may still write.
+    await rm(profile, { recursive: true, force: true, maxRetries: 20 });
   }
 
   try {

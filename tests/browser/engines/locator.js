@@ -59,10 +59,11 @@ function findAll(steps) {
     part: (text, name) => text.toLowerCase().includes(name.toLowerCase()),
     pattern: (text, name) => new RegExp(name).test(text),
   };
+  const all = (root, css) => [...root.querySelectorAll(css)];
   const next = {
-    css: (root, { css }) => [...root.querySelectorAll(css)],
-    role: (root, { role, name, match }) => [...root.querySelectorAll(roles[role])].filter((element) => matches[match](nameOf(element), name)),
-    label: (root, { label }) => [...root.querySelectorAll("label")].filter(({ textContent }) => textContent.includes(label)).map(({ control }) => control),
+    css: (root, { css }) => all(root, css),
+    role: (root, { role, name, match }) => all(root, roles[role]).filter((element) => matches[match](nameOf(element), name)),
+    label: (root, { label }) => all(root, "label").filter(({ textContent }) => textContent.includes(label)).map(({ control }) => control),
   };
   return steps.reduce(
     (found, step) => (step.first ? found.slice(0, 1) : found.flatMap((root) => next[Object.keys(step)[0]](root, step))),

@@ -22,6 +22,7 @@ export function start(command, parameters, env = {}) {
     },
     async stop(signal = "SIGKILL") {
       if (exited) return;
+      child.ref();
       child.kill(signal);
       await once(child, "exit");
     },

@@ -1,0 +1,142 @@
+// Every viewer is counted: four pages of one user never play more than the user's limit, whatever the name, the title, the browser,
+// the gateway or the monitoring library.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { launch } from "./browser.js";
+import { servePages } from "./page-server.js";
+import { startProxy } from "./proxies.js";
+import { eventually, startService } from "./service.js";
+
+const PAGES = 4;
+const LEASE_S = 3;
+const LEASE_MS = LEASE_S * 1000;
+// A second for the response and the browser.
+const GRACE_MS = 1000;
+// With a heartbeat per second, so many take longer than a lease.
+const RENEWALS = 4;
+// Decomposed accents, vowel signs and jamo. Some of the letters have no composed form.
+const NAMES = {
+  Latin: "Zoë Nguyễn m̃",
+  Cyrillic: "Фёдор Й",
+  Greek: "Ἀλέξανδρος ΐ",
+  Arabic: "مُحَمَّد آ",
+  Hebrew: "שָׁלוֹם",
+  Devanagari: "ज़ैनब क्षि",
+  Thai: "น้ำผึ้ง",
+  Hangul: "한국어 각",
+  Han: "東京 葛󠄀",
+  emoji: "👩🏽‍🚀🏳️‍🌈 é️⃣",
+};
+
+let browser;
+let pages;
+let service;
+const routes = {};
+
+before(async () => {
+  pages = await servePages();
+  service = await startService({
+    CORS__ALLOWED_ORIGINS: pages.url,
+    CORS__ALLOWED_HEADERS: "sentry-trace",
+    LEASE__DURATION_S: LEASE_S,
+  });
+  const [nginx, haproxy] = await Promise.all(["nginx", "haproxy"].map((name) => startProxy(name, { service, pages })));
+  Object.assign(routes, {
+    directly: { page: pages.url, api: service.url, stop() {} },
+    "behind nginx": { page: nginx.url, api: "", stop: nginx.stop },
+    "behind HAProxy": { page: haproxy.url, api: "", stop: haproxy.stop },
+  });
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await Promise.all([service, pages, ...Object.values(routes)].map((started) => started?.stop()));
+});
+
+async function setLimit(user, limit) {
+  const response = await fetch(`${service.url}/v1/users/${encodeURIComponent(user)}/limit`, {
+    method: "PUT",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ limit }),
+  });
+  assert.equal(response.status, 200, await response.text());
+}
+
+/** Opens the pages. The first half has the names in NFC, the second in NFD. */
+async function openPages(context, { page: origin, api }, users) {
+  return Promise.all(
+    Array.from({ length: PAGES }, async (_, index) => {
+      const query = new URLSearchParams({ api });
+      for (const user of users) query.append("user", user.normalize(index < PAGES / 2 ? "NFC" : "NFD"));
+      const page = await context.newPage();
+      await page.goto(`${origin}/crowd.html?${query}`);
+      return page;
+    }),
+  );
+}
+
+/** The states of the players: a list of users for each page. */
+const statesOf = (opened) => Promise.all(opened.map((page) => page.evaluate(() => window.crowd.states())));
+
+const byUser = (states) => states[0].map((_, user) => states.map((page) => page[user]));
+
+/** How many pages play for each user. */
+const countPlaying = (states) => byUser(states).map((players) => players.filter(({ playing }) => playing).length);
+
+/** How many pages played at the same time for each user, at most, from `sinceMs` on. */
+function maxPlaying(states, sinceMs) {
+  return byUser(states).map((players) => {
+    const times = players.flatMap(({ changes }) => changes.map(([ms]) => ms)).filter((ms) => ms > sinceMs);
+    const playingAt = (ms) => players.filter(({ changes }) => changes.filter(([changedMs]) => changedMs <= ms).at(-1)?.[1]).length;
+    return Math.max(...[sinceMs, ...times].map(playingAt));
+  });
+}
+
+/** Waits until all players are in the state, and returns all states. */
+async function expectEach(opened, description, isExpected, timeoutMs) {
+  let states;
+  const check = async () => {
+    states = await statesOf(opened);
+    return states.flat().every(isExpected) || states;
+  };
+  await eventually(description, check, timeoutMs);
+  return states;
+}
+
+async function expectPlaying(opened, expected) {
+  const isExpected = async () => {
+    const states = await statesOf(opened);
+    return countPlaying(states).every((count) => count === expected) || states;
+  };
+  await eventually(`${expected} of ${PAGES} pages play for each user`, isExpected, LEASE_MS + GRACE_MS);
+}
+
+// Whether the player knows that it may play, or that it may not, or has failed.
+const hasDecided = ({ seen }) => Boolean(seen.started ?? seen.denied ?? seen.error ?? seen.unavailable);
+const hasRenewed = ({ slot, seen }) => !slot || seen.renewed?.length >= RENEWALS;
+
+describe("four pages of one user", { concurrency: 3 }, () => {
+  for (const route of ["directly", "behind nginx", "behind HAProxy"]) {
+    for (const limit of [0, 1, 3]) {
+      test(`${route}, at most ${limit} play`, async () => {
+        const users = Object.values(NAMES).map((name) => `${name} ${route} ${limit}`);
+        for (const user of users) await setLimit(user.normalize("NFC"), limit);
+        const context = await browser.newContext();
+        try {
+          const opened = await openPages(context, routes[route], users);
+          const openedMs = Date.now();
+          await expectEach(opened, "all players have an answer", hasDecided);
+          await expectPlaying(opened, limit);
+          const states = await expectEach(opened, "all streams are renewed", hasRenewed);
+          assert.deepEqual(countPlaying(states), users.map(() => limit));
+          assert.deepEqual(maxPlaying(states, openedMs + LEASE_MS), users.map(() => limit));
+          for (const user of users) assert.equal(await service.count(user.normalize("NFC")), limit);
+        } finally {
+          await context.close();
+        }
+      });
+    }
+  }
+});
