@@ -23,7 +23,9 @@ before(async () => {
   pages = await serveExamples();
   // No heartbeat is due during a test, so only a change of the content can cause one.
   const settings = { CORS__ALLOWED_ORIGINS: pages.url, LEASE__DURATION_S: 90, LEASE__HEARTBEAT_INTERVAL_S: 30 };
-  [browser, service] = await Promise.all([launch(), startService(settings)]);
+  // Start the service first. If it fails, no browser keeps the test process alive.
+  service = await startService(settings);
+  browser = await launch();
 });
 
 after(async () => {
