@@ -60,9 +60,6 @@ fn no_reachable_state_violates_an_invariant() {
     let mut events = [0; Event::COUNT];
     let mut total = 0;
     for world in if long { World::long() } else { World::short() } {
-        if std::env::var("ONLY").is_ok_and(|only| !world.name.contains(&only)) {
-            continue;
-        } // TEMP
         let exploration = explore(&world, None, 2);
         let Exploration { states, depth, seconds, complete, .. } = exploration;
         let end = if complete { "complete" } else { "timed out" };
@@ -87,12 +84,7 @@ fn no_reachable_state_violates_an_invariant() {
 
 #[test]
 fn model_detects_every_mutant() {
-    let mutants = Mutex::new(
-        Mutant::ALL
-            .into_iter()
-            .filter(|mutant| mutant.is_in_model())
-            .filter(|m| std::env::var("MUT").is_ok_and(|only| format!("{m:?}").contains(&only))),
-    ); // TEMP
+    let mutants = Mutex::new(Mutant::ALL.into_iter().filter(|mutant| mutant.is_in_model()));
     let next = || mutants.lock().unwrap().next();
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -113,9 +105,6 @@ fn model_detects_every_mutant() {
 fn is_detected(mutant: Mutant) -> bool {
     let mut states = 0;
     for world in World::short() {
-        if std::env::var("ONLY").is_ok_and(|only| !world.name.contains(&only)) {
-            continue;
-        } // TEMP
         let exploration = explore(&world, Some(mutant), 1);
         states += exploration.states;
         if let Some(Counterexample { steps, violation }) = exploration.counterexample {
@@ -124,9 +113,6 @@ fn is_detected(mutant: Mutant) -> bool {
                 "model: {mutant:?} is detected: {violation} in {length} steps, after {count} states ({})",
                 world.name
             ));
-            if std::env::var("STEPS").is_ok() {
-                print_summary(&steps.join("\n"));
-            } // TEMP
             return true;
         }
     }
