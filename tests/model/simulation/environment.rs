@@ -47,10 +47,11 @@ impl Environment {
     /// Changes limits, and blocks users. The first user keeps the default limit, so that optimistic starts also occur.
     pub async fn operator(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
-            sleep(random_ms(&mut random, 2_000, 8_000)).await;
-            let limit = StreamLimit::new(random.random_range(0..5)).filter(|_| random.random_range(0..5) > 0);
+            sleep(random_ms(&mut random, 1_500, 6_000)).await;
+            let limit = StreamLimit::new([0, 0, 1, 2, 3, 4][random.random_range(0..6)]);
+            let limit = limit.filter(|_| random.random_range(0..5) > 0);
             let operation = match limit {
-                Some(limit) if random.random() => Operation::EndExcess(limit),
+                Some(limit) if random.random_range(0..3) > 0 => Operation::EndExcess(limit),
                 limit => Operation::SetLimit(limit),
             };
             let user = self.random_user(1, &mut random);
@@ -152,7 +153,7 @@ impl Environment {
 
     pub async fn ttl(self: Arc<Self>, mut random: StdRng, clock: SkewedClock) {
         while self.is_running() {
-            sleep(random_ms(&mut random, 300, 3_000)).await;
+            sleep(random_ms(&mut random, 300, 6_000)).await;
             self.sweep(clock);
         }
     }

@@ -74,7 +74,7 @@ impl Player {
         if self.chance(20) {
             options.at_limit = Some(AtLimit::EvictOldest);
         }
-        if self.chance(12) {
+        if self.chance(20) {
             options.token_limit = StreamLimit::new(self.random.random_range(0..=4));
         }
         if self.chance(10) {

@@ -75,6 +75,10 @@ impl Table {
         let Some(write) = dynamodb_json::write_of(operation, &request.body) else {
             return self.engine.execute(operation, request.body.to_string().as_bytes());
         };
+        // TTL can delete items between the read and the write of a request.
+        if matches!(write, StoreWrite::End { .. }) && self.context.coin() {
+            self.sweep();
+        }
         let mut body = request.body.clone();
         if let StoreWrite::Bury = write {
             shorten_ttl(&mut body);

@@ -124,7 +124,10 @@ impl Model for ProtocolModel {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let id = |call: &Call| call.start().map_or(0, |start| start.id);
+        let call_state = |call: &Call| match call {
+            Call::Start(start) => CallState::new(start.id, self.world.attempts),
+            Call::End(end) => CallState::new(0, end.attempts),
+        };
         let mut items = Items::default();
         let mut acknowledged = [0; STREAMS];
         if let Some(id) = self.world.first_stream {
@@ -136,7 +139,7 @@ impl Model for ProtocolModel {
             now: BEGIN,
             items,
             pending: PendingItems::default(),
-            calls: self.world.calls.iter().map(|call| CallState::new(id(call), self.world.attempts)).collect(),
+            calls: self.world.calls.iter().map(call_state).collect(),
             late_requests: Vec::new(),
             acknowledged,
             stopped: 0,

@@ -1,5 +1,6 @@
 //! Larger worlds, explored with `MODEL_WORLDS=long`.
 
+use super::Selection::{All, Erase, ExcessOver};
 use super::{ReadOrder, Start as S, World};
 
 impl World {
@@ -18,6 +19,21 @@ impl World {
                 .with_late_request()
                 .any_order(),
             new("three starts, one slot", 1, &[S::plain(0, 0), S::plain(1, 1), S::evicting(2, -1)]).brief(),
+            new("an eviction of all", 2, &[S::plain(0, 0), S::plain(1, 0)]).brief().ending(All, 1, 2),
+            new("an excess", 2, &[S::plain(0, 0), S::plain(1, 1)]).brief().ending(ExcessOver(1), 0, 2),
+            new("an erasure", 1, &[S::plain(0, 0), S::evicting(1, -1)]).brief().ending(Erase, 0, 1),
+            new("two erasures", 1, &[S::plain(0, 0), S::plain(1, 0)])
+                .brief()
+                .with_attempts(1)
+                .ending(Erase, 0, 1)
+                .ending(Erase, 1, 1),
+            new("a tombstone", 2, &[S::plain(1, 0), S::plain(2, 0), S::on_device(3, 0)])
+                .timeless()
+                .with_first_stream(0)
+                .with_attempts(1)
+                .ending(Erase, 0, 2)
+                .with_late_request()
+                .without_stops(),
             new("three starts, two slots", 2, &[S::plain(0, 0), S::plain(1, 1), S::evicting(2, -1)]).brief(),
         ];
         all.extend(

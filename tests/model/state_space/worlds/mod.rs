@@ -23,7 +23,7 @@ pub struct World {
     /// A stream that was started and acknowledged before the model begins.
     pub first_stream: Option<Id>,
     pub reads: ReadOrder,
-    /// Maximum attempts per call, by the service or by its client.
+    /// Maximum attempts per start, by the service or by its client.
     pub attempts: u8,
     /// Maximum number of late requests at the same time.
     pub max_late_requests: usize,
@@ -56,6 +56,7 @@ pub struct Start {
 pub struct End {
     pub selection: Selection,
     pub skew: i8,
+    pub attempts: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,8 +194,8 @@ impl World {
         Self { set_limit: Some(limit), ..self }
     }
 
-    fn ending(mut self, selection: Selection, skew: i8) -> Self {
-        self.calls.push(Call::End(End { selection, skew }));
+    fn ending(mut self, selection: Selection, skew: i8, attempts: u8) -> Self {
+        self.calls.push(Call::End(End { selection, skew, attempts }));
         self
     }
 }
