@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
 use stream_manager::clock::Clock;
-use stream_manager::domain::lease::{StreamLimit, Timestamp};
+use stream_manager::domain::lease::Timestamp;
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::Policy;
 use stream_manager::store::{Refusal, StoreError};
@@ -135,18 +135,8 @@ impl RunContext {
         self.inner().calls.iter().filter(|call| call.request.user == *user).filter_map(|call| call.created).collect()
     }
 
-    pub fn is_list(&self, call: Option<usize>) -> bool {
-        let inner = self.inner();
-        let call = call.and_then(|call| inner.calls.get(call));
-        call.is_some_and(|call| matches!(call.request.operation, Operation::List))
-    }
-
-    /// The limit that a call sets and whose excess it ends.
-    pub fn requested_limit(&self, call: Option<usize>) -> Option<StreamLimit> {
-        match call.and_then(|call| self.inner().calls.get(call).map(|call| call.request.operation.clone())) {
-            Some(Operation::EndExcess(limit)) => Some(limit),
-            _ => None,
-        }
+    pub fn operation(&self, call: Option<usize>) -> Option<Operation> {
+        self.inner().calls.get(call?).map(|call| call.request.operation.clone())
     }
 
     /// Checks and records an applied write. `after` is the user's state after the write.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Map, Value, json};
 use stream_manager::domain::lease::Timestamp;
 
+use super::api::Operation;
 use super::context::RunContext;
 use super::dynamodb_json;
 use super::state::StoreWrite;
@@ -14,8 +15,8 @@ use crate::mutants::Mutant;
 /// Rewrites the requests of one run. Without a mutant, the requests stay unchanged.
 pub struct FaultyRequests {
     mutant: Option<Mutant>,
-    /// The items that the last query of each call returned.
-    queried: Mutex<BTreeMap<usize, Vec<Value>>>,
+    /// The items that each query of a call returned.
+    queried: Mutex<BTreeMap<usize, Vec<Vec<Value>>>>,
     context: Arc<RunContext>,
 }
 
@@ -25,18 +26,19 @@ impl FaultyRequests {
     }
 
     /// Must receive the response of every query. Changes it for `ListIgnoresMembers` and keeps its items for
-    /// `RecountFromQuery`.
+    /// `RecountFromQuery` and `ErasureReadsOnce`.
     pub fn observe_query(&self, call: Option<usize>, response: &mut Vec<u8>) {
-        if self.mutant == Some(Mutant::ListIgnoresMembers) && self.context.is_list(call) {
-            return self.add_all_leases_to_members(response);
-        }
-        if self.mutant != Some(Mutant::RecountFromQuery) {
-            return;
+        match (self.mutant, self.context.operation(call)) {
+            (Some(Mutant::ListIgnoresMembers), Some(Operation::List)) => {
+                return self.add_all_leases_to_members(response);
+            }
+            (Some(Mutant::RecountFromQuery | Mutant::ErasureReadsOnce), _) => {}
+            _ => return,
         }
         if let (Some(call), Ok(Value::Object(mut response))) = (call, serde_json::from_slice(response.as_slice()))
             && let Some(Value::Array(items)) = response.remove("Items")
         {
-            self.queried().insert(call, items);
+            self.queried().entry(call).or_default().push(items);
         }
     }
 
@@ -53,7 +55,8 @@ impl FaultyRequests {
         }
     }
 
-    /// Returns the bodies to send instead of `body`. There are two if the mutant splits a transaction.
+    /// Returns the bodies to send instead of `body`. There are two if the mutant splits a transaction, and none if it
+    /// omits the request.
     pub fn rewrite(&self, write: &StoreWrite, body: &Value, call: Option<usize>) -> Vec<Value> {
         let Some(mutant) = self.mutant else { return vec![body.clone()] };
         let mut bodies = vec![body.clone()];
@@ -67,8 +70,28 @@ impl FaultyRequests {
                 keep_ended_streams(rewritten, "evicted", self.limit(body));
             }
             (Mutant::ExcessCountsDeadLeases, StoreWrite::End { new_limit: Some(limit), .. }) => {
-                if let Some(requested) = self.context.requested_limit(call).filter(|requested| requested != limit) {
+                if let Some(Operation::EndExcess(requested)) = self.context.operation(call)
+                    && requested != *limit
+                {
                     counter_values(rewritten)[":newLimit"] = json!({ "N": requested.to_string() });
+                }
+            }
+            (Mutant::ErasureKeepsDeadMembers, StoreWrite::End { .. }) => {
+                let erases = matches!(self.context.operation(call), Some(Operation::Erase));
+                let marks = |action: &Value| action["Update"]["ExpressionAttributeValues"].get(":reason").is_some();
+                if erases && !actions(body).iter().any(marks) {
+                    bodies.clear();
+                }
+            }
+            (Mutant::ErasureReadsOnce, StoreWrite::DeleteEnded) => {
+                let queried = self.queried();
+                let queries = call.and_then(|call| queried.get(&call)).map(Vec::as_slice).unwrap_or_default();
+                if let [.., first, _] = queries {
+                    let kept = actions(body).iter().filter(|action| was_ended_or_member(first, &action["Delete"]));
+                    rewritten["TransactItems"] = kept.cloned().collect();
+                }
+                if actions(&bodies[0]).is_empty() {
+                    bodies.clear();
                 }
             }
             (Mutant::ErasureDeletesCounter, StoreWrite::Bury) => {
@@ -78,14 +101,14 @@ impl FaultyRequests {
             }
             (_, StoreWrite::Start { .. } | StoreWrite::Stop { .. } | StoreWrite::End { .. }) => {
                 let queried = self.queried();
-                let queried = call.and_then(|call| queried.get(&call));
+                let queried = call.and_then(|call| queried.get(&call)?.last());
                 if let Some(first) = mutate_transaction(mutant, write, rewritten, queried) {
                     bodies.insert(0, first);
                 }
             }
             _ => {}
         }
-        if bodies.len() > 1 || bodies[0] != *body {
+        if bodies != [body.clone()] {
             bodies.iter_mut().for_each(remove_unused_placeholders);
             self.context.count("mutations");
         }
@@ -98,9 +121,26 @@ impl FaultyRequests {
         state.unwrap_or_default().limit(None, self.context.policy.default_limit).get() as usize
     }
 
-    fn queried(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Value>>> {
+    fn queried(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Vec<Value>>>> {
         self.queried.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The actions of a transaction.
+fn actions(body: &Value) -> &[Value] {
+    body["TransactItems"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Whether a query returned the lease of this action as ended, or its stream as a member.
+fn was_ended_or_member(queried: &[Value], delete: &Value) -> bool {
+    let record = &delete["Key"]["record"];
+    let is_ended = |item: &Value| item["record"] == *record && item.get("endReason").is_some();
+    let id = record["S"].as_str().and_then(|record| record.strip_prefix("stream#"));
+    let is_member = |item: &Value| {
+        let members = item["streams"]["SS"].as_array();
+        members.is_some_and(|members| members.iter().any(|member| member.as_str() == id))
+    };
+    queried.iter().any(|item| is_ended(item) || is_member(item))
 }
 
 /// If the limit allows it, keeps the streams that a transaction ends for this reason as live members.
