@@ -56,7 +56,7 @@ function playerOf(page) {
   return {
     page,
     events,
-    isPlaying: () => page.evaluate(() => !window.watched.video.paused),
+    isPlaying: () => page.evaluate(() => window.watched?.video.paused === false),
     streamId: () => page.evaluate(() => window.watched.player.session.streamId),
     /** Waits for the first event of this type. */
     async waitFor(type, timeoutMs) {

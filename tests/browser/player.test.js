@@ -81,17 +81,23 @@ describe("a player in a browser", { concurrency: 3 }, () => {
 
   browserTest("leaving the page frees the slot, returning takes another", async ({ user, open }) => {
     const tab = await open();
-    const { streamId } = await tab.waitFor("started");
-    await tab.page.evaluate(() => (window.marker = true));
-    await tab.page.goto(`${pages.url}/elsewhere`);
-    await expectCount(user, 0);
-    assert.equal((await service.streamStatus(user, streamId))[0], 404);
-    await tab.page.goBack({ waitUntil: "commit" });
-    await expectCount(user, 1);
-    await eventually("the player plays", tab.isPlaying);
-    // The marker shows that the page came from the back/forward cache and was not reloaded.
-    assert.equal(await tab.page.evaluate(() => window.marker), true);
-    assert.notEqual((await service.streams(user))[0].streamId, streamId);
+    let { streamId } = await tab.waitFor("started");
+    // A browser may remove a page from its back/forward cache at any time, for example if memory is low. Then it loads the page again.
+    let isFromCache = false;
+    for (let attempt = 0; attempt < 5 && !isFromCache; attempt += 1) {
+      await tab.page.evaluate(() => (window.marker = true));
+      await tab.page.goto(`${pages.url}/elsewhere`);
+      await expectCount(user, 0);
+      assert.equal((await service.streamStatus(user, streamId))[0], 404);
+      await tab.page.goBack({ waitUntil: "commit" });
+      await expectCount(user, 1);
+      await eventually("the player plays", tab.isPlaying);
+      const [stream] = await service.streams(user);
+      assert.notEqual(stream.streamId, streamId);
+      streamId = stream.streamId;
+      isFromCache = await tab.page.evaluate(() => window.marker === true);
+    }
+    assert.ok(isFromCache, "the page never came from the back/forward cache");
   });
 
   browserTest("each tab is another device", async ({ user, open }) => {
