@@ -185,7 +185,7 @@ async fn partial_requests_do_not_delay_shutdown() {
     let head = b"POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
     half_body.write_all(head).await.unwrap();
     let mut interim = [0; 25];
-    half_body.read_exact(&mut interim).await.unwrap();
+    timeout(CLOSED_WITHIN, half_body.read_exact(&mut interim)).await.unwrap().unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 "), "the server reads the body");
     half_body.write_all(b"{").await.unwrap();
     server.stop.cancel();

@@ -136,7 +136,7 @@ async fn an_operation_completes_after_its_caller_is_dropped() {
     assert!(built.app.handle(request("POST", STREAMS)).now_or_never().is_none());
     faults.set(Fault::None);
     built.app.tasks.close();
-    built.app.tasks.wait().await;
+    timeout(Duration::from_secs(30), built.app.tasks.wait()).await.unwrap();
     let usage = built.limiter.streams(&user("ann"), None).await.unwrap().value;
     assert_eq!(usage.streams.len(), 1);
 }
@@ -153,7 +153,7 @@ async fn shutdown_waits_for_operations_that_outlive_their_response() {
     assert_eq!(response.status, 503, "timed out, while the stop is still retried");
     server.stop.cancel();
     faults.set(Fault::None);
-    assert!(server.serving.await.unwrap(), "within the drain time");
+    assert!(timeout(Duration::from_secs(30), server.serving).await.unwrap().unwrap(), "within the drain time");
     assert_eq!(fixture.store.streams(&ann, now).await.unwrap().live, [], "the stop was applied before the end");
 }
 

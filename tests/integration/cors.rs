@@ -59,6 +59,20 @@ async fn preflight_from_an_allowed_origin_lists_methods_and_headers() {
 }
 
 #[tokio::test]
+async fn only_options_with_origin_and_requested_method_is_a_preflight() {
+    let server = server().await;
+    let (origin, method) = (("origin", PAGE), ("access-control-request-method", "POST"));
+    for headers in [&[origin][..], &[method][..], &[][..]] {
+        let response = server.send("OPTIONS", STREAMS, headers, Vec::new()).await;
+        response.assert_problem(405, "method-not-allowed", &format!("{headers:?}"));
+    }
+    for (called, status) in [("GET", 200), ("POST", 201)] {
+        let response = server.send(called, STREAMS, &[origin, method], Vec::new()).await;
+        assert_eq!(response.status, status, "{called} reaches its operation");
+    }
+}
+
+#[tokio::test]
 async fn allowed_origins_can_read_every_response_and_its_headers() {
     let server = server().await;
     let started = server.send("POST", STREAMS, &[("origin", PAGE)], Vec::new()).await;

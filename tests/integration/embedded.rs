@@ -10,7 +10,7 @@ use stream_manager::migrate;
 use stream_manager::store::dynamodb::{client, codec};
 use stream_manager::store::embedded::{Embedded, SyncMode};
 
-use crate::service::{Service, command, temp_dir};
+use crate::service::{Service, command, http_client, temp_dir};
 use crate::support::{client_settings, eventually, items, user};
 
 const TABLE: &str = "user-streams";
@@ -32,7 +32,7 @@ async fn after_a_kill_every_acknowledged_lease_is_stored() {
         .map(|n| {
             let acknowledged = Arc::clone(&acknowledged);
             tokio::spawn(async move {
-                let http = reqwest::Client::new();
+                let http = http_client();
                 let streams = format!("http://{address}/v1/users/user-{n}/streams");
                 let mut held = BTreeSet::new();
                 // Send three starts, then alternate between a stop and a start until the kill.

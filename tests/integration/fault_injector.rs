@@ -54,6 +54,8 @@ pub struct FaultInjector {
     recorded: Arc<Mutex<Vec<RecordedRequest>>>,
     /// The fault, and the operation that it affects (`None`: every operation).
     fault: Arc<Mutex<(Fault, Option<&'static str>)>>,
+    /// A fault for the next request only. It replaces `fault` for that request.
+    next: Arc<Mutex<Option<Fault>>>,
     rejected: Arc<AtomicUsize>,
 }
 
@@ -63,6 +65,7 @@ impl FaultInjector {
             inner,
             recorded: Arc::default(),
             fault: Arc::new(Mutex::new((Fault::None, None))),
+            next: Arc::default(),
             rejected: Arc::default(),
         }
     }
@@ -106,6 +109,11 @@ impl FaultInjector {
         *self.fault.lock().unwrap() = (fault, Some(operation));
     }
 
+    /// Injects `fault` into the next request only.
+    pub fn set_next(&self, fault: Fault) {
+        *self.next.lock().unwrap() = Some(fault);
+    }
+
     /// The number of requests that `Fault::Rejected` affected.
     pub fn rejected_count(&self) -> usize {
         self.rejected.load(Ordering::SeqCst)
@@ -117,6 +125,9 @@ impl FaultInjector {
     }
 
     fn fault_on(&self, operation: &str) -> Fault {
+        if let Some(next) = self.next.lock().unwrap().take() {
+            return next;
+        }
         let (fault, only) = *self.fault.lock().unwrap();
         if only.is_none_or(|only| only == operation) { fault } else { Fault::None }
     }

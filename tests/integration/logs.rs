@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::service::{Service, command, temp_dir};
+use crate::service::{Service, command, http_client, temp_dir};
 use crate::test_app::UNKNOWN_ID;
 
 #[tokio::test]
@@ -11,7 +11,7 @@ async fn every_log_line_is_json_without_tokens_or_line_breaks() {
     let mut command = command(folder.path());
     command.env("STREAM_MANAGER__LOG__FORMAT", "json").env("STREAM_MANAGER__LOG__FILTER", "debug");
     let mut service = Service::start(&mut command).await;
-    let client = reqwest::Client::new();
+    let client = http_client();
     let names = [
         "a%22b",
         "a%5Cb%5C%22%7D",

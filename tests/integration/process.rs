@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::service::{
-    BINARY, Service, command, command_of, dynamodb_command, is_event, log_lines, request_id, run, send_signal,
-    startup_error, stdout, temp_dir, unused_url, wait_for_event,
+    BINARY, Log, Service, command, command_of, dynamodb_command, is_event, request_id, run, send_signal,
+    startup_error, stdout, temp_dir, unused_url,
 };
 use crate::support::eventually;
 use crate::test_app::STREAMS;
@@ -49,7 +49,7 @@ async fn sigterm_finishes_in_flight_requests_and_exits_with_0() {
     slow.write_all(head.as_bytes()).await.unwrap();
     let mut reader = BufReader::new(slow);
     let mut line = String::new();
-    reader.read_line(&mut line).await.unwrap();
+    timeout(Duration::from_secs(10), reader.read_line(&mut line)).await.unwrap().unwrap();
     assert!(line.starts_with("HTTP/1.1 100 "), "the server reads the body: {line}");
 
     service.send_signal("-TERM").await;
@@ -58,7 +58,9 @@ async fn sigterm_finishes_in_flight_requests_and_exits_with_0() {
     eventually(async || TcpStream::connect(address).await.is_err()).await;
     reader.get_mut().write_all(b"{}").await.unwrap();
     let mut response = String::new();
-    while reader.read_line(&mut response).await.unwrap() > 0 && !response.contains("201 Created") {}
+    let read =
+        async { while reader.read_line(&mut response).await.unwrap() > 0 && !response.contains("201 Created") {} };
+    timeout(Duration::from_secs(10), read).await.unwrap();
     assert!(response.contains("HTTP/1.1 201 Created"), "{response}");
     assert_eq!(service.wait().await.code(), Some(0));
     assert!(service.remaining_log().await.iter().any(|line| is_event(line, "stopped")));
@@ -85,8 +87,7 @@ async fn sigterm_during_startup_exits_with_0() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let mut child = dynamodb_command(folder.path(), &endpoint).spawn().unwrap();
-    let mut log = log_lines(&mut child);
-    wait_for_event(&mut log, "store_opened").await;
+    Log::of(&mut child).wait_for_event("store_opened").await;
     send_signal("-TERM", &child).await;
     let status = timeout(Duration::from_secs(3), child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_stream-manager");
@@ -19,17 +20,20 @@ pub struct Service {
     pub address: SocketAddr,
     /// The log up to and including the line with the event `listening`.
     pub first_lines: Vec<String>,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Log,
 }
 
 impl Service {
     /// Starts the command and waits until the service listens.
     pub async fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut log = log_lines(&mut child);
+        let mut log = Log::of(&mut child);
         let mut first_lines = Vec::new();
         loop {
-            let line = log.next_line().await.unwrap().unwrap();
+            let line = log
+                .next_line()
+                .await
+                .unwrap_or_else(|| panic!("the service ended before it listened: {first_lines:?}"));
             let address = public_address(&line).filter(|_| is_event(&line, "listening"));
             first_lines.push(line);
             if let Some(address) = address {
@@ -44,7 +48,7 @@ impl Service {
 
     pub async fn call(&self, method: &str, path: &str) -> (u16, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let response = reqwest::Client::new().request(method, self.url(path)).send().await.unwrap();
+        let response = http_client().request(method, self.url(path)).send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap_or_default())
     }
 
@@ -64,16 +68,53 @@ impl Service {
 
     /// Reads the log up to the next line with this event.
     pub async fn wait_for_event(&mut self, event: &str) {
-        wait_for_event(&mut self.log, event).await;
+        self.log.wait_for_event(event).await;
     }
 
     /// Waits for the end of the process, and returns the log lines that were not read before.
     pub async fn remaining_log(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Ok(Some(line)) = self.log.next_line().await {
+        while let Some(line) = self.log.next_line().await {
             lines.push(line);
         }
         lines
+    }
+}
+
+/// The log of a child process. A task reads it all the time. Otherwise the process would block when the pipe is full.
+pub struct Log(UnboundedReceiver<String>);
+
+impl Log {
+    /// The log that the process writes to its standard error.
+    pub fn of(child: &mut Child) -> Self {
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, receiver) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// Reads up to the next line with this event.
+    pub async fn wait_for_event(&mut self, event: &str) {
+        let mut read = Vec::new();
+        loop {
+            let line =
+                self.next_line().await.unwrap_or_else(|| panic!("the log ended without the event {event}: {read:?}"));
+            if is_event(&line, event) {
+                return;
+            }
+            read.push(line);
+        }
+    }
+
+    /// The next line, or `None` after the last. Panics after 30 s without a line.
+    async fn next_line(&mut self) -> Option<String> {
+        timeout(Duration::from_secs(30), self.0.recv()).await.expect("a log line within 30 s")
     }
 }
 
@@ -98,6 +139,11 @@ pub fn dynamodb_command(folder: &Path, endpoint: &str) -> Command {
     command.env("STREAM_MANAGER__STORE__KIND", "dynamodb").env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", endpoint);
     command.envs([("AWS_REGION", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     command
+}
+
+/// A client whose requests fail after 30 s, so that a test fails if the service never responds.
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
 pub fn temp_dir() -> TempDir {
@@ -142,15 +188,6 @@ pub async fn send_signal(signal: &str, child: &Child) {
 /// Waits for the end of the process. Panics after 10 s.
 pub async fn wait(child: &mut Child) -> ExitStatus {
     timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap()
-}
-
-pub fn log_lines(child: &mut Child) -> Lines<BufReader<ChildStderr>> {
-    use tokio::io::AsyncBufReadExt;
-    BufReader::new(child.stderr.take().unwrap()).lines()
-}
-
-pub async fn wait_for_event(log: &mut Lines<BufReader<ChildStderr>>, event: &str) {
-    while !is_event(&log.next_line().await.unwrap().unwrap(), event) {}
 }
 
 /// The request id in a problem response.

@@ -1,7 +1,10 @@
 //! Graceful shutdown of the real process. Readiness fails first, in-flight requests complete, and no client can delay the shutdown.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::service::{Service, command, is_event, temp_dir};
 use crate::support::eventually;
@@ -57,7 +60,7 @@ async fn partial_requests_and_unread_responses_do_not_delay_shutdown() {
         held.push(stream);
     }
     // The server accepts connections in order, so a response on the last connection shows that all are open.
-    held[2].read_exact(&mut [0; 12]).await.unwrap();
+    timeout(Duration::from_secs(30), held[2].read_exact(&mut [0; 12])).await.unwrap().unwrap();
     assert_eq!(service.terminate().await.code(), Some(0));
     let log = service.remaining_log().await;
     assert!(log.last().is_some_and(|line| is_event(line, "stopped")), "the database file is closed too: {log:?}");

@@ -1,9 +1,12 @@
 //! Starts with an idempotency key, evictions, limits, health, and the documentation routes, over HTTP.
 
+use std::sync::Arc;
+
 use insta::assert_json_snapshot;
 use serde_json::json;
 
-use crate::test_app::{STREAMS, TestServer};
+use crate::fault_injector::{Fault, FaultInjector};
+use crate::test_app::{STREAMS, TestApp, TestServer};
 
 #[tokio::test]
 async fn a_keyed_start_can_be_repeated_but_not_reused() {
@@ -58,6 +61,17 @@ async fn a_keyed_start_can_be_repeated_but_not_reused() {
     server.call("DELETE", &format!("{STREAMS}/{id}?evict=true")).await;
     let ended = server.send("POST", STREAMS, &key, Vec::new()).await;
     assert_eq!((ended.status, &ended.body["code"]), (410, &json!("stream-ended")));
+}
+
+#[tokio::test]
+async fn a_keyless_start_whose_first_response_was_lost_is_no_replay() {
+    let (faults, _fixture) = FaultInjector::on_embedded().await;
+    let server = TestApp { store: Arc::new(faults.store(2)), ..TestApp::default() }.serve().await;
+    faults.set_next(Fault::ResponseLost);
+    let response = server.call("POST", STREAMS).await;
+    assert_eq!(response.status, 201, "{response:?}");
+    assert!(response.headers.contains_key("location") && !response.headers.contains_key("idempotency-replayed"));
+    assert_eq!(server.call("GET", &format!("{STREAMS}/count")).await.body["count"], 1);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Known attacks on tokens. The service refuses each attack with 401 and a challenge.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::issuer::{Key, base64, hs256, token, token_from_text};
 use super::keys::{JwksServer, key_set};
@@ -365,6 +368,6 @@ async fn a_header_with_invalid_utf8_is_refused() {
     let head = format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ");
     stream.write_all(&[head.as_bytes(), b"\xff\xfe.a.b\r\n\r\n"].concat()).await.unwrap();
     let mut response = Vec::new();
-    stream.read_to_end(&mut response).await.unwrap();
+    timeout(Duration::from_secs(30), stream.read_to_end(&mut response)).await.unwrap().unwrap();
     assert!(response.starts_with(b"HTTP/1.1 401 "), "{}", String::from_utf8_lossy(&response));
 }

@@ -310,6 +310,32 @@ async fn keys_not_usable_for_signatures_are_ignored() {
 }
 
 #[tokio::test]
+async fn keys_with_a_wrong_curve_or_length_are_ignored() {
+    let usable = Key::rsa("a");
+    let short = |length| json!(base64(&vec![7; length]));
+    for (key, name, value) in [
+        (Key::ed25519("other"), "x", short(31)),
+        (Key::ed25519("other"), "crv", json!("P-256")),
+        (Key::p256("other"), "x", short(31)),
+        (Key::p256("other"), "y", short(31)),
+        (Key::p384("other"), "x", short(47)),
+        (Key::p384("other"), "y", short(47)),
+        (Key::p384("other"), "crv", json!("P-256")),
+    ] {
+        let mut changed = key.jwk();
+        changed[name] = value;
+        let server = serve_with_keys(&[changed.clone(), usable.jwk()], &ALGORITHMS).await;
+        // A key that the service ignores is unknown. Otherwise the reason would be its signature.
+        let refused = count(&server, "ann", &key.token(&valid_claims())).await;
+        assert_eq!(refused.status, 401, "{changed}");
+        assert!(
+            refused.body["detail"].as_str().unwrap().contains("no key with the token's key id"),
+            "{changed}: {refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn keys_of_different_types_can_share_an_id() {
     let (rsa, curve) = (Key::rsa("same"), Key::p256("same"));
     let server = serve_with_keys(&[rsa.jwk(), curve.jwk()], &["RS256", "ES256"]).await;

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::issuer::Key;
 use super::keys::{JwksReply, JwksServer, key_set};
 use super::{AUDIENCE, ISSUER, SECRET, claims_with, sign_hs256, valid_claims};
-use crate::service::{Service, command, is_event, run, startup_error, stdout, temp_dir};
+use crate::service::{Service, command, http_client, is_event, run, startup_error, stdout, temp_dir};
 
 fn command_with_tokens(folder: &Path, keys: (&str, &str)) -> Command {
     let mut command = command(folder);
@@ -21,7 +21,7 @@ fn command_with_tokens(folder: &Path, keys: (&str, &str)) -> Command {
 
 async fn count(service: &Service, token: &str) -> (u16, Value) {
     let url = service.url("/v1/users/ann/streams/count");
-    let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
+    let response = http_client().get(url).bearer_auth(token).send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap_or_default())
 }
 
