@@ -115,11 +115,15 @@ test-failover *binary:
 check-templates:
     scripts/check-templates
 
+# Check the Kubernetes manifests
+check-kubernetes:
+    scripts/check-kubernetes
+
 # Lint the workflows and scripts, and test the deployment and release scripts
 check-workflows:
     scripts/check-workflows
 
-# Check the dependencies against deny.toml: just deny bans licenses sources
+# Check the dependencies against deny.toml: just deny bans licenses sources advisories
 deny *checks:
     scripts/deny {{checks}}
 
