@@ -34,6 +34,11 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", folder, *arguments], env=os.environ | variables, check=True, capture_output=True)
 
 
+def run_script(**variables):
+    environment = {name: value for name, value in os.environ.items() if name != "ADVISORY_DB"} | variables
+    return subprocess.run([ROOT / "scripts/deny", "advisories"], env=environment, capture_output=True, text=True)
+
+
 class Advisories(unittest.TestCase):
     def setUp(self):
         temporary = tempfile.TemporaryDirectory()
@@ -50,11 +55,7 @@ class Advisories(unittest.TestCase):
         git(self.database, "init", "--quiet", "--initial-branch=main")
         git(self.database, "add", ".")
         git(self.database, "commit", "--quiet", "--message=advisory")
-        return self.run_script(self.database)
-
-    def run_script(self, database):
-        environment = os.environ | {"ADVISORY_DB": str(database)}
-        return subprocess.run([ROOT / "scripts/deny", "advisories"], env=environment, capture_output=True, text=True)
+        return run_script(ADVISORY_DB=str(self.database))
 
     def test_an_advisory_for_a_dependency_fails(self):
         result = self.check("poem")
@@ -68,9 +69,15 @@ class Advisories(unittest.TestCase):
         last_line = result.stdout.splitlines()[-1]
         self.assertEqual(last_line, f"advisories: checked with the database of {DATE} ({self.database})")
 
-    def test_an_unreachable_database_fails(self):
-        result = self.run_script(self.database / "absent")
+    def test_an_unreachable_database_of_the_setting_fails(self):
+        result = run_script(ADVISORY_DB=str(self.database / "absent"))
         self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("NOT CHECKED", result.stdout.splitlines()[-1])
+
+    def test_an_unreachable_default_database_has_its_own_exit_code(self):
+        replaced = {"COUNT": "1", "KEY_0": f"url.{self.database}/absent.insteadOf", "VALUE_0": "https://github.com/rustsec/advisory-db"}
+        result = run_script(**{f"GIT_CONFIG_{name}": value for name, value in replaced.items()})
+        self.assertEqual(result.returncode, 75, result.stderr)
         self.assertIn("NOT CHECKED", result.stdout.splitlines()[-1])
 
 
