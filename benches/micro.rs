@@ -152,6 +152,7 @@ fn app() -> Arc<App> {
         limiter: Arc::new(limiter),
         readiness: Arc::new(Readiness::default()),
         metrics,
+        tracer: None,
         tokens: None,
         rates: Rates::unbounded(),
         cors: Cors::default(),

@@ -18,6 +18,7 @@ use self::pipeline::app::{App, Bounds};
 use self::pipeline::cors::Cors;
 use self::pipeline::routes::{RouteError, Routes};
 use crate::limiter::Limiter;
+use crate::telemetry::Tracer;
 use crate::telemetry::metrics::Metrics;
 
 /// The dependencies of the public server.
@@ -25,6 +26,8 @@ pub struct AppDeps {
     pub limiter: Arc<Limiter>,
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
+    /// `None` if traces are off.
+    pub tracer: Option<Tracer>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
     pub rates: Rates,
@@ -38,24 +41,24 @@ pub struct AppDeps {
 /// # Errors
 /// The route table is incomplete or ambiguous.
 pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
-    let AppDeps { limiter, readiness, metrics, tokens, rates, cors, pages, bounds } = deps;
+    let AppDeps { limiter, readiness, metrics, tracer, tokens, rates, cors, pages, bounds } = deps;
     let auth = tokens.map_or(AuthMode::Disabled, AuthMode::Jwt);
     let mut routed = documentation::pages(pages.swagger);
     if pages.demo {
         routed.extend(demo::pages());
     }
     let routes = Routes::new(apis(limiter, readiness, rates, auth.clone()), routed, Some(&metrics))?;
-    Ok(App::new(routes, auth, cors, Some(metrics), bounds))
+    Ok(App::new(routes, auth, cors, Some(metrics), tracer, bounds))
 }
 
 /// The management server: serves metrics in the OpenMetrics text format. It does not count its own requests, so that a
-/// scrape does not change the metrics.
+/// scrape does not change the metrics, and does not trace them.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.
 pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> Result<Arc<App>, RouteError> {
     let routes = Routes::new((), vec![exposition::page(metrics)], None)?;
-    Ok(App::new(routes, AuthMode::Disabled, Cors::default(), None, bounds))
+    Ok(App::new(routes, AuthMode::Disabled, Cors::default(), None, None, bounds))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! Logging to standard error, as text for people or as JSON for machines.
+//! Logging to standard error, as text for people or as JSON for machines. Lines of a traced request have the ids of its trace.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt;
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
-use tracing::{Subscriber, error, field};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{Event, Subscriber, error, field};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
@@ -62,8 +65,50 @@ where
 {
     let lines = fmt::layer().with_target(false).with_writer(writer);
     match format {
-        LogFormat::Pretty => lines.with_ansi(io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Pretty => {
+            let ansi = io::stderr().is_terminal();
+            let lines = lines.with_ansi(ansi);
+            lines.map_event_format(|line| WithTraceIds { line: line.with_ansi(ansi), format }).boxed()
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            lines.map_event_format(|line| WithTraceIds { line, format }).boxed()
+        }
+    }
+}
+
+/// Adds the ids of the current OpenTelemetry span to each line. In JSON they are top-level fields with the names and the
+/// encoding of the OpenTelemetry specification, "Trace Context in non-OTLP Log Formats".
+struct WithTraceIds<F> {
+    line: F,
+    format: LogFormat,
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithTraceIds<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let span = Context::map_current(|current| current.span().span_context().clone());
+        if !span.is_valid() {
+            return self.line.format_event(context, writer, event);
+        }
+        let mut line = String::new();
+        self.line.format_event(context, Writer::new(&mut line), event)?;
+        let (trace, id, flags) = (span.trace_id(), span.span_id(), span.trace_flags().to_u8());
+        match (self.format, line.strip_prefix('{')) {
+            (LogFormat::Json, Some(fields)) => {
+                write!(writer, r#"{{"trace_id":"{trace}","span_id":"{id}","trace_flags":"{flags:02x}",{fields}"#)
+            }
+            _ => writeln!(writer, "{} trace_id={trace} span_id={id}", line.trim_end()),
+        }
     }
 }
 
@@ -85,17 +130,37 @@ fn log_panic(panic: Option<&str>, location: Option<&str>, backtrace: &Backtrace)
 mod tests {
     use std::sync::Arc;
 
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
     use serde_json::Value;
 
     use super::*;
 
-    /// The JSON line that a panic with this backtrace logs.
-    fn logged(backtrace: &Backtrace) -> Value {
+    /// The text that `log` logs.
+    fn text(format: LogFormat, log: impl FnOnce()) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let writer = Arc::new(file.reopen().unwrap());
-        let subscriber = registry().with(lines(LogFormat::Json, writer));
-        tracing::subscriber::with_default(subscriber, || log_panic(Some("boom"), Some("src/x.rs:1:2"), backtrace));
-        serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap()
+        tracing::subscriber::with_default(registry().with(lines(format, writer)), log);
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    /// The JSON line that a panic with this backtrace logs.
+    fn logged(backtrace: &Backtrace) -> Value {
+        let line = text(LogFormat::Json, || log_panic(Some("boom"), Some("src/x.rs:1:2"), backtrace));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_ids_of_the_current_trace() {
+        let (trace, id) = (TraceId::from_bytes([0xab; 16]), SpanId::from_bytes([1; 8]));
+        let span = SpanContext::new(trace, id, TraceFlags::NOT_SAMPLED, true, TraceState::NONE);
+        let _guard = Context::new().with_remote_span_context(span).attach();
+        let log = || error!(event = "panic", "a message");
+        let line: Value = serde_json::from_str(&text(LogFormat::Json, log)).unwrap();
+        assert_eq!([&line["trace_id"], &line["trace_flags"]], ["abababababababababababababababab", "00"]);
+        assert_eq!([&line["span_id"], &line["message"]], ["0101010101010101", "a message"]);
+        let pretty = text(LogFormat::Pretty, log);
+        let ids = " trace_id=abababababababababababababababab span_id=0101010101010101\n";
+        assert!(pretty.ends_with(ids) && pretty.contains("a message"), "{pretty}");
     }
 
     #[test]

@@ -1,28 +1,29 @@
 //! Exports OpenTelemetry traces over OTLP: one span per request, with a child span per store request.
 //!
-//! Disabled unless the standard `OTEL_*` variables enable it. docs/MONITORING.md, "Traces", lists the attributes of the spans. No
-//! attribute contains a user name, a path or a token. Log events are not added to spans.
+//! Disabled unless the standard `OTEL_*` variables enable it. `http::pipeline` and `store::dynamodb` create the spans. They do
+//! not use spans of the crate `tracing`, which belong to the log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use opentelemetry::Key;
-use opentelemetry::trace::{SpanKind, TracerProvider};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self as sdk, SdkTracerProvider, SpanData};
-use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata, Subscriber, info, warn};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{info, warn};
+use uuid::Uuid;
 
 const SERVICE_NAME: &str = "stream-manager";
-/// Prefix of the targets of the AWS SDK's operation spans.
-const SDK_SPAN_TARGET: &str = "aws_sdk_dynamodb::operation::";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the semantic conventions that the spans follow.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// Time limit for the last export at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Starts spans. Clones share one exporter.
+pub type Tracer = sdk::SdkTracer;
 
 /// Exports spans in batches on a separate thread.
 pub struct TraceExporter(SdkTracerProvider);
@@ -42,33 +43,15 @@ impl TraceExporter {
         Ok(Some(Self(provider.build())))
     }
 
-    /// Records the spans of requests and of the SDK's operations, independently of the log filter.
-    pub(super) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
-    where
-        S: Subscriber + Send + Sync + for<'span> LookupSpan<'span>,
-    {
-        let layer = tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer(SERVICE_NAME))
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false);
-        layer.with_filter(filter_fn(is_exported).with_max_level_hint(LevelFilter::DEBUG))
+    pub fn tracer(&self) -> Tracer {
+        let scope = InstrumentationScope::builder(SERVICE_NAME).with_version(VERSION).with_schema_url(SCHEMA_URL);
+        self.0.tracer_with_scope(scope.build())
     }
 
     /// Exports the remaining spans. Blocks for at most 2 s.
     pub fn shutdown(self) {
         _ = self.0.shutdown_with_timeout(FLUSH_TIMEOUT);
     }
-}
-
-fn is_exported(metadata: &Metadata<'_>) -> bool {
-    is_request_span(metadata) || (metadata.is_span() && metadata.target().starts_with(SDK_SPAN_TARGET))
-}
-
-/// Request spans have the level `info`, or `debug` if the request logs nothing at `info`.
-pub(super) fn is_request_span(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && metadata.target().starts_with("stream_manager::") && *metadata.level() <= Level::DEBUG
 }
 
 /// Returns whether the environment enables traces, or an error for a value that this build does not support.
@@ -96,19 +79,23 @@ fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Stri
     }
 }
 
-/// The OpenTelemetry resource attributes from the environment variables. The default service name is
-/// [`SERVICE_NAME`].
+/// Describes this process. Attributes from the environment variables override the defaults.
 fn resource() -> Resource {
-    let resource = Resource::builder().build();
-    let name = resource.get(&Key::from_static_str("service.name")).map(|name| name.to_string());
-    if name.is_some_and(|name| !name.starts_with("unknown_service")) {
-        return resource;
-    }
-    Resource::builder().with_service_name(SERVICE_NAME).build()
+    let given = Resource::builder().build();
+    let defaults = [
+        ("service.name", SERVICE_NAME.to_owned()),
+        ("service.version", VERSION.to_owned()),
+        ("service.instance.id", Uuid::new_v4().to_string()),
+    ];
+    let is_given = |name: &'static str| {
+        // The SDK's own default for the name starts with `unknown_service`.
+        given.get(&name.into()).is_some_and(|value| !value.as_str().starts_with("unknown_service"))
+    };
+    let missing = defaults.into_iter().filter(|(name, _)| !is_given(name));
+    Resource::builder().with_attributes(missing.map(|(name, value)| KeyValue::new(name, value))).build()
 }
 
-/// An OTLP exporter that logs failures, because the SDK does not. It also sets the kind of each span, because a span field for
-/// the kind would appear in every log line.
+/// An OTLP exporter that logs failures, because the SDK does not.
 #[derive(Debug)]
 struct LoggingExporter {
     exporter: SpanExporter,
@@ -116,8 +103,7 @@ struct LoggingExporter {
 }
 
 impl sdk::SpanExporter for LoggingExporter {
-    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
-        batch.iter_mut().for_each(|span| span.span_kind = kind(span));
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exported = self.exporter.export(batch).await;
         match (&exported, self.failing.swap(exported.is_err(), Ordering::Relaxed)) {
             (Err(error), false) => {
@@ -139,18 +125,6 @@ impl sdk::SpanExporter for LoggingExporter {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
-    }
-}
-
-/// Derives the kind from the attributes that OpenTelemetry's conventions require for incoming requests and outgoing calls.
-fn kind(span: &SpanData) -> SpanKind {
-    let has = |name: &str| span.attributes.iter().any(|attribute| attribute.key.as_str() == name);
-    if has("http.request.method") {
-        SpanKind::Server
-    } else if has("rpc.method") {
-        SpanKind::Client
-    } else {
-        span.span_kind.clone()
     }
 }
 

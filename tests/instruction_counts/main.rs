@@ -166,6 +166,7 @@ impl<'a> Service<'a> {
             limiter: Arc::new(limiter),
             readiness,
             metrics,
+            tracer: None,
             tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
             rates: Rates::new(config.rate(), &(Arc::clone(&clock) as _)),
             cors: Cors::default(),

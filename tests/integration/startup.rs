@@ -23,6 +23,7 @@ pub async fn fake_dynamodb(respond: fn(&str) -> CannedResponse) -> String {
             let operation = request.split("DynamoDB_20120810.").nth(1).and_then(|after| after.lines().next());
             let (status, body) = respond(operation.unwrap_or_default());
             let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.0\r\nConnection: close");
+            let head = format!("{head}\r\nx-amzn-RequestId: fake-request");
             _ = stream.write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
         }
     });

@@ -107,6 +107,7 @@ impl TestApp {
             limiter: Arc::clone(&limiter),
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
+            tracer: None,
             tokens: self.tokens,
             rates: Rates::new(self.rates, &clock),
             cors: Cors::new(&self.cors, clock),

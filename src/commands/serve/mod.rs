@@ -23,14 +23,16 @@ use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, AppDeps, server};
 use stream_manager::limiter::Limiter;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
-use stream_manager::telemetry;
+use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
 use stream_manager::telemetry::logging::{LogFormat, log_start_failure};
 use stream_manager::telemetry::metrics::Metrics;
+use stream_manager::telemetry::{self, TraceExporter, Tracer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
 use self::shutdown::{Service, ShutdownSettings, ShutdownSignals};
+use self::store::Interceptors;
 use self::tasks::BackgroundTasks;
 use super::output::one_line;
 use super::{runtime, settings};
@@ -44,7 +46,8 @@ pub fn run(file: Option<&Path>) -> Result<ExitCode> {
         config.check_exposure()?;
         let exporter =
             telemetry::start(&config.log(), |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
-        let result = runtime::block_on(&config, serve(&config));
+        let tracer = exporter.as_ref().map(TraceExporter::tracer);
+        let result = runtime::block_on(&config, serve(&config, tracer));
         if let Some(exporter) = exporter {
             exporter.shutdown();
         }
@@ -60,11 +63,11 @@ pub fn run(file: Option<&Path>) -> Result<ExitCode> {
 }
 
 /// Serves until SIGTERM, Ctrl-C, or the unexpected end of a background task.
-async fn serve(config: &Config) -> Result<ExitCode> {
+async fn serve(config: &Config, tracer: Option<Tracer>) -> Result<ExitCode> {
     // Must come first: as long as process 1 of a container has no handler for SIGTERM, the kernel ignores the signal.
     let mut signals = ShutdownSignals::new()?;
     let service = tokio::select! {
-        service = start(config) => service?,
+        service = start(config, tracer) => service?,
         _ = signals.received() => return Ok(ExitCode::SUCCESS),
     };
     let settings = ShutdownSettings {
@@ -74,7 +77,7 @@ async fn serve(config: &Config) -> Result<ExitCode> {
     Ok(service.run(settings, signals).await)
 }
 
-async fn start(config: &Config) -> Result<Service> {
+async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let public = listen(config.server.bind, "server.bind").await?;
     let management = listen(config.server.management_bind, "server.management_bind").await?;
     let metrics = Arc::new(Metrics::new());
@@ -82,8 +85,11 @@ async fn start(config: &Config) -> Result<Service> {
     let clock = Arc::new(SystemClock);
     let tasks = BackgroundTasks::new();
     let tokens = open_tokens(config, clock.clone(), Arc::clone(&metrics), &tasks).await?;
-    let interceptor = MetricsInterceptor::new(metrics.store.clone(), clock.clone());
-    let opened = store::open(config, &readiness, clock.clone(), interceptor, &tasks).await?;
+    let interceptors = Interceptors {
+        metrics: MetricsInterceptor::new(metrics.store.clone(), clock.clone()),
+        traces: tracer.clone().map(|tracer| TraceInterceptor::new(tracer, config.dynamodb.table.clone())),
+    };
+    let opened = store::open(config, &readiness, clock.clone(), interceptors, &tasks).await?;
     raise_file_descriptor_limit(config.server.max_connections.get());
     let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
     let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
@@ -93,6 +99,7 @@ async fn start(config: &Config) -> Result<Service> {
         limiter,
         readiness: Arc::clone(&readiness),
         metrics: Arc::clone(&metrics),
+        tracer,
         tokens,
         pages: config.pages(),
         rates,

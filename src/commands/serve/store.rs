@@ -12,6 +12,7 @@ use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
+use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
 use stream_manager::store::memory::MemoryStore;
 use tracing::{error, info, warn};
 
@@ -27,6 +28,22 @@ pub struct OpenedStore {
     pub close: Option<CloseStore>,
 }
 
+/// What observes the requests to DynamoDB or the embedded engine.
+pub struct Interceptors {
+    pub metrics: MetricsInterceptor,
+    pub traces: Option<TraceInterceptor>,
+}
+
+impl Interceptors {
+    fn add_to(self, client: &Client) -> Client {
+        let client = client::with_metrics(client, self.metrics);
+        match self.traces {
+            Some(traces) => client::with_traces(&client, traces),
+            None => client,
+        }
+    }
+}
+
 /// Closes the store. Blocks for at most the given time, and returns whether the file was flushed and closed in this time.
 pub type CloseStore = Box<dyn FnOnce(Duration) -> bool + Send>;
 
@@ -35,7 +52,7 @@ pub async fn open(
     config: &Config,
     readiness: &Arc<Readiness>,
     clock: Arc<SystemClock>,
-    interceptor: MetricsInterceptor,
+    interceptors: Interceptors,
     tasks: &BackgroundTasks,
 ) -> Result<OpenedStore> {
     match config.store.kind {
@@ -46,22 +63,18 @@ pub async fn open(
             readiness.store_seen();
             Ok(OpenedStore { store, close: None })
         }
-        StoreKind::Embedded => open_embedded(config, readiness, interceptor).await,
-        StoreKind::DynamoDb => open_dynamodb(config, readiness, interceptor).await,
+        StoreKind::Embedded => open_embedded(config, readiness, interceptors).await,
+        StoreKind::DynamoDb => open_dynamodb(config, readiness, interceptors).await,
     }
 }
 
 #[cfg(feature = "embedded")]
-async fn open_embedded(
-    config: &Config,
-    readiness: &Readiness,
-    interceptor: MetricsInterceptor,
-) -> Result<OpenedStore> {
+async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Interceptors) -> Result<OpenedStore> {
     use stream_manager::store::embedded::Embedded;
 
     let path = &config.embedded.path;
     let engine = Embedded::open(path, config.embedded.sync)?;
-    let client = client::with_metrics(&client::in_process(&config.client(), engine.http_client()), interceptor);
+    let client = interceptors.add_to(&client::in_process(&config.client(), engine.http_client()));
     migrate::migrate(&client, &config.dynamodb.table).await?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
@@ -71,30 +84,31 @@ async fn open_embedded(
 }
 
 #[cfg(not(feature = "embedded"))]
-async fn open_embedded(_: &Config, _: &Readiness, _: MetricsInterceptor) -> Result<OpenedStore> {
+async fn open_embedded(_: &Config, _: &Readiness, _: Interceptors) -> Result<OpenedStore> {
     anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
 }
 
 async fn open_dynamodb(
     config: &Config,
     readiness: &Arc<Readiness>,
-    interceptor: MetricsInterceptor,
+    interceptors: Interceptors,
 ) -> Result<OpenedStore> {
-    let client = client::with_metrics(&client::connect(&config.client()).await?, interceptor);
+    let client = interceptors.add_to(&client::connect(&config.client()).await?);
     let table = config.dynamodb.table.clone();
     info!(event = "store_opened", store = "dynamodb", table, "store opened");
     match migrate::check(&client, &table).await {
         Ok(()) => readiness.store_seen(),
         Err(error) if error.is_transient() => {
             warn!(event = "store_unavailable", %error, "store unavailable at startup; not ready until it responds");
-            tokio::spawn(wait_for_table(client.clone(), table.clone(), Arc::clone(readiness)));
+            tokio::spawn(wait_for_table(client.clone(), table.clone(), Arc::clone(readiness), error.to_string()));
         }
         Err(error) => return Err(error.into()),
     }
     Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), close: None })
 }
 
-async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>) {
+/// Logs an error only if it differs from the previous one, so that an outage does not log a line for each check.
+async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>, mut logged: String) {
     loop {
         tokio::time::sleep(STORE_RETRY).await;
         match migrate::check(&client, &table).await {
@@ -102,10 +116,15 @@ async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>
                 info!(event = "store_ready", "store responds; ready");
                 return readiness.store_seen();
             }
-            Err(error) if error.is_transient() => {
-                warn!(event = "store_unavailable", %error, "store still unavailable; not ready");
+            Err(error) if error.to_string() == logged => {}
+            Err(error) => {
+                logged = error.to_string();
+                if error.is_transient() {
+                    warn!(event = "store_unavailable", %error, "store still unavailable; not ready");
+                } else {
+                    error!(event = "store_check_failed", %error, "store check failed; not ready");
+                }
             }
-            Err(error) => error!(event = "store_check_failed", %error, "store check failed; not ready"),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::http::pipeline::cors::Cors;
 use crate::http::pipeline::detach::{HandlerFuture, RunToCompletion};
 use crate::http::pipeline::load_shedding::InFlightLimiter;
 use crate::http::pipeline::routes::{Route, Routes};
+use crate::telemetry::Tracer;
 use crate::telemetry::metrics::Metrics;
 
 pub struct App {
@@ -28,6 +29,7 @@ pub struct App {
     auth: AuthMode,
     cors: Cors,
     metrics: Option<Arc<Metrics>>,
+    tracer: Option<Tracer>,
     in_flight: Arc<InFlightLimiter>,
     bounds: Bounds,
     /// Requests in flight, including handlers that continue after their response. A graceful shutdown waits for them.
@@ -51,16 +53,17 @@ enum Next {
 }
 
 impl App {
-    /// Without `metrics`, requests and connections are not counted.
+    /// Without `metrics`, requests and connections are not counted. Without `tracer`, requests are not traced.
     pub(crate) fn new(
         routes: Routes,
         auth: AuthMode,
         cors: Cors,
         metrics: Option<Arc<Metrics>>,
+        tracer: Option<Tracer>,
         bounds: Bounds,
     ) -> Arc<Self> {
         let in_flight = InFlightLimiter::new(bounds.max_in_flight, metrics.clone());
-        Arc::new(Self { routes, auth, cors, metrics, in_flight, bounds, tasks: TaskTracker::new() })
+        Arc::new(Self { routes, auth, cors, metrics, tracer, in_flight, bounds, tasks: TaskTracker::new() })
     }
 
     /// Always returns a response within the request timeout. The endpoint runs to completion even if the client
@@ -96,7 +99,8 @@ impl App {
 
     fn prepare(&self, parts: &Parts) -> (RequestContext, Next) {
         let (route, params) = self.routes.find(&parts.method, parts.uri.path());
-        let context = RequestContext::new(route, parts, self.cors.headers(&parts.headers));
+        let tracer = self.tracer.as_ref().filter(|_| !route.is_health_check());
+        let context = RequestContext::new(route, parts, self.cors.headers(&parts.headers), tracer);
         if let Some(preflight) = self.cors.preflight(&parts.method, &parts.headers) {
             return (context, Next::Respond(Ok(preflight)));
         }
@@ -252,7 +256,7 @@ mod tests {
             max_in_flight: 1,
             request_timeout: Duration::from_secs(1),
         };
-        let app = App::new(routes, AuthMode::Disabled, Cors::default(), None, bounds);
+        let app = App::new(routes, AuthMode::Disabled, Cors::default(), None, None, bounds);
         let request = || poem::http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(PanicOnce::default()));
         let mut response = app.handle(request()).await;

@@ -1,67 +1,86 @@
-//! Per-request context: the request id, the log span, metrics, tracing and common response headers.
+//! Per-request context: the ids, the log span, metrics, the trace and common response headers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::context::FutureExt;
 use poem::Response;
 use poem::http::request::Parts;
-use poem::http::{HeaderName, HeaderValue, Method, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
-use tracing::{Level, Span, debug, debug_span, error, error_span, info_span, warn};
+use tracing::{Instrument, Level, Span, debug, debug_span, error, error_span, info_span, warn};
 use uuid::Uuid;
 
 use crate::clock::Stopwatch;
 use crate::http::api::problems::{Problem, ProblemCode};
+use crate::http::pipeline::request_span::RequestSpan;
 use crate::http::pipeline::routes::Route;
-use crate::http::pipeline::trace_attributes;
+use crate::telemetry::Tracer;
 use crate::telemetry::metrics::RouteMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The maximum length of a client's request id in the log.
+const MAX_CLIENT_REQUEST_ID_BYTES: usize = 128;
 
 pub(crate) struct RequestContext {
     log: LogContext,
     metrics: Option<Arc<RouteMetrics>>,
     watch: Stopwatch,
     cors_headers: Vec<(HeaderName, HeaderValue)>,
-    traced: bool,
     /// Method and path. `None` unless `debug` logging is enabled.
     debug_info: Option<Box<(Method, String)>>,
 }
 
-/// Identifies a request in the log.
+/// Identifies a request in the log and in its trace.
 #[derive(Clone)]
 pub(crate) struct LogContext {
     request_id: Uuid,
+    client_request_id: Option<Arc<str>>,
     route: &'static str,
+    /// For log lines only.
     span: Span,
+    /// `None` if the request is not traced.
+    trace: Option<RequestSpan>,
 }
 
 impl RequestContext {
-    pub(crate) fn new(route: &Route, request: &Parts, cors_headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+    /// Without a `tracer`, the request is not traced.
+    pub(crate) fn new(
+        route: &Route,
+        request: &Parts,
+        cors_headers: Vec<(HeaderName, HeaderValue)>,
+        tracer: Option<&Tracer>,
+    ) -> Self {
         let watch = Stopwatch::start();
         let request_id = Uuid::new_v4();
+        let client_request_id = client_request_id(&request.headers);
+        let client_id = client_request_id.as_deref();
         let span = if route.logs_at_info {
-            info_span!("request", %request_id, route = route.name)
+            info_span!("request", %request_id, client_request_id = client_id, route = route.name)
         } else {
-            debug_span!("request", %request_id, route = route.name)
+            debug_span!("request", %request_id, client_request_id = client_id, route = route.name)
         };
-        let template = route.template.as_deref();
-        let traced = trace_attributes::begin(&span, route.name, template, &request.method, &request.headers);
+        let trace = tracer.map(|tracer| RequestSpan::start(tracer, route, request, request_id));
         let debug_info = || Box::new((request.method.clone(), request.uri.path().to_owned()));
         let debug_info = tracing::enabled!(Level::DEBUG).then(debug_info);
-        let log = LogContext { request_id, route: route.name, span };
-        Self { log, metrics: route.metrics.clone(), watch, cors_headers, traced, debug_info }
+        let log = LogContext { request_id, client_request_id, route: route.name, span, trace };
+        Self { log, metrics: route.metrics.clone(), watch, cors_headers, debug_info }
     }
 
-    /// A context without a span or CORS headers, for a request whose routing panicked.
+    /// A context without spans or CORS headers, for a request whose routing panicked.
     pub(crate) fn minimal(route: &Route) -> Self {
-        let log = LogContext { request_id: Uuid::new_v4(), route: route.name, span: Span::none() };
+        let log = LogContext {
+            request_id: Uuid::new_v4(),
+            client_request_id: None,
+            route: route.name,
+            span: Span::none(),
+            trace: None,
+        };
         Self {
             log,
             metrics: route.metrics.clone(),
             watch: Stopwatch::start(),
             cors_headers: Vec::new(),
-            traced: false,
             debug_info: None,
         }
     }
@@ -76,6 +95,7 @@ impl RequestContext {
 
     /// Converts the outcome to a response, adds the common headers, and updates logs, metrics and traces.
     pub(crate) fn finish(self, outcome: Result<Response, Problem>) -> Response {
+        let _trace = self.log.trace.as_ref().map(RequestSpan::attach);
         let mut buffer = Uuid::encode_buffer();
         let request_id = &*self.log.request_id.hyphenated().encode_lower(&mut buffer);
         let mut response = match outcome {
@@ -93,8 +113,8 @@ impl RequestContext {
         if let Some(metrics) = &self.metrics {
             metrics.observe(status.as_u16(), seconds);
         }
-        if self.traced {
-            trace_attributes::end(&self.log.span, status);
+        if let Some(trace) = &self.log.trace {
+            trace.end(status);
         }
         if let Some(debug_info) = self.debug_info {
             let (method, path) = *debug_info;
@@ -106,9 +126,16 @@ impl RequestContext {
 }
 
 impl LogContext {
-    /// The span in which the handler runs.
-    pub(crate) fn span(&self) -> &Span {
-        &self.span
+    /// Calls `f` so that its log lines and store requests belong to the request.
+    pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _trace = self.trace.as_ref().map(RequestSpan::attach);
+        self.span.in_scope(f)
+    }
+
+    /// Like [`Self::in_scope`], for a future.
+    pub(crate) fn instrument<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        let trace = self.trace.as_ref().map(|trace| trace.context().clone());
+        future.instrument(self.span.clone()).with_context(trace.unwrap_or_default())
     }
 
     /// Logs the failure of a handler that completes after the client has received the timeout response.
@@ -138,8 +165,38 @@ impl LogContext {
     /// The span for logging `problem`. Failures log the request id even if the request span is disabled.
     fn span_for(&self, problem: &Problem) -> Span {
         if self.span.is_disabled() && problem.should_log() {
-            return error_span!("request", request_id = %self.request_id, route = self.route);
+            let client_request_id = self.client_request_id.as_deref();
+            return error_span!("request", request_id = %self.request_id, client_request_id, route = self.route);
         }
         self.span.clone()
+    }
+}
+
+/// The client's own request id, at most 128 bytes of it. Each byte that is not visible ASCII becomes `?`, so that the value
+/// cannot contain line breaks, control characters or text that looks like other fields.
+fn client_request_id(headers: &HeaderMap) -> Option<Arc<str>> {
+    let id = headers.get(REQUEST_ID)?.as_bytes();
+    let id = id.iter().take(MAX_CLIENT_REQUEST_ID_BYTES);
+    let id: String = id.map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' }).collect();
+    (!id.is_empty()).then(|| id.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_request_ids_are_bounded_and_cleaned() {
+        for (header, expected) in [
+            (&b"Root=1-67891233-abcdef"[..], Some("Root=1-67891233-abcdef".to_owned())),
+            (b"a b\tc", Some("a?b?c".to_owned())),
+            (b"\xe2\x80\xa8\xff", Some("????".to_owned())),
+            (b"", None),
+            (&[b'x'; 200], Some("x".repeat(128))),
+        ] {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(header).unwrap())]);
+            assert_eq!(client_request_id(&headers).as_deref(), expected.as_deref());
+        }
+        assert_eq!(client_request_id(&HeaderMap::new()), None);
     }
 }

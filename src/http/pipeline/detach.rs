@@ -10,7 +10,6 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::Instrument;
 
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::pipeline::context::RequestContext;
@@ -48,7 +47,7 @@ impl Future for RunToCompletion {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Response> {
         let Some((mut handler, context)) = self.pending.take() else { return Poll::Pending };
-        let outcome = match context.log().span().in_scope(|| handler.as_mut().poll(task)) {
+        let outcome = match context.log().in_scope(|| handler.as_mut().poll(task)) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => {
                 let deadline = self.deadline;
@@ -58,13 +57,12 @@ impl Future for RunToCompletion {
                     return Poll::Pending;
                 }
                 let log = context.log().clone();
-                let span = log.span().clone();
-                let rest = async move {
+                let rest = context.log().instrument(async move {
                     if let Err(problem) = handler.await {
                         log.late_failure(&problem);
                     }
-                };
-                self.tasks.spawn(rest.instrument(span));
+                });
+                self.tasks.spawn(rest);
                 Err(Problem::new(ProblemCode::StoreUnavailable, "the outcome is unknown; retry"))
             }
         };
@@ -78,8 +76,8 @@ impl Drop for RunToCompletion {
         if !std::thread::panicking()
             && let (Some((handler, context)), Ok(runtime)) = (self.pending.take(), Handle::try_current())
         {
-            let span = context.log().span().clone();
-            self.tasks.spawn_on(async move { context.finish(handler.await) }.instrument(span), &runtime);
+            let log = context.log().clone();
+            self.tasks.spawn_on(log.instrument(async move { context.finish(handler.await) }), &runtime);
         }
     }
 }
@@ -105,7 +103,7 @@ mod tests {
             tracing::subscriber::set_default(tracing_subscriber::registry().with(LevelFilter::INFO).with(lines));
         let routes = Routes::new((), Vec::new(), None).unwrap();
         let (parts, ()) = poem::http::Request::new(()).into_parts();
-        let context = RequestContext::new(routes.not_found(), &parts, Vec::new());
+        let context = RequestContext::new(routes.not_found(), &parts, Vec::new(), None);
         let (deadline, tasks) = (context.deadline(Duration::from_secs(1)), TaskTracker::new());
         let handler: HandlerFuture = Box::pin(async {
             tokio::time::sleep(Duration::from_secs(5)).await;

@@ -6,5 +6,5 @@ mod context;
 pub mod cors;
 mod detach;
 mod load_shedding;
+mod request_span;
 pub(crate) mod routes;
-mod trace_attributes;

@@ -30,7 +30,7 @@ pub(crate) struct Routes {
 pub(crate) struct Route {
     /// The operation id, or the name of a group of pages. It labels metrics, log lines and traces.
     pub(crate) name: &'static str,
-    /// The path, with parameters in braces. `None` for the 404 and 405 responses.
+    /// The path, with parameters in braces. `None` for the 404 response.
     pub(crate) template: Option<String>,
     pub(crate) priority: Priority,
     pub(crate) body_policy: BodyPolicy,
@@ -134,6 +134,11 @@ impl Routes {
 }
 
 impl Route {
+    /// Health checks are frequent, so they are not traced.
+    pub(crate) fn is_health_check(&self) -> bool {
+        self.priority == Priority::Exempt
+    }
+
     fn new(
         name: &'static str,
         template: Option<String>,
@@ -164,7 +169,7 @@ fn insert(
     let routes = Arc::new(PathRoutes {
         params: path.split('/').filter_map(param).collect(),
         methods,
-        method_not_allowed: Route::new(UNMATCHED, None, metrics, method_not_allowed),
+        method_not_allowed: Route::new(UNMATCHED, Some(path.to_owned()), metrics, method_not_allowed),
     });
     for path in with_empty_params(path) {
         let inserted = paths.insert(&path, Arc::clone(&routes));
@@ -238,6 +243,7 @@ mod tests {
                 assert_eq!((Some(route.name), route.template.as_ref()), (operation.operation_id, Some(&meta.path)));
             }
             let (route, _) = routes.find(&Method::PATCH, &path);
+            assert_eq!((route.name, route.template.as_ref()), (UNMATCHED, Some(&meta.path)));
             let problem = problem(route).await;
             let allow = problem.extensions.allow.unwrap();
             assert_eq!(problem.code, ProblemCode::MethodNotAllowed);

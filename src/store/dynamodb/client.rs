@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::errors::with_causes;
 use super::metrics_interceptor::MetricsInterceptor;
+use super::trace_interceptor::TraceInterceptor;
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -77,6 +78,13 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
 pub fn with_metrics(client: &Client, interceptor: MetricsInterceptor) -> Client {
     let mut config = client.config().to_builder();
     // Permanent, because before each hook the SDK checks whether any other interceptor is disabled.
+    config.push_interceptor(SharedInterceptor::permanent(interceptor));
+    Client::from_conf(config.build())
+}
+
+/// Returns a copy of the client whose requests are traced by `interceptor`.
+pub fn with_traces(client: &Client, interceptor: TraceInterceptor) -> Client {
+    let mut config = client.config().to_builder();
     config.push_interceptor(SharedInterceptor::permanent(interceptor));
     Client::from_conf(config.build())
 }

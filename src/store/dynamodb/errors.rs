@@ -73,8 +73,11 @@ fn refusal(code: &str) -> Option<Refusal> {
     })
 }
 
+/// The outcome of a request whose condition failed, which the protocol expects.
+pub(crate) const CONDITION_FAILED: &str = "condition_failed";
+
 /// All values of the metric label: `ok`, and all values that [`outcome`] returns.
-pub(crate) const OUTCOMES: [&str; 6] = ["ok", "condition_failed", "conflict", "throttled", "rejected", "unknown"];
+pub(crate) const OUTCOMES: [&str; 6] = ["ok", CONDITION_FAILED, "conflict", "throttled", "rejected", "unknown"];
 
 /// The metric label of a failed request. `error` is DynamoDB's error response, or `None` if there was no response.
 pub(crate) fn outcome(error: Option<&Error>) -> &'static str {
@@ -86,11 +89,11 @@ pub(crate) fn outcome(error: Option<&Error>) -> &'static str {
             Refusal::Throttled | Refusal::ThrottledTransaction => "throttled",
             Refusal::Rejected => "rejected",
             Refusal::Contention if has("TransactionConflict") => "conflict",
-            Refusal::Contention => "condition_failed",
+            Refusal::Contention => CONDITION_FAILED,
         };
     }
     match code(error) {
-        Some("ConditionalCheckFailedException") => "condition_failed",
+        Some("ConditionalCheckFailedException") => CONDITION_FAILED,
         Some(code) => match refusal(code) {
             Some(Refusal::Contention) => "conflict",
             Some(Refusal::Throttled | Refusal::ThrottledTransaction) => "throttled",
@@ -102,7 +105,7 @@ pub(crate) fn outcome(error: Option<&Error>) -> &'static str {
 }
 
 /// The error code. Interceptors get the error without its type, so each type is tried.
-fn code(error: &Error) -> Option<&str> {
+pub(crate) fn code(error: &Error) -> Option<&str> {
     fn of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(error: &Error) -> Option<&str> {
         error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
     }

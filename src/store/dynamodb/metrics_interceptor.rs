@@ -32,7 +32,7 @@ pub struct MetricsInterceptor {
     clock: Arc<dyn Clock>,
 }
 
-/// Label values of known operations. Any other operation is counted as `other`.
+/// The names of known operations, for metrics and traces.
 const OPERATIONS: [&str; 8] = [
     "CreateTable",
     "DescribeTable",
@@ -130,11 +130,10 @@ impl Intercept for MetricsInterceptor {
         _: &RuntimeComponents,
         state: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let name = state.load::<Metadata>().map(Metadata::name);
         let response = context.output_or_error();
         let attempts = state.load::<RequestAttempts>().map_or(0, RequestAttempts::attempts);
         self.metrics.record(StoreRequest {
-            operation: OPERATIONS.into_iter().find(|known| Some(*known) == name).unwrap_or("other"),
+            operation: operation(state),
             outcome: match &response {
                 Some(Ok(_)) => "ok",
                 Some(Err(error)) => outcome(error.as_operation_error()),
@@ -146,6 +145,12 @@ impl Intercept for MetricsInterceptor {
         });
         Ok(())
     }
+}
+
+/// The operation of the request with this state, or `other`.
+pub(crate) fn operation(state: &ConfigBag) -> &'static str {
+    let name = state.load::<Metadata>().map(Metadata::name);
+    OPERATIONS.into_iter().find(|known| Some(*known) == name).unwrap_or("other")
 }
 
 /// `None` if `text` is not an HTTP date, or is before 1970.

@@ -6,6 +6,7 @@ pub mod codec;
 pub(crate) mod errors;
 pub mod expressions;
 pub mod metrics_interceptor;
+pub mod trace_interceptor;
 
 use std::collections::BTreeSet;
 

@@ -96,6 +96,7 @@ impl Service {
                 limiter: Arc::new(limiter),
                 readiness,
                 metrics,
+                tracer: None,
                 tokens: None,
                 rates: Rates::unbounded(),
                 cors: Cors::default(),

@@ -26,7 +26,7 @@ const ORDER: [&[&str]; 12] = [
 ];
 
 /// Crates and functions, and the only files and modules that may use them.
-const ONLY_IN: [(&str, &[&str]); 14] = [
+const ONLY_IN: [(&str, &[&str]); 13] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
@@ -36,10 +36,9 @@ const ONLY_IN: [(&str, &[&str]); 14] = [
     ("SystemTime::now", &["clock.rs"]),
     ("Instant::now", &["clock.rs", "http/server.rs"]),
     ("anyhow", &["main.rs", "commands"]),
-    ("opentelemetry", &["telemetry/tracing.rs", "http/pipeline/trace_attributes.rs"]),
-    ("opentelemetry_sdk", &["telemetry/tracing.rs", "http/pipeline/trace_attributes.rs"]),
+    ("opentelemetry", &["telemetry", "http/pipeline", "store/dynamodb/trace_interceptor.rs"]),
+    ("opentelemetry_sdk", &["telemetry/tracing.rs", "http/pipeline/request_span.rs"]),
     ("opentelemetry_otlp", &["telemetry/tracing.rs"]),
-    ("tracing_opentelemetry", &["telemetry/tracing.rs", "http/pipeline/trace_attributes.rs"]),
     ("prometheus_client", &["telemetry/metrics.rs", "telemetry/store_metrics.rs"]),
 ];
 

@@ -38,6 +38,7 @@ pub async fn service(at_limit: AtLimit) -> String {
         limiter: Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), policy)),
         readiness: Arc::new(Readiness::default()),
         metrics,
+        tracer: None,
         tokens: None,
         rates: Rates::unbounded(),
         cors: Cors::default(),
