@@ -80,7 +80,10 @@ impl HealthApi {
         }
         if !self.readiness.store_seen.load(Ordering::Relaxed) {
             let detail = "the store has not responded since startup";
-            return Err(Problem::new(ProblemCode::StoreUnavailable, detail).into());
+            let mut problem = Problem::new(ProblemCode::StoreUnavailable, detail);
+            // `store_unavailable` and `store_ready` report the changes, so that not every probe logs a line.
+            problem.reported = true;
+            return Err(problem.into());
         }
         match &self.auth {
             AuthMode::Jwt(verifier) if !verifier.has_keys() => {

@@ -41,6 +41,8 @@ pub struct Problem {
     pub(crate) extensions: Box<ProblemExtensions>,
     /// For the log only.
     pub(crate) cause: Option<String>,
+    /// Whether another log event already reports the failure.
+    pub(crate) reported: bool,
 }
 
 /// The fields and headers that only some problems have.
@@ -173,7 +175,7 @@ impl ProblemCode {
 
 impl Problem {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), extensions: Box::default(), cause: None }
+        Self { code, detail: detail.into(), extensions: Box::default(), cause: None, reported: false }
     }
 
     /// A 400 for one invalid field.
@@ -217,7 +219,7 @@ impl Problem {
     pub(crate) fn should_log(&self) -> bool {
         let counted_only =
             matches!(self.code, ProblemCode::Overloaded | ProblemCode::KeysUnavailable | ProblemCode::Draining);
-        self.code.status() >= 500 && !counted_only
+        self.code.status() >= 500 && !counted_only && !self.reported
     }
 
     /// Converts the problem to a response, and logs it if it is a 5xx.
