@@ -31,6 +31,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod limiter;
+pub mod live_streams;
 pub mod migrate;
 pub mod planning;
 pub mod store;

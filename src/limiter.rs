@@ -95,6 +95,7 @@ impl Limiter {
         metrics: Arc<Metrics>,
         policy: Policy,
     ) -> Self {
+        metrics.heartbeat_interval.set(i64::from(policy.terms.heartbeat_interval_s));
         let denial_log = LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS);
         Self { store, clock, random: Mutex::new(random), metrics, policy, denial_log }
     }

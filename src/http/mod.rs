@@ -18,6 +18,7 @@ use self::pipeline::app::{App, Bounds};
 use self::pipeline::cors::Cors;
 use self::pipeline::routes::{RouteError, Routes};
 use crate::limiter::Limiter;
+use crate::live_streams::LiveStreams;
 use crate::telemetry::Tracer;
 use crate::telemetry::metrics::Metrics;
 
@@ -51,13 +52,17 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
     Ok(App::new(routes, auth, cors, Some(metrics), tracer, bounds))
 }
 
-/// The management server: serves metrics in the OpenMetrics text format. It does not count its own requests, so that a
-/// scrape does not change the metrics, and does not trace them.
+/// The management server: serves metrics as text. It does not count its own requests, so that a scrape does not change the
+/// metrics, and does not trace them. `live_streams` is `None` if other processes use the same store.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.
-pub fn management(metrics: Arc<Metrics>, bounds: Bounds) -> Result<Arc<App>, RouteError> {
-    let routes = Routes::new((), vec![exposition::page(metrics)], None)?;
+pub fn management(
+    metrics: Arc<Metrics>,
+    live_streams: Option<Arc<LiveStreams>>,
+    bounds: Bounds,
+) -> Result<Arc<App>, RouteError> {
+    let routes = Routes::new((), vec![exposition::page(metrics, live_streams)], None)?;
     Ok(App::new(routes, AuthMode::Disabled, Cors::default(), None, None, bounds))
 }
 
@@ -78,7 +83,7 @@ mod tests {
             max_in_flight: 1,
             request_timeout: Duration::from_secs(1),
         };
-        let app = management(Arc::default(), bounds).unwrap();
+        let app = management(Arc::default(), None, bounds).unwrap();
         for _ in 0..2 {
             let request =
                 poem::http::Request::get("/metrics").header("host", "x").body(Empty::<Bytes>::new()).unwrap();

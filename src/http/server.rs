@@ -76,7 +76,12 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
         let force_close = force_close.clone();
         open.spawn(async move {
             match force_close.run_until_cancelled_owned(connection).await {
-                Some(Err(error)) => debug!(%error, "connection failed"),
+                Some(Err(error)) => {
+                    debug!(%error, "connection failed");
+                    if let Some(CountedConnection(metrics)) = &counted {
+                        count_parse_error(metrics, &error);
+                    }
+                }
                 Some(Ok(())) => {}
                 None => debug!("connection closed at shutdown"),
             }
@@ -95,6 +100,19 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
     open.wait().await;
     // A request head may have become complete during the grace period. Its handler may still be running.
     completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
+}
+
+/// Counts a request head that the parser refused. hyper has responded with 400, 414 or 431, or has closed the connection without
+/// a response if the client speaks HTTP/2.
+fn count_parse_error(metrics: &Metrics, error: &hyper::Error) {
+    let counters = &metrics.parse_errors;
+    let counter = match error {
+        error if error.is_parse_too_large() => &counters.too_large,
+        error if error.is_parse_version_h2() => &counters.http2,
+        error if error.is_parse() => &counters.malformed,
+        _ => return,
+    };
+    counter.inc();
 }
 
 /// Counts an open connection in the metrics until the value is dropped, even if the connection's task panics.

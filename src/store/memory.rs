@@ -1,5 +1,5 @@
 //! The in-memory store. It applies the admission rules under one lock per shard. Only one process can use it, and its
-//! data is lost when the process ends. Its methods complete without awaiting.
+//! data is lost when the process ends. Its methods complete without awaiting, except the count of all live streams.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,7 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState, UserStreams};
+use super::{
+    CountLiveStreams, Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState, UserStreams,
+};
 use crate::domain::admission::end::{EndRequest, Selection, decide_end};
 use crate::domain::admission::{
     Commit, Decision, Guard, MembershipChange, Snapshot, StartOutcome, StartRequest, decide,
@@ -186,6 +188,20 @@ impl LeaseStore for MemoryStore {
             (None, None) => {}
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl CountLiveStreams for MemoryStore {
+    async fn count_live_streams(&self, now: Timestamp) -> Result<u64> {
+        let mut live = 0;
+        for shard in &self.shards {
+            let leases = |user: &User| user.leases.iter().filter(|lease| lease.is_live_at(now)).count() as u64;
+            live += lock(shard).values().map(leases).sum::<u64>();
+            // Lets the runtime execute requests between two shards.
+            tokio::task::yield_now().await;
+        }
+        Ok(live)
     }
 }
 

@@ -120,6 +120,15 @@ pub trait LeaseStore: Send + Sync {
     async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()>;
 }
 
+/// A store that only this process uses. It can therefore count the live streams of all users. A DynamoDB table can be shared
+/// and large, so that a count would be expensive.
+#[async_trait]
+pub trait CountLiveStreams: Send + Sync {
+    /// Counts the streams that are live at `now`. Reads in small steps, between which the store executes other requests. A
+    /// stream that starts or ends during the count may or may not be included.
+    async fn count_live_streams(&self, now: Timestamp) -> Result<u64>;
+}
+
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Whether a start reads before it writes. The hint affects the cost, not the outcome.

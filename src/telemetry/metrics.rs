@@ -2,16 +2,19 @@
 //!
 //! No label contains a user name, an id or a path.
 
+use std::fmt;
 use std::sync::Arc;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::live_streams_gauge::LiveStreamsGauge;
+use super::process_metrics::ProcessCollector;
 use super::store_metrics::StoreMetrics;
 
 pub struct Metrics {
@@ -23,6 +26,8 @@ pub struct Metrics {
     /// Share of the lease duration that had passed when a heartbeat renewed the lease: 0 right after the previous renewal, 1 at
     /// the expiry.
     pub(crate) heartbeat_lateness: Histogram,
+    pub(crate) heartbeat_interval: Gauge,
+    pub live_streams: Arc<LiveStreamsGauge>,
     pub(crate) leases_reaped: Counter,
     /// Attempts that were repeated because another request changed the streams of the same user at the same time.
     pub(crate) contention: Counter,
@@ -36,6 +41,7 @@ pub struct Metrics {
     pub overloaded: Counter,
     pub connections: Gauge,
     pub(crate) connections_limit: Gauge,
+    pub(crate) parse_errors: ParseErrorCounters,
     pub store: StoreMetrics,
 }
 
@@ -75,11 +81,33 @@ pub(crate) struct EndedCounters {
     pub replaced: Counter,
 }
 
+/// Request heads that the HTTP parser refused, by reason. `http_requests` does not count these requests, because they reach no
+/// route.
+pub(crate) struct ParseErrorCounters {
+    pub malformed: Counter,
+    pub too_large: Counter,
+    pub http2: Counter,
+}
+
+/// The text formats of a scrape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextFormat {
+    /// The Prometheus text format 0.0.4, which every scraper reads.
+    Prometheus,
+    OpenMetrics,
+}
+
 /// The metrics of one route. The histogram is looked up once, not for each request.
 pub(crate) struct RouteMetrics {
     route: &'static str,
     requests: Family<RequestLabels, Counter>,
     seconds: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    revision: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -111,10 +139,24 @@ const REQUEST_BUCKETS_S: [f64; 13] =
 /// 1, the lease almost expired.
 const LATENESS_BUCKETS: [f64; 9] = [0.1, 0.25, 0.35, 0.5, 0.66, 0.8, 0.9, 0.95, 1.0];
 
+/// `BUILD_REVISION` is set by the Dockerfile and by the release workflow. The name lacks the prefix `STREAM_MANAGER`, because the
+/// service refuses unknown variables with this prefix.
+const BUILD: BuildLabels = BuildLabels {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: match option_env!("BUILD_REVISION") {
+        Some(revision) if !revision.is_empty() => revision,
+        _ => "unknown",
+    },
+};
+
 impl Metrics {
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("stream_manager");
-        let r = &mut registry;
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ProcessCollector));
+        let r = registry.sub_registry_with_prefix("stream_manager");
+        r.register("build", "Version and commit of this binary", Info::new(BUILD));
+        let live_streams = Arc::<LiveStreamsGauge>::default();
+        r.register_collector(Box::new(Arc::clone(&live_streams)));
         let store = StoreMetrics::new();
         store.register(r);
         Self {
@@ -128,6 +170,13 @@ impl Metrics {
                 "Share of the lease that had passed when a heartbeat renewed it",
                 Histogram::new(LATENESS_BUCKETS),
             ),
+            heartbeat_interval: registered(
+                r,
+                "heartbeat_interval_seconds",
+                "Interval at which players are asked to send heartbeats",
+                Gauge::default(),
+            ),
+            live_streams,
             leases_reaped: registered(r, "leases_reaped", "Dead leases that starts deleted", Counter::default()),
             contention: registered(r, "contention_retries", "Attempts repeated after contention", Counter::default()),
             token_limit_claims_ignored: registered(
@@ -163,6 +212,7 @@ impl Metrics {
                 "Highest number of open connections",
                 Gauge::default(),
             ),
+            parse_errors: ParseErrorCounters::register(r),
             store,
             registry,
         }
@@ -174,10 +224,13 @@ impl Metrics {
         Arc::new(RouteMetrics { route, requests: self.requests.clone(), seconds })
     }
 
-    /// All metrics in OpenMetrics text format.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    /// All metrics as text.
+    pub fn encode(&self, format: TextFormat) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        match format {
+            TextFormat::Prometheus => prometheus_text::encode(&mut text, &self.registry)?,
+            TextFormat::OpenMetrics => text::encode(&mut text, &self.registry)?,
+        }
         Ok(text)
     }
 }
@@ -193,6 +246,15 @@ impl RouteMetrics {
     pub(crate) fn observe(&self, status: u16, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { route: self.route, status }).inc();
         self.seconds.observe(seconds);
+    }
+}
+
+impl TextFormat {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
     }
 }
 
@@ -237,10 +299,15 @@ impl StopCounters {
 
 impl EndedCounters {
     fn register(registry: &mut Registry) -> Self {
-        let family = Family::<ReasonLabels, Counter>::default();
-        let family = registered(registry, "streams_ended", "Streams ended by others, by reason", family);
-        let counter = |reason| family.get_or_create_owned(&ReasonLabels { reason });
+        let counter = by_reason(registry, "streams_ended", "Streams ended by others, by reason");
         Self { evicted: counter("evicted"), replaced: counter("replaced") }
+    }
+}
+
+impl ParseErrorCounters {
+    fn register(registry: &mut Registry) -> Self {
+        let counter = by_reason(registry, "http_parse_errors", "Requests that the HTTP parser refused, by reason");
+        Self { malformed: counter("malformed"), too_large: counter("too_large"), http2: counter("http2") }
     }
 }
 
@@ -254,4 +321,10 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 fn by_outcome(registry: &mut Registry, name: &str, help: &str) -> impl Fn(&'static str) -> Counter + use<> {
     let family = registered(registry, name, help, Family::<OutcomeLabels, Counter>::default());
     move |outcome| family.get_or_create_owned(&OutcomeLabels { outcome })
+}
+
+/// Registers a counter with the label `reason`, and returns a function that creates its series.
+fn by_reason(registry: &mut Registry, name: &str, help: &str) -> impl Fn(&'static str) -> Counter + use<> {
+    let family = registered(registry, name, help, Family::<ReasonLabels, Counter>::default());
+    move |reason| family.get_or_create_owned(&ReasonLabels { reason })
 }

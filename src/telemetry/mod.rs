@@ -1,9 +1,11 @@
 //! Logging, traces, metrics and the detection of clock skew.
 
 pub mod clock_skew;
+pub mod live_streams_gauge;
 pub(crate) mod log_throttle;
 pub mod logging;
 pub mod metrics;
+mod process_metrics;
 pub mod store_metrics;
 mod tracing;
 

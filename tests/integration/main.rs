@@ -21,6 +21,7 @@ mod fault_injector;
 mod faults;
 mod http;
 mod limiter_log;
+mod live_streams;
 mod log_events;
 mod logs;
 mod metrics;

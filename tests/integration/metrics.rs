@@ -1,4 +1,5 @@
-//! Metrics: store requests by outcome, retries and capacity, heartbeat lateness, ended streams, and clock skew.
+//! Metrics: store requests by outcome, retries and capacity, heartbeat lateness, ended streams, refused request heads, and clock
+//! skew.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,15 +19,16 @@ use stream_manager::store::dynamodb::client;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::{LeaseStore, StartHint};
 use stream_manager::telemetry::clock_skew::ClockSample;
-use stream_manager::telemetry::metrics::Metrics;
+use stream_manager::telemetry::metrics::{Metrics, TextFormat};
+use tokio::net::TcpStream;
 
 use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
-use crate::support::{Fixture, TABLE, client_settings, renewal, start, stream, unique_user};
-use crate::test_app::{TestApp, TestServer};
+use crate::support::{Fixture, TABLE, client_settings, eventually, renewal, start, stream, unique_user};
+use crate::test_app::{SETTINGS, TestApp, TestServer};
 
 /// The value of a series in the encoded metrics.
 fn value(metrics: &Metrics, series: &str) -> Option<f64> {
-    let text = metrics.encode().unwrap();
+    let text = metrics.encode(TextFormat::Prometheus).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("stream_manager_{series} ")));
     line.map(|value| value.parse().unwrap())
 }
@@ -103,7 +105,7 @@ async fn heartbeats_are_counted_by_the_elapsed_share_of_the_lease() {
     }
     // A repeated heartbeat does not renew the lease, and is not counted.
     limiter.heartbeat(&user, started.lease.stream_id, None).await.unwrap();
-    let buckets = ["0.25", "0.35", "0.5", "0.95", "1.0"]
+    let buckets = ["0.25", "0.35", "0.5", "0.95", "1"]
         .map(|le| value(&metrics, &format!("heartbeat_lateness_ratio_bucket{{le=\"{le}\"}}")));
     assert_eq!(buckets, [Some(0.0), Some(1.0), Some(2.0), Some(2.0), Some(3.0)]);
 }
@@ -120,6 +122,38 @@ async fn ended_streams_are_counted_by_reason() {
     }
     let ended = |reason| value(&server.metrics, &format!("streams_ended_total{{reason=\"{reason}\"}}"));
     assert_eq!((ended("replaced"), ended("evicted")), (Some(1.0), Some(2.0)));
+}
+
+#[tokio::test]
+async fn request_heads_refused_by_the_parser_are_counted() {
+    let server = TestServer::start().await;
+    let refused = || {
+        ["malformed", "too_large", "http2"]
+            .map(|reason| value(&server.metrics, &format!("http_parse_errors_total{{reason=\"{reason}\"}}")).unwrap())
+    };
+    let long = "x".repeat(2 * SETTINGS.max_head_bytes);
+    for (head, status, counts) in [
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "HTTP/1.1 400 ", [1.0, 0.0, 0.0]),
+        ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n".to_owned(), "HTTP/1.1 400 ", [2.0, 0.0, 0.0]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 4", [2.0, 1.0, 0.0]),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {long}\r\n\r\n"), "HTTP/1.1 431 ", [2.0, 2.0, 0.0]),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "", [2.0, 2.0, 1.0]),
+    ] {
+        let response = server.raw(&head).await;
+        assert!(response.starts_with(status) && response.is_empty() == status.is_empty(), "{response}");
+        eventually(async || server.metrics.connections.get() == 0).await;
+        assert_eq!(refused(), counts);
+    }
+}
+
+#[tokio::test]
+async fn responses_of_the_service_are_no_parser_errors() {
+    let server = TestServer::start().await;
+    assert!(server.raw("GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+    server.raw_get("/%zz").await;
+    drop(TcpStream::connect(server.address).await.unwrap());
+    eventually(async || server.metrics.connections.get() == 0).await;
+    assert_eq!(value(&server.metrics, "http_parse_errors_total{reason=\"malformed\"}"), Some(0.0));
 }
 
 /// A transport that adds a `Date` header to responses, as DynamoDB does. The second field is the clock of the store.

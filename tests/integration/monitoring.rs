@@ -13,12 +13,15 @@ use stream_manager::store::dynamodb::client;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::{LeaseStore, StartHint};
 use stream_manager::telemetry::clock_skew::ClockSample;
+use stream_manager::telemetry::metrics::TextFormat;
 
 use crate::documents::{read, section};
 use crate::support::{Fixture, TABLE, start, unique_user};
 use crate::test_app::TestServer;
 
 const PREFIX: &str = "stream_manager_";
+/// The prefix of the metrics that every program exports under the same names.
+const PROCESS: &str = "process_";
 /// Labels that Prometheus adds.
 const PROMETHEUS_LABELS: [&str; 3] = ["instance", "job", "le"];
 
@@ -35,8 +38,9 @@ async fn exported() -> Exported {
     store.start(&unique_user(), &start(1), StartHint::Optimistic, fixture.now()).await.unwrap();
     let now = Timestamp::from_epoch_ms(0);
     server.metrics.store.clock_skew.observe(ClockSample { sent: now, received: now, date: now }, Duration::ZERO);
+    server.metrics.live_streams.set(Some(1));
 
-    let text = server.metrics.encode().unwrap();
+    let text = server.metrics.encode(TextFormat::Prometheus).unwrap();
     let mut exported = Exported::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
@@ -60,7 +64,7 @@ fn matchers(text: &str) -> Vec<(String, String)> {
 
 /// Each series in a query, with its matchers.
 fn queried(query: &str) -> Vec<(String, Vec<(String, String)>)> {
-    let found = query.match_indices(PREFIX).map(|(at, _)| {
+    let found = [PREFIX, PROCESS].iter().flat_map(|prefix| query.match_indices(prefix)).map(|(at, _)| {
         let name = &query[at..];
         let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
         (name[..end].to_owned(), matchers(&name[end..]))
@@ -128,7 +132,7 @@ async fn the_docs_list_every_metric_with_its_labels() {
     let mut metrics: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, labels) in exported().await {
         let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-        let name = name.strip_prefix(PREFIX).unwrap();
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
         let labels = labels.into_keys().filter(|label| label != "le");
         metrics.entry(name.to_owned()).or_default().extend(labels);
     }
@@ -143,7 +147,11 @@ async fn the_docs_list_every_metric_with_its_labels() {
     assert_eq!(rows.collect::<BTreeMap<_, _>>(), metrics);
     for labels in metrics.values() {
         for label in labels {
-            assert!(["outcome", "reason", "route", "status", "operation"].contains(&label.as_str()), "{label}");
+            assert!(
+                ["outcome", "reason", "route", "status", "operation", "version", "revision"]
+                    .contains(&label.as_str()),
+                "{label}"
+            );
         }
     }
 }

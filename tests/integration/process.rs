@@ -29,6 +29,17 @@ async fn startup_log_shows_the_urls_and_the_database_file() {
 }
 
 #[tokio::test]
+async fn a_service_that_holds_all_streams_exports_their_number() {
+    for store in ["memory", "embedded"] {
+        let folder = temp_dir();
+        let service = Service::start(command(folder.path()).env("STREAM_MANAGER__STORE__KIND", store)).await;
+        assert_eq!(service.call("POST", STREAMS).await.0, 201);
+        let metrics = reqwest::get(service.metrics_url()).await.unwrap().text().await.unwrap();
+        assert!(metrics.contains("\nstream_manager_live_streams 1\n"), "{store}: {metrics}");
+    }
+}
+
+#[tokio::test]
 async fn leases_survive_a_restart() {
     let folder = temp_dir();
     let mut service = Service::start(&mut command(folder.path())).await;

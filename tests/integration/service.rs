@@ -46,6 +46,12 @@ impl Service {
         format!("http://{}{path}", self.address)
     }
 
+    /// The URL of the metrics, from the log.
+    pub fn metrics_url(&self) -> &str {
+        let found = self.first_lines.iter().find_map(|line| line.split_once("metrics_url=")?.1.split(' ').next());
+        found.unwrap()
+    }
+
     pub async fn call(&self, method: &str, path: &str) -> (u16, Value) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let response = http_client().request(method, self.url(path)).send().await.unwrap();

@@ -22,6 +22,7 @@ use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, AppDeps, server};
 use stream_manager::limiter::Limiter;
+use stream_manager::live_streams::LiveStreams;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
 use stream_manager::telemetry::logging::{LogFormat, log_start_failure};
@@ -94,6 +95,8 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
     let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
     let cors = Cors::new(&config.cors(), clock.clone());
+    let gauge = Arc::clone(&metrics.live_streams);
+    let live_streams = opened.live_streams.map(|store| LiveStreams::new(store, clock.clone(), gauge));
     let limiter = Arc::new(Limiter::new(opened.store, clock, random, Arc::clone(&metrics), config.policy()));
     let app = http::app(AppDeps {
         limiter,
@@ -106,7 +109,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
         cors,
         bounds: config.bounds(),
     })?;
-    let management_app = http::management(metrics, config.bounds())?;
+    let management_app = http::management(metrics, live_streams, config.bounds())?;
     let url = format!("http://{}", public.local_addr()?);
     let metrics_url = format!("http://{}/metrics", management.local_addr()?);
 

@@ -8,12 +8,12 @@ use stream_manager::clock::{Clock, SystemClock};
 use stream_manager::config::{Config, StoreKind};
 use stream_manager::http::api::health::Readiness;
 use stream_manager::migrate;
-use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, Client};
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
 use stream_manager::store::memory::MemoryStore;
+use stream_manager::store::{CountLiveStreams, LeaseStore};
 use tracing::{error, info, warn};
 
 use super::tasks::BackgroundTasks;
@@ -25,6 +25,8 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 
 pub struct OpenedStore {
     pub store: Arc<dyn LeaseStore>,
+    /// `None` if other processes can use the same store.
+    pub live_streams: Option<Arc<dyn CountLiveStreams>>,
     pub close: Option<CloseStore>,
 }
 
@@ -61,7 +63,7 @@ pub async fn open(
             tasks.spawn("memory_sweep", sweep(Arc::clone(&store), clock));
             info!(event = "store_opened", store = "memory", "store opened; it keeps nothing when the process ends");
             readiness.store_seen();
-            Ok(OpenedStore { store, close: None })
+            Ok(OpenedStore { store: Arc::clone(&store) as _, live_streams: Some(store), close: None })
         }
         StoreKind::Embedded => open_embedded(config, readiness, interceptors).await,
         StoreKind::DynamoDb => open_dynamodb(config, readiness, interceptors).await,
@@ -74,13 +76,17 @@ async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Int
 
     let path = &config.embedded.path;
     let engine = Embedded::open(path, config.embedded.sync)?;
-    let client = interceptors.add_to(&client::in_process(&config.client(), engine.http_client()));
+    let uncounted = client::in_process(&config.client(), engine.http_client());
+    let client = interceptors.add_to(&uncounted);
     migrate::migrate(&client, &config.dynamodb.table).await?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
     readiness.store_seen();
     let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
-    Ok(OpenedStore { store, close: Some(Box::new(move |timeout| engine.close(timeout))) })
+    // The scans of a count must not change the metrics of the store requests.
+    let live_streams = Arc::new(DynamoStore::new(uncounted, &config.dynamodb.table));
+    let live_streams = Some(live_streams as _);
+    Ok(OpenedStore { store, live_streams, close: Some(Box::new(move |timeout| engine.close(timeout))) })
 }
 
 #[cfg(not(feature = "embedded"))]
@@ -104,7 +110,7 @@ async fn open_dynamodb(
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), close: None })
+    Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), live_streams: None, close: None })
 }
 
 /// Logs an error only if it differs from the previous one, so that an outage does not log a line for each check.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod codec;
 pub(crate) mod errors;
 pub mod expressions;
+pub mod live_streams;
 pub mod metrics_interceptor;
 pub mod trace_interceptor;
 

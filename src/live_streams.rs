@@ -1,0 +1,55 @@
+//! Keeps the gauge of the live streams up to date, where this process holds all streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use crate::clock::Clock;
+use crate::store::CountLiveStreams;
+use crate::telemetry::live_streams_gauge::LiveStreamsGauge;
+
+/// The pause after a count, as a multiple of its duration. Counts therefore take at most 1/20 of the time, however many streams
+/// are live and however often Prometheus scrapes.
+const PAUSE_FACTOR: u32 = 19;
+
+/// How long a scrape waits for a count. A longer count continues, and this scrape returns the previous count.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+pub struct LiveStreams {
+    store: Arc<dyn CountLiveStreams>,
+    clock: Arc<dyn Clock>,
+    gauge: Arc<LiveStreamsGauge>,
+    /// The earliest time of the next count, on the monotonic clock.
+    next_count: Mutex<Duration>,
+}
+
+impl LiveStreams {
+    pub fn new(store: Arc<dyn CountLiveStreams>, clock: Arc<dyn Clock>, gauge: Arc<LiveStreamsGauge>) -> Arc<Self> {
+        Arc::new(Self { store, clock, gauge, next_count: Mutex::default() })
+    }
+
+    /// Counts the live streams, unless the last count was too recent.
+    pub async fn refresh(self: &Arc<Self>) {
+        let count = tokio::spawn(Arc::clone(self).count());
+        _ = tokio::time::timeout(MAX_WAIT, count).await;
+    }
+
+    async fn count(self: Arc<Self>) {
+        let mut next_count = self.next_count.lock().await;
+        let began = self.clock.monotonic();
+        if began < *next_count {
+            return;
+        }
+        match self.store.count_live_streams(self.clock.now()).await {
+            Ok(live) => self.gauge.set(Some(live)),
+            Err(error) => {
+                debug!(%error, "cannot count the live streams");
+                self.gauge.set(None);
+            }
+        }
+        let ended = self.clock.monotonic();
+        *next_count = ended + PAUSE_FACTOR * ended.saturating_sub(began);
+    }
+}
