@@ -69,6 +69,10 @@ schemathesis url *seconds:
 e2e url *seconds:
     scripts/e2e {{url}} {{seconds}}
 
+# Check that scrapers can read the metrics of a service: just check-metrics http://127.0.0.1:9464/metrics
+check-metrics url:
+    scripts/check-metrics {{url}}
+
 # Run a load test with simulated players: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
 load *arguments:
     cargo run --release --example load -- {{arguments}}
