@@ -19,6 +19,9 @@ FROM chef AS build
 COPY --from=recipe /recipe.json /recipe.json
 RUN cargo chef cook --profile dist --locked --no-default-features --bin stream-manager --recipe-path /recipe.json
 COPY . .
+# The binary exports this commit as a metric.
+ARG REVISION=unknown
+ENV BUILD_REVISION=${REVISION}
 RUN cargo build --profile dist --locked --no-default-features --bin stream-manager
 # The binary keeps its symbol names for backtraces. The debug information with line numbers goes to the stage `debug`.
 RUN mkdir /debug \

@@ -38,7 +38,9 @@ def build(stages, binary, folder):
     assert final.base == "scratch", final.base
     [(source, image_root)] = dockerfile.copies(final)
     outputs = {path for stage in stages if stage.base == "scratch" for _, path in dockerfile.copies(stage)}
-    commands = next(stage for stage in stages if stage.name == source).all("RUN")
+    build_stage = next(stage for stage in stages if stage.name == source)
+    assert "BUILD_REVISION=${REVISION}" in build_stage.all("ENV"), "the binary does not know its commit"
+    commands = build_stage.all("RUN")
     build_step = next(number for number, command in enumerate(commands) if command.startswith("cargo build "))
     for option in ("--profile dist", "--locked", "--no-default-features", "--bin stream-manager"):
         assert option in commands[build_step], f"{commands[build_step]}: no {option}"
