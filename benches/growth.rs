@@ -1,6 +1,6 @@
 //! Measures how the time of an operation grows with the number of users, of leases per user, and of expired leases in the user's
 //! partition. Prints the median time of each operation and, in parentheses, its ratio to the first row. Also measures the memory
-//! per lease and the sweep pauses of the memory store. Uses one thread and no HTTP.
+//! per lease and the sweep pauses of the memory store, and the count of all live streams. Uses one thread and no HTTP.
 //! Run it with `cargo bench --bench growth`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
@@ -18,7 +18,7 @@ use stream_manager::store::dynamodb::client::Client;
 use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::embedded::Embedded;
 use stream_manager::store::memory::MemoryStore;
-use stream_manager::store::{HeartbeatRequest, LeaseStore, StartHint, StreamState};
+use stream_manager::store::{CountLiveStreams, HeartbeatRequest, LeaseStore, StartHint, StreamState};
 use support::Spread;
 use support::fixtures::{NOW, TABLE, TERMS, client_with_table, start_request, stream_id, user};
 
@@ -37,6 +37,7 @@ fn main() {
         })
         .await;
         expired_leases().await;
+        live_streams().await;
     });
 }
 
@@ -148,6 +149,54 @@ async fn expired_leases() {
             stop(&store, &user, n).await;
         }
         table.row(expired, &times.map(median));
+    }
+}
+
+/// Measures how long a count of all live streams takes, and how long heartbeats take meanwhile.
+async fn live_streams() {
+    const STREAMS: u64 = 100_000;
+    println!("\ncount of {STREAMS} live streams, one per user");
+    let memory = Arc::new(MemoryStore::new());
+    let embedded = Arc::new(DynamoStore::new(embedded_client().await, TABLE));
+    let stores: [(&str, Arc<dyn LeaseStore>, Arc<dyn CountLiveStreams>); 2] =
+        [("memory", Arc::clone(&memory) as _, memory), ("embedded", Arc::clone(&embedded) as _, embedded)];
+    for (name, store, counted) in stores {
+        for n in 0..STREAMS {
+            start(&*store, &user(n), &request(0, MAX_LIMIT)).await;
+        }
+        let mut counts = Vec::new();
+        for _ in 0..5 {
+            let count = async { assert_eq!(counted.count_live_streams(NOW).await.unwrap(), STREAMS) };
+            counts.push(timed(count).await);
+        }
+        let heartbeats = async || {
+            let mut times = Vec::new();
+            for n in 0..1000 {
+                // A request also waits for the runtime.
+                let heartbeat = async {
+                    tokio::task::yield_now().await;
+                    heartbeat(&*store, &user(n * 7919 % STREAMS), 0).await;
+                };
+                times.push(timed(heartbeat).await.as_secs_f64() * 1e6);
+            }
+            Spread::of(times)
+        };
+        let alone = heartbeats().await;
+        let counting = tokio::spawn(async move {
+            loop {
+                counted.count_live_streams(NOW).await.unwrap();
+            }
+        });
+        let meanwhile = heartbeats().await;
+        counting.abort();
+        println!(
+            "{name:8}: {:.1?}; heartbeats {:.0} us (median) and {:.0} us (max), during a count {:.0} us and {:.0} us",
+            median(counts),
+            alone.median,
+            alone.max,
+            meanwhile.median,
+            meanwhile.max
+        );
     }
 }
 
