@@ -131,15 +131,46 @@ async fn oversized_request_heads_are_refused() {
     assert!(server.raw(&many).await.starts_with("HTTP/1.1 200 "), "64 headers are allowed");
 }
 
+/// Sends a request for this target with these header lines.
+async fn get_with(server: &TestServer, target: &str, version: &str, headers: &str) -> String {
+    server.raw(&format!("GET {target} HTTP/{version}\r\n{headers}Connection: close\r\n\r\n")).await
+}
+
 #[tokio::test]
-async fn requests_need_exactly_one_host_header() {
+async fn requests_need_exactly_one_valid_host_header() {
     let server = TestServer::start().await;
-    for hosts in ["", "Host: a\r\nHost: b\r\n"] {
-        let response = server.raw(&format!("GET /health/live HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n")).await;
-        assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("\"field\":\"Host\""), "{response}");
+    let url = "http://streams.example.com/health/live";
+    for (target, version, headers) in [
+        ("/health/live", "1.1", ""),
+        ("/health/live", "1.1", "Host: a\r\nHost: b\r\n"),
+        ("/health/live", "1.1", "Host: a\r\nHost: a\r\n"),
+        ("/health/live", "1.0", "Host: a\r\nHost: a\r\n"),
+        ("/health/live", "1.1", "Host: a, b\r\n"),
+        ("/health/live", "1.1", "Host: user@a\r\n"),
+        ("/health/live", "1.1", "Host: a/b\r\n"),
+        ("/health/live", "1.1", "Host: a:http\r\n"),
+        ("/health/live", "1.1", "Host: bücher.example\r\n"),
+        ("/health/live", "1.0", "Host: [::1\r\n"),
+        (url, "1.1", ""),
+        (url, "1.1", "Host: a b\r\n"),
+    ] {
+        let response = get_with(&server, target, version, headers).await;
+        assert!(response.contains(" 400 ") && response.contains("\"field\":\"Host\""), "{headers}: {response}");
     }
-    let old = server.raw("GET /health/live HTTP/1.0\r\n\r\n").await;
-    assert!(old.starts_with("HTTP/1.0 200 "), "HTTP/1.0 has no Host: {old}");
+    for (target, version, headers) in [
+        ("/health/live", "1.0", ""),
+        ("/health/live", "1.0", "Host: a\r\n"),
+        ("/health/live", "1.1", "Host: 10.0.0.5:8080\r\n"),
+        ("/health/live", "1.1", "Host: [2001:db8::7]:8080\r\n"),
+        ("/health/live", "1.1", "Host: stream_manager-1:8080\r\n"),
+        ("/health/live", "1.1", "Host:  streams.example.com \r\n"),
+        ("/health/live", "1.1", "Host:\r\n"),
+        (url, "1.1", "Host: other.example\r\n"),
+        (url, "1.0", ""),
+    ] {
+        let response = get_with(&server, target, version, headers).await;
+        assert!(response.starts_with(&format!("HTTP/{version} 200 ")), "{target} {headers}: {response}");
+    }
 }
 
 #[tokio::test]

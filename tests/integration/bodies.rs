@@ -60,6 +60,34 @@ async fn a_start_body_is_absent_null_or_an_object() {
     }
 }
 
+#[tokio::test]
+async fn compressed_bodies_are_refused_with_the_remedy() {
+    let server = TestServer::start().await;
+    let coded = |values: &[&'static str]| -> Vec<(&str, &str)> {
+        values.iter().map(|value| ("content-encoding", *value)).chain(JSON).collect()
+    };
+    for (method, path, body, success) in [
+        ("POST", "/v1/users/ann/streams", "{}", 201),
+        ("PUT", "/v1/users/ann/limit", "{\"limit\":50}", 200),
+        ("POST", "/v1/users/ann/evictions", "{}", 200),
+    ] {
+        for values in
+            [&["gzip"][..], &["br"], &["nonsense"], &["identity, gzip"], &["identity", "gzip"], &["gzip", ""]]
+        {
+            let response = server.send(method, path, &coded(values), body.into()).await;
+            response.assert_problem(415, "unsupported-media-type", &format!("{path} {values:?}"));
+            assert_eq!(response.headers["accept-encoding"], "identity", "{path}");
+            assert!(response.body["detail"].as_str().unwrap().contains("without Content-Encoding"), "{response:?}");
+        }
+        for values in [&["identity"][..], &["Identity"], &[""], &["identity, identity"]] {
+            let response = server.send(method, path, &coded(values), body.into()).await;
+            assert!(response.status == success || response.status == 409, "{path} {values:?}: {response:?}");
+        }
+    }
+    let response = server.send("POST", STREAMS, &[("content-type", "text/plain")], b"{}".to_vec()).await;
+    assert!(response.status == 415 && !response.headers.contains_key("accept-encoding"), "{response:?}");
+}
+
 fn assert_no_rust_terms(response: &TestResponse) {
     let text = response.body.to_string();
     let terms = ["Body", "struct", "sequence", "variant", "byte array"];

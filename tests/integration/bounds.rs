@@ -41,7 +41,8 @@ async fn oversized_bodies_are_refused_with_and_without_a_length() {
       }
     }
     "#);
-    let head = "POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head =
+        "POST /v1/users/ann/streams HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     let response = server.raw(&format!("{head}{:x}\r\n{}\r\n0\r\n\r\n", large.len(), " ".repeat(large.len()))).await;
     assert!(response.starts_with("HTTP/1.1 413 ") && response.contains("payload-too-large"), "{response}");
 }

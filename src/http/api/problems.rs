@@ -56,6 +56,8 @@ pub(crate) struct ProblemExtensions {
     pub(crate) slot_frees_in_seconds: Option<u32>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) ended_by: Option<EndedBy>,
+    /// The `Accept-Encoding` header (RFC 9110, section 12.5.3).
+    pub(crate) accept_encoding: Option<&'static str>,
     /// The `Allow` header.
     pub(crate) allow: Option<String>,
     /// The `Retry-After` header, if it differs from the code's default.
@@ -230,6 +232,7 @@ impl Problem {
         let retry_after_s =
             extensions.retry_after_s.or(extensions.slot_frees_in_seconds).or(self.code.retry_after_s());
         let optional_headers = [
+            (header::ACCEPT_ENCODING, extensions.accept_encoding.map(str::to_owned)),
             (header::ALLOW, extensions.allow.clone()),
             (header::WWW_AUTHENTICATE, extensions.www_authenticate.clone()),
         ];

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Bytes};
 use poem::error::NotFoundError;
 use poem::http::request::Parts;
-use poem::http::{StatusCode, Uri, Version, header};
+use poem::http::{StatusCode, Uri, header};
 use poem::{Body, Request, Response};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -19,6 +19,7 @@ use crate::http::pipeline::body::{self, BodyPolicy};
 use crate::http::pipeline::context::RequestContext;
 use crate::http::pipeline::cors::Cors;
 use crate::http::pipeline::detach::{HandlerFuture, RunToCompletion};
+use crate::http::pipeline::host;
 use crate::http::pipeline::load_shedding::InFlightLimiter;
 use crate::http::pipeline::routes::{Route, Routes};
 use crate::telemetry::Tracer;
@@ -101,6 +102,9 @@ impl App {
         let (route, params) = self.routes.find(&parts.method, parts.uri.path());
         let tracer = self.tracer.as_ref().filter(|_| !route.is_health_check());
         let context = RequestContext::new(route, parts, self.cors.headers(&parts.headers), tracer);
+        if let Err(problem) = host::check(parts) {
+            return (context, Next::Respond(Err(problem)));
+        }
         if let Some(preflight) = self.cors.preflight(&parts.method, &parts.headers) {
             return (context, Next::Respond(Ok(preflight)));
         }
@@ -112,7 +116,6 @@ impl App {
 
     /// Checks a request's head. An invalid request is rejected before its body is read.
     fn check_head(&self, parts: &Parts, route: &Route) -> Result<(), Problem> {
-        check_host(parts)?;
         self.check_length(&parts.uri)?;
         check_escapes(parts.uri.path())?;
         if self.in_flight.has_capacity(route.priority) { Ok(()) } else { Err(self.overloaded()) }
@@ -133,7 +136,7 @@ impl App {
         let body = if body.is_end_stream() {
             Body::empty()
         } else {
-            Body::from_vec(self.read_body(body, route.body_policy, deadline).await?)
+            Body::from_vec(self.read_body(&parts, body, route.body_policy, deadline).await?)
         };
         // The permit is acquired after the body is read, so that slow clients do not hold permits.
         let _permit = self.in_flight.try_acquire(route.priority).ok_or_else(|| self.overloaded())?;
@@ -143,14 +146,22 @@ impl App {
         route.endpoint.call(request).await.map_err(to_problem)
     }
 
-    async fn read_body<B>(&self, body: B, policy: BodyPolicy, deadline: Instant) -> Result<Vec<u8>, Problem>
+    async fn read_body<B>(
+        &self,
+        parts: &Parts,
+        body: B,
+        policy: BodyPolicy,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Problem>
     where
         B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let max_bytes = self.bounds.max_body_bytes;
         match policy {
-            BodyPolicy::Validated => body::read(body, max_bytes, deadline).await,
+            BodyPolicy::Validated => {
+                body::read(body, max_bytes, parts.headers.contains_key(header::EXPECT), deadline).await
+            }
             // Leaves half of the time for the operation.
             BodyPolicy::Optional => {
                 Ok(body::read_optional(body, max_bytes, deadline - self.bounds.request_timeout / 2).await)
@@ -212,18 +223,6 @@ fn check_escapes(path: &str) -> Result<(), Problem> {
         return Err(Problem::new(ProblemCode::InvalidRequest, "the path has an invalid percent escape"));
     }
     Ok(())
-}
-
-/// HTTP/1.1 requires exactly one `Host` header (RFC 9112, section 3.2). If a request had two, a proxy and this service
-/// could use different ones.
-fn check_host(request: &Parts) -> Result<(), Problem> {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    let reason = match (request.version, hosts.next(), hosts.next()) {
-        (_, Some(_), Some(_)) => "must be sent once",
-        (Version::HTTP_11, None, _) if request.uri.authority().is_none() => "must be sent",
-        _ => return Ok(()),
-    };
-    Err(Problem::field("Host", reason))
 }
 
 #[cfg(test)]

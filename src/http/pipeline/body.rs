@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,9 +17,17 @@ pub(crate) enum BodyPolicy {
     Optional,
 }
 
-/// A longer optional body is not read to its end. The connection then closes after the response, and the client may lose
-/// the response. Browsers send at most 64 KiB with a beacon.
+/// Longer bodies are not read to their end. The connection then closes after the response, and the client may lose the
+/// response: a gateway reports 502, and may take the instance out of service. Browsers send at most 64 KiB with a beacon.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
+
+/// A body that was read to its end, or as far as possible.
+#[derive(Debug, PartialEq, Eq)]
+enum Received {
+    Complete(Vec<u8>),
+    TooLong,
+    Incomplete,
+}
 
 impl BodyPolicy {
     /// The policy of an operation. `operation_id` is its id in the OpenAPI document.
@@ -32,41 +40,36 @@ impl BodyPolicy {
     }
 }
 
-/// Reads the whole body.
+/// Reads the whole body. `expects_continue` is whether the client waits for "100 Continue" before it sends the body.
 ///
 /// # Errors
 /// 413 if the body is longer than `max_bytes`; 400 if it is incomplete, or not received by `deadline`.
-pub(crate) async fn read<B>(body: B, max_bytes: usize, deadline: Instant) -> Result<Vec<u8>, Problem>
+pub(crate) async fn read<B>(
+    body: B,
+    max_bytes: usize,
+    expects_continue: bool,
+    deadline: Instant,
+) -> Result<Vec<u8>, Problem>
 where
     B: Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max_bytes} bytes"));
-    // Checked before the body is read. A read makes hyper send "100 Continue" to a client that waits for it, and the
-    // client would then send its body.
-    if body.size_hint().lower() > max_bytes as u64 {
+    let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    // The first read of the body makes hyper send "100 Continue".
+    if length > MAX_DISCARDED_BYTES || (expects_continue && length > max_bytes) {
         return Err(too_large());
     }
-    let read = async {
-        let mut body = pin!(Limited::new(body, max_bytes));
-        let mut bytes = Vec::new();
-        // Copies each frame instead of collecting the frames, because even a frame of one byte keeps 8 KB of hyper's
-        // buffers alive.
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-                Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-                Err(_) => return Err(Problem::new(ProblemCode::InvalidRequest, "the request body is incomplete")),
-            }
-        }
-        Ok(bytes)
-    };
-    let late = |_| Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time");
-    timeout_at(deadline, read).await.map_err(late)?
+    match timeout_at(deadline, receive(body, max_bytes)).await {
+        Ok(Received::Complete(bytes)) => Ok(bytes),
+        Ok(Received::TooLong) => Err(too_large()),
+        Err(_) if length > max_bytes => Err(too_large()),
+        Ok(Received::Incomplete) => Err(Problem::new(ProblemCode::InvalidRequest, "the request body is incomplete")),
+        Err(_) => Err(Problem::new(ProblemCode::InvalidRequest, "the request body did not arrive in time")),
+    }
 }
 
 /// Reads a body that may be ignored. Returns nothing if the body is longer than `max_bytes`, incomplete, or not received
-/// by `deadline`. Reads a longer body up to a bound and discards it, so that the client can read the response.
+/// by `deadline`.
 pub(crate) async fn read_optional<B>(body: B, max_bytes: usize, deadline: Instant) -> Vec<u8>
 where
     B: Body<Data = Bytes> + Send,
@@ -74,32 +77,44 @@ where
     if body.size_hint().lower() > MAX_DISCARDED_BYTES as u64 {
         return Vec::new();
     }
-    let read = async {
-        let (mut body, mut bytes, mut length) = (pin!(body), Vec::new(), 0);
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return Vec::new() };
-            let data = frame.data_ref().map_or(&[][..], |data| data);
-            length += data.len();
-            match length {
-                _ if length <= max_bytes => bytes.extend_from_slice(data),
-                _ if length <= MAX_DISCARDED_BYTES => bytes = Vec::new(),
-                _ => return Vec::new(),
-            }
+    match timeout_at(deadline, receive(body, max_bytes)).await {
+        Ok(Received::Complete(bytes)) => bytes,
+        _ => Vec::new(),
+    }
+}
+
+/// Reads a body that is longer than `max_bytes` up to a bound and discards it, so that the client can read the response.
+async fn receive<B>(body: B, max_bytes: usize) -> Received
+where
+    B: Body<Data = Bytes> + Send,
+{
+    let (mut body, mut bytes, mut length) = (pin!(body), Vec::new(), 0);
+    // Copies each frame instead of collecting the frames, because even a frame of one byte keeps 8 KB of hyper's buffers
+    // alive.
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Received::Incomplete };
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        length += data.len();
+        match length {
+            _ if length <= max_bytes => bytes.extend_from_slice(data),
+            _ if length <= MAX_DISCARDED_BYTES => bytes = Vec::new(),
+            _ => return Received::TooLong,
         }
-        if length <= max_bytes { bytes } else { Vec::new() }
-    };
-    timeout_at(deadline, read).await.unwrap_or_default()
+    }
+    if length <= max_bytes { Received::Complete(bytes) } else { Received::TooLong }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
     use std::time::Duration;
 
     use futures_util::StreamExt;
     use futures_util::stream::{iter, pending};
     use http_body_util::StreamBody;
-    use hyper::body::Frame;
+    use hyper::body::{Frame, SizeHint};
 
     use super::*;
 
@@ -128,6 +143,55 @@ mod tests {
         let slow = StreamBody::new(iter([data()]).chain(pending()));
         assert_eq!(read_optional(slow, MAX, deadline).await, b"");
         assert_eq!(Instant::now(), deadline);
+    }
+
+    fn problem(result: Result<Vec<u8>, Problem>) -> ProblemCode {
+        result.unwrap_err().code
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_body_is_refused_after_it_is_discarded() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut frames = 0;
+        let body = iter(0..3).map(|_| {
+            frames += 1;
+            Ok::<_, Infallible>(Frame::data(Bytes::from("12345678")))
+        });
+        assert_eq!(problem(read(StreamBody::new(body), MAX, false, deadline).await), ProblemCode::PayloadTooLarge);
+        assert_eq!(frames, 3);
+        let fits =
+            StreamBody::new(iter(["1234", "5678"]).map(|data| Ok::<_, Infallible>(Frame::data(Bytes::from(data)))));
+        assert_eq!(read(fits, MAX, true, deadline).await.unwrap(), b"12345678");
+    }
+
+    /// A body of a known length. Panics if it is read.
+    struct Unread {
+        length: usize,
+    }
+
+    impl Body for Unread {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+            panic!("the body is read")
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.length as u64)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_not_requested_if_its_length_is_refused() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        for (length, expects_continue) in [(9, true), (MAX_DISCARDED_BYTES + 1, false)] {
+            let refused = read(Unread { length }, MAX, expects_continue, deadline).await;
+            assert_eq!(problem(refused), ProblemCode::PayloadTooLarge);
+        }
     }
 
     #[tokio::test]

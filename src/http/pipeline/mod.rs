@@ -5,6 +5,7 @@ mod body;
 mod context;
 pub mod cors;
 mod detach;
+mod host;
 mod load_shedding;
 mod request_span;
 pub(crate) mod routes;

@@ -52,6 +52,19 @@ async fn a_token_allows_its_own_user_in_any_path_encoding() {
         assert_eq!(count(&server, &path, &token).await.status, 400, "an invalid name");
         assert_eq!(count(&server, "ann", &token).await.status, 403);
     }
+    for dots in [".", "..", "%2E", "%2e%2e"] {
+        let name = dots.replace("%2E", ".").replace("%2e", ".");
+        let token = sign_hs256(&claims_with(json!({ "sub": name })));
+        assert_eq!(count(&server, "ann", &token).await.status, 403, "{dots}");
+        // HTTP clients remove such a segment, so write the request by hand.
+        let head = format!(
+            "GET /v1/users/{dots}/streams/count HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        let response = server.raw(&head).await;
+        let refused = response.starts_with("HTTP/1.1 400 ") && response.contains("\"field\":\"userName\"");
+        assert!(refused && response.contains("clients remove"), "{dots}: {response}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Reads JSON request bodies. The errors name the field and contain no Rust terms.
 
-use poem::http::header;
+use poem::http::{HeaderMap, header};
 use poem::{Request, RequestBody, Result};
 use serde::de::DeserializeOwned;
 
@@ -65,15 +65,24 @@ fn without_byte_order_mark(body: &[u8]) -> &[u8] {
 /// A body without `Content-Type` is read as JSON. JSON is always in UTF-8 (RFC 8259, section 8.1), so a `charset` is
 /// ignored.
 fn check_headers(request: &Request) -> Result<(), Problem> {
-    let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").trim());
-    if header(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return unsupported("send the body uncompressed, without Content-Encoding");
+    let unsupported = |detail| Problem::new(ProblemCode::UnsupportedMediaType, detail);
+    if is_encoded(request.headers()) {
+        let mut problem = unsupported("send the body uncompressed, without Content-Encoding");
+        problem.extensions.accept_encoding = Some("identity");
+        return Err(problem);
     }
-    let Some(media_type) = header(header::CONTENT_TYPE) else { return Ok(()) };
+    let Some(media_type) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let media_type = media_type.to_str().unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
-    unsupported("send the body as application/json")
+    Err(unsupported("send the body as application/json"))
+}
+
+/// Whether `Content-Encoding` lists a coding other than `identity`.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
