@@ -40,6 +40,7 @@ mod settings;
 mod shutdown;
 mod starts;
 mod startup;
+mod static_documents;
 mod store_equivalence;
 mod support;
 mod test_app;

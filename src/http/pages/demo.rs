@@ -1,18 +1,22 @@
 //! The demo page: static files that are compiled into the binary. They include the source of the player library in
 //! `clients/web`. The page calls only the public API.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use poem::endpoint::make_sync;
 use poem::error::NotFoundError;
 use poem::http::header;
-use poem::{Endpoint, EndpointExt, Error, Response};
+use poem::{EndpointExt, Error};
 
+use super::static_document::StaticDocument;
 use crate::http::api::route_context::RouteContext;
 use crate::http::pipeline::routes::Page;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const FILES: [(&str, &str, &str); 23] = [
+const CONTENTS: [(&str, &str, &str); 23] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
     ("animation.js", SCRIPT, include_str!("demo/animation.js")),
     ("demo.js", SCRIPT, include_str!("demo/demo.js")),
@@ -38,33 +42,29 @@ const FILES: [(&str, &str, &str); 23] = [
     ("uuid.js", SCRIPT, include_str!("../../../clients/web/src/uuid.js")),
 ];
 
-const PAGE: &str = include_str!("demo/index.html");
-
 /// The `Content-Security-Policy` of the page. Everything is loaded from this origin. Videos are canvas streams
 /// (`mediastream:`).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      media-src blob: mediastream:; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+static PAGE: LazyLock<StaticDocument> = LazyLock::new(|| {
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    StaticDocument::new(&headers, include_str!("demo/index.html"))
+});
+
+static FILES: LazyLock<HashMap<&str, StaticDocument>> = LazyLock::new(|| {
+    let file = |(name, media_type, text)| (name, StaticDocument::new(&[(header::CONTENT_TYPE, media_type)], text));
+    CONTENTS.map(file).into()
+});
+
+/// The pages of the demo. Compresses them now, so that no request has to wait for it.
 pub(crate) fn pages() -> [Page; 2] {
-    [("/demo", page().boxed()), ("/demo/{file}", file().boxed())].map(|(path, endpoint)| Page {
-        name: "documentation",
-        path,
-        endpoint,
-    })
-}
-
-fn page() -> impl Endpoint<Output = Response> {
-    make_sync(|_| {
-        let page = Response::builder().content_type("text/html; charset=utf-8");
-        page.header(header::CONTENT_SECURITY_POLICY, POLICY).body(PAGE)
-    })
-}
-
-fn file() -> impl Endpoint<Output = Response> {
-    make_sync(|request| {
+    let (page, files) = (LazyLock::force(&PAGE), LazyLock::force(&FILES));
+    let file = make_sync(|request| {
         let name = RouteContext::path_param(&request, "file").unwrap_or_default();
-        let (_, media_type, text) =
-            FILES.iter().find(|(known, ..)| *known == name).ok_or_else(|| Error::from(NotFoundError))?;
-        Ok::<_, Error>(Response::builder().content_type(media_type).body(*text))
-    })
+        let file = files.get(&*name).ok_or_else(|| Error::from(NotFoundError))?;
+        Ok::<_, Error>(file.respond(&request))
+    });
+    [("/demo", make_sync(|request| page.respond(&request)).boxed()), ("/demo/{file}", file.boxed())]
+        .map(|(path, endpoint)| Page { name: "documentation", path, endpoint })
 }

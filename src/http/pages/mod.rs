@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod documentation;
 pub(crate) mod exposition;
+mod static_document;
 
 /// Which pages the public server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

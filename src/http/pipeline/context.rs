@@ -106,9 +106,12 @@ impl RequestContext {
         if let Ok(value) = HeaderValue::from_str(request_id) {
             headers.insert(REQUEST_ID, value);
         }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(self.cors_headers);
+        for (name, value) in self.cors_headers {
+            // A document also has a `Vary` header of its own.
+            headers.append(name, value);
+        }
         let (status, seconds) = (response.status(), self.watch.elapsed().as_secs_f64());
         if let Some(metrics) = &self.metrics {
             metrics.observe(status.as_u16(), seconds);
