@@ -99,6 +99,10 @@ test-libraries:
 
 # --- Deployment files ---
 
+# Run nginx, HAProxy and Envoy in front of the service, with the binary that `cargo build` made; with a URL, check that gateway
+test-gateways *url:
+    scripts/test-gateways {{url}}
+
 # Check the alert rules and the dashboard queries
 check-alerts:
     scripts/check-alerts
