@@ -13,8 +13,8 @@ const LATE_PLAY_MS = 200;
 
 /** @type {typeof import("./player.d.ts").attach} */
 export function attach(video, options) {
-  const session = createSession(options);
   const { clock, timers, page } = readOptions(options);
+  const session = createSession(Object.assign({}, options, { timers: sessionTimers() }));
   const stopAfterPauseMs = (options.stopAfterPauseS ?? DEFAULT_STOP_AFTER_PAUSE_S) * 1000;
   let pauseTimer;
   let pauseEndsMs = Infinity;
@@ -26,27 +26,33 @@ export function attach(video, options) {
   let stoppedByUnload = false;
 
   const isPlaying = () => !video.paused && !video.ended;
-  const holdsSlot = () => ["starting", "live", "unavailable", "failed"].includes(session.state);
+  /** Whether the session holds a slot, or sends requests to get one. */
+  const isActive = () => ["starting", "live", "unavailable", "failed"].includes(session.state);
 
   function onPlay() {
-    if (!resuming && clock.now() - blockedAtMs < LATE_PLAY_MS) return video.pause();
-    clearPause();
+    try {
+      if (!resuming && clock.now() - blockedAtMs < LATE_PLAY_MS) return video.pause();
+      clearPause();
+    } catch {
+      // The clock or the timers fail. The session reports this when it starts.
+    }
     blocked = false;
     stoppedByUnload = false;
     presence.observe();
-    void session.start();
+    return void session.start();
   }
 
   // Browsers also fire `playing` after a seek, a stall or a quality change. With autoplay, they may fire it without `play`.
   function onPlaying() {
+    if (session.state === "idle") return onPlay();
     clearPause();
-    if (session.state === "idle") onPlay();
+    return presence.observe();
   }
 
   function onPause() {
     // Browsers pause an element that leaves the document.
     presence.check();
-    if (pauseEndsMs < Infinity || !holdsSlot()) return;
+    if (pauseEndsMs < Infinity || !isActive()) return;
     pauseEndsMs = clock.now() + stopAfterPauseMs;
     checkPause();
   }
@@ -57,6 +63,21 @@ export function attach(video, options) {
     const leftMs = pauseEndsMs - clock.now();
     if (leftMs > 0) pauseTimer = timers.setTimeout(checkPause, Math.min(leftMs, MAX_TIMER_DELAY_MS));
     else onEnded();
+  }
+
+  /** After a sleep, a timer of the session may run before the timer of an expired pause. It must not take a slot again. */
+  function sessionTimers() {
+    const checkPauseBefore = (call) => () => {
+      try {
+        checkPause();
+      } finally {
+        call();
+      }
+    };
+    return {
+      setTimeout: (call, delayMs) => timers.setTimeout(checkPauseBefore(call), delayMs),
+      clearTimeout: (timer) => timers.clearTimeout(timer),
+    };
   }
 
   function clearPause() {
@@ -72,10 +93,11 @@ export function attach(video, options) {
   function onLeave() {
     // Otherwise the element could play on without a slot.
     if (isPlaying()) video.pause();
-    if (holdsSlot()) onEnded();
+    if (isActive()) onEnded();
   }
 
   function onTimeUpdate() {
+    presence.check();
     onPageReturn();
     session.update();
   }
@@ -92,9 +114,9 @@ export function attach(video, options) {
 
   function block() {
     blocked = true;
+    video.pause();
     blockedAtMs = clock.now();
     clearPause();
-    video.pause();
   }
 
   // Ends a pause that `block` caused. Called in every state that allows playback, including `unavailable`.
@@ -136,8 +158,11 @@ export function attach(video, options) {
     ? addListeners([
         ...pageHideListeners(page, onPageHide),
         [page.window, "pageshow", onPageReturn],
-        // Must run before the session's own listener. If the allowed pause ended while the device slept, this listener stops
+        // Must run before the session's own listeners. If the allowed pause ended while the device slept, these listeners stop
         // the stream before the session renews it.
+        [page.window, "online", checkPause],
+        [page.window, "pageshow", checkPause],
+        [page.document, "resume", checkPause],
         [page.document, "visibilitychange", checkPause],
       ])
     : () => {};

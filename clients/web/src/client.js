@@ -20,16 +20,16 @@ export function createClient(settings) {
     return Object.assign(classifyResponse(operation, response.status, header, body), { sentAtMs });
   }
 
-  async function sendWithToken(operation, url, init) {
-    const first = await tokens.get();
+  async function sendWithToken(operation, url, init, getToken) {
+    const first = await getToken();
     const outcome = await sendOnce(operation, url, init, first);
     if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
     // Repeat at once only after the first rejection in a row. Otherwise, if the token function returns invalid tokens,
     // every response would cause another call of it.
-    if (!tokens.reject(first)) return outcome;
-    const second = await tokens.get();
+    if (!tokens.reject(first, outcome)) return outcome;
+    const second = await getToken();
     const repeated = await sendOnce(operation, url, init, second);
-    if (repeated.kind === "unauthorized") tokens.reject(second);
+    if (repeated.kind === "unauthorized") tokens.reject(second, repeated);
     else tokens.accept();
     return repeated;
   }
@@ -47,9 +47,18 @@ export function createClient(settings) {
       finish(result);
       controller?.abort();
     };
-    const timer = timers.setTimeout(() => abort(unavailable("timeout")), requestTimeoutMs);
-    sendWithToken(operation, url, Object.assign(init, { signal: controller?.signal })).then(finish, (error) =>
-      finish(unavailable("no-answer", { detail: String(error?.message ?? error) })),
+    // The outcome if the token function fails. After a rejection, it is this rejection. Otherwise an application whose token
+    // function fails after a 401 would seem to have no connection to the service.
+    let rejection;
+    async function getToken() {
+      rejection = tokens.rejection();
+      const token = await tokens.get();
+      rejection = undefined;
+      return token;
+    }
+    const timer = timers.setTimeout(() => abort(rejection ?? unavailable("timeout")), requestTimeoutMs);
+    sendWithToken(operation, url, Object.assign(init, { signal: controller?.signal }), getToken).then(finish, (error) =>
+      finish(rejection ?? unavailable("no-answer", { detail: String(error?.message ?? error) })),
     );
     return { outcome, cancel: () => abort({ kind: "cancelled" }) };
   }
@@ -103,6 +112,7 @@ function authorized(headers, token) {
 function createTokenCache(source, timers, fetchTimeoutMs) {
   let token = typeof source === "string" ? source : undefined;
   let rejected;
+  let rejection;
   let pending;
   let refreshed = false;
 
@@ -124,10 +134,13 @@ function createTokenCache(source, timers, fetchTimeoutMs) {
       if (token !== undefined || typeof source !== "function") return token;
       return (pending ??= fetchToken());
     },
+    /** The latest response that rejected a token, unless a later request was accepted. */
+    rejection: () => rejection,
     /** Returns whether to repeat the request at once. The next call of the token function receives the rejected token. */
-    reject(old) {
+    reject(old, outcome) {
       if (typeof source !== "function") return false;
       rejected = old;
+      rejection = outcome;
       if (token === old) token = undefined;
       const repeat = !refreshed || token !== undefined || pending !== undefined;
       refreshed = true;
@@ -136,6 +149,7 @@ function createTokenCache(source, timers, fetchTimeoutMs) {
     accept() {
       refreshed = false;
       rejected = undefined;
+      rejection = undefined;
     },
   };
 }

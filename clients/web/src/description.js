@@ -1,15 +1,19 @@
 // What a player sends about itself: device name, content, labels, and the policy of its start. These options may be
 // functions.
 
-/** `onFailure(code, error)` is called when the function of an option throws, but not again until it succeeds. */
+// The service cuts these texts to 256 bytes. A body with longer ones could exceed its maximum of 16 KiB.
+const MAX_TEXT_LENGTH = 1000;
+const MAX_REPLACES = 10;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** `onFailure(code, error)` is called when an option cannot be read, but not again until it succeeds. */
 export function createDescription(settings, onFailure) {
   const failing = new Set();
 
-  function read(name, code) {
+  function read(name, code, convert) {
     const option = settings[name];
-    if (typeof option !== "function") return option;
     try {
-      const value = option();
+      const value = convert(typeof option === "function" ? option() : option);
       failing.delete(name);
       return value;
     } catch (error) {
@@ -19,28 +23,33 @@ export function createDescription(settings, onFailure) {
     }
   }
 
-  const contentId = () => text(read("contentId", "content-id-failed"));
+  const contentId = () => read("contentId", "content-id-failed", text);
 
   return {
     contentId,
     /** Fields that are undefined are not sent. */
-    startBody: (deviceId, replaces = read("replaces", "replaces-failed")) => ({
+    startBody: (deviceId, replaces) => ({
       deviceId,
-      deviceName: text(read("deviceName", "device-name-failed")),
+      deviceName: read("deviceName", "device-name-failed", text),
       contentId: contentId(),
-      labels: read("labels", "labels-failed") ?? undefined,
+      labels: read("labels", "labels-failed", (value) => value ?? undefined),
       atLimit: text(settings.atLimit),
-      replaces: idsOf(replaces),
+      replaces: replaces === undefined ? read("replaces", "replaces-failed", idsOf) : idsOf(replaces),
     }),
   };
 }
 
-/** Ignores missing ids, so that an application can pass an id that it may not have. */
+/**
+ * Keeps at most 10 ids. Ignores values that are no ids, because the service would reject the start, and because an application
+ * may pass an id that it does not have.
+ */
 function idsOf(value) {
-  const ids = (Array.isArray(value) ? value : [value]).filter((id) => typeof id === "string" && id !== "");
-  return ids.length > 0 ? ids : undefined;
+  const ids = (Array.isArray(value) ? value : [value]).filter((id) => typeof id === "string" && UUID.test(id));
+  return ids.length > 0 ? ids.slice(0, MAX_REPLACES) : undefined;
 }
 
 function text(value) {
-  return value == null || value === "" ? undefined : String(value);
+  if (value == null || value === "") return undefined;
+  // Do not leave half of a surrogate pair at the end.
+  return String(value).slice(0, MAX_TEXT_LENGTH).replace(/[\ud800-\udbff]$/, "");
 }

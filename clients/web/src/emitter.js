@@ -33,7 +33,7 @@ export function createEmitter() {
 }
 
 // `reportError` is the page's error handling. Elsewhere, log the error, because throwing it would end a Node process.
-function report(error) {
+export function report(error) {
   if (typeof platform.reportError === "function") platform.reportError(error);
   else platform.console?.error(error);
 }

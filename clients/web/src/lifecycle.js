@@ -22,7 +22,7 @@ export function onPageWake(page, wake) {
  * complete the work that an aborted call left undone.
  */
 export function pageHideListeners({ window }, hide) {
-  // Each is another function, because the same function would be added only once.
+  // Each must be a distinct function, because the same function would be added only once.
   return Array.from({ length: PAGE_HIDE_LISTENERS }, () => [window, "pagehide", () => hide()]);
 }
 

@@ -5,18 +5,21 @@ import { backoffMs, withJitter } from "./backoff.js";
 
 // Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
-// The device slept if the wall clock advanced this much more than the monotonic clock.
+// The device slept if the wall clock advanced this much more than the monotonic clock, or if a timer is this late.
 const SLEEP_THRESHOLD_MS = 5000;
 // When a device wakes up, the browser fires several page events. Events within this time after a request send no
 // second request.
 const WAKE_DEBOUNCE_MS = 1000;
-// Combines several changes of the content into one heartbeat.
-const CONTENT_DEBOUNCE_MS = 500;
+// Combines several changes of the content into one heartbeat. While the content keeps changing, the gap between two of these
+// heartbeats doubles, up to its maximum.
+const CONTENT_GAP_MS = { min: 500, max: 5000 };
 
 /** `graceMs` is how long the player may play without a lease. */
-export function createPlayback({ clock, random }, graceMs) {
+export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
   const times = () => ({ nowMs: clock.now(), wallMs: clock.wall() });
   let sentAt = times();
+  let contentSentAtMs = -Infinity;
+  let contentGapMs = CONTENT_GAP_MS.min;
 
   return {
     /** True when the device id is known and no abandoned start of this device is pending. */
@@ -60,12 +63,34 @@ export function createPlayback({ clock, random }, graceMs) {
     /** The content id in the latest response. It may differ from `storedContent`, because the service cleans it. */
     listedContent: undefined,
 
-    requestSent(request) {
+    /** Call this before the request is created. If this throws an exception, the time of the attempt still counts. */
+    beginRequest() {
       sentAt = times();
       this.sequence += 1;
+      this.request = null;
+    },
+
+    requestSent(request) {
       this.request = request;
       this.dueMs = Infinity;
       return this.sequence;
+    },
+
+    /** The outcome of the pending request, if any, is ignored. */
+    requestAbandoned() {
+      this.sequence += 1;
+      this.request = null;
+      this.ready = false;
+      this.dueMs = Infinity;
+    },
+
+    contentSent(contentId) {
+      const nowMs = clock.now();
+      const isFast = nowMs - contentSentAtMs < 2 * contentGapMs;
+      contentGapMs = isFast ? Math.min(2 * contentGapMs, CONTENT_GAP_MS.max) : CONTENT_GAP_MS.min;
+      contentSentAtMs = nowMs;
+      this.sentContent = contentId;
+      this.storedContent = undefined;
     },
 
     leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs, stream }) {
@@ -92,7 +117,7 @@ export function createPlayback({ clock, random }, graceMs) {
 
     /** The content changed. The next heartbeat is due soon, but not at once if another request was just sent. */
     contentChanged() {
-      this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + CONTENT_DEBOUNCE_MS));
+      this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
     },
 
     requestFailed(outcome) {
@@ -117,6 +142,22 @@ export function createPlayback({ clock, random }, graceMs) {
       this.dueMs = this.restarts === 0 ? nowMs : nowMs + backoffMs(this.restarts, this.intervalMs, random);
       this.restarts += 1;
       this.recovered();
+    },
+
+    /** Whether the latest request was sent after the lease, or after the time without a lease. */
+    sentAfterEnd() {
+      return sentAt.nowMs >= this.endsMs;
+    },
+
+    /**
+     * Whether the lease, or the time without a lease, ended while the device slept. The latest failure is then too old to end
+     * playback. A request after the sleep must decide.
+     */
+    sleptPastEnd() {
+      const nowMs = clock.now();
+      // Without sleep, playback ends at this time at the latest: the last request may time out after the end.
+      const latestMs = Math.max(this.endsMs, sentAt.nowMs + requestTimeoutMs);
+      return !this.sentAfterEnd() && nowMs - latestMs > SLEEP_THRESHOLD_MS && nowMs >= this.notBeforeMs;
     },
 
     /** Whether a wake-up should send the next request immediately. */

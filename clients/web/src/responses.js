@@ -47,11 +47,12 @@ export function classifyResponse(operation, status, header, body) {
   if (status < 300) return classifyStream(body, outcome);
   if (operation === "start" && status === 409) return outcome("denied", denialFields(problem));
   if (status === 410) return classifyEnded(problem, outcome);
-  // Every error of the service has a code. A response without a code is from a proxy or a captive portal.
-  if (operation === "start" && typeof problem.code !== "string") return outcome("unavailable");
+  // Also without a code, because a gateway may replace the body. If the response was not from the service, the new start fails.
   if (operation === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return outcome("lost", { reason: "forgotten" });
   }
+  // Every error of the service has a code. A response without a code is from a proxy or a captive portal.
+  if (typeof problem.code !== "string") return outcome("unavailable");
   return outcome("error");
 }
 

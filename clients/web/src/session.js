@@ -6,6 +6,7 @@ import { createClient } from "./client.js";
 import { createDescription } from "./description.js";
 import { createDevices } from "./device.js";
 import { createEmitter } from "./emitter.js";
+import { graceOf } from "./grace.js";
 import { onPageWake } from "./lifecycle.js";
 import { readOptions } from "./options.js";
 import { createPlayback } from "./playback.js";
@@ -14,8 +15,6 @@ import { randomUuid } from "./uuid.js";
 
 // A timer may pause while the device sleeps. With this maximum delay, a tick follows soon after a wake-up.
 const MAX_TICK_MS = 10_000;
-// How long to play without a lease if the lease duration of the service is not known yet.
-const DEFAULT_GRACE_MS = 90_000;
 
 // All sessions of a page share one set of device ids.
 let pageDevices;
@@ -39,13 +38,7 @@ export function createSession(options) {
   let timer;
   let transitions = 0;
   let disposed = false;
-  let leaseMs = DEFAULT_GRACE_MS;
-  // How long the next playback may play without a lease. Repeated playbacks share this time until one of them gets a lease.
-  let graceMs = fullGraceMs();
-
-  function fullGraceMs() {
-    return settings.unansweredStartMs ?? leaseMs;
-  }
+  const grace = graceOf(settings);
 
   // Call this after all other changes of the state, because a listener may cause the next transition.
   function transition(next, ...emitted) {
@@ -62,12 +55,12 @@ export function createSession(options) {
   /** @param {{ replaces?: string[] }} [startOptions] */
   function start(startOptions) {
     if (disposed) return Promise.resolve(state);
-    if (playback) return playback.result;
+    if (playback) return repeatStart(playback, startOptions);
     let p;
     try {
-      p = createPlayback(settings, graceMs);
+      p = createPlayback(settings, grace.leftMs());
     } catch (error) {
-      return Promise.resolve(giveUp(error));
+      return Promise.resolve(giveUp(undefined, error));
     }
     playback = p;
     p.replaces = startOptions?.replaces;
@@ -79,6 +72,23 @@ export function createSession(options) {
       if (playback === p && !p.failure) transition("starting");
     });
     return p.result;
+  }
+
+  /** The application called `start` or `retry` during a playback. Before the lease, its `replaces` still has an effect. */
+  function repeatStart(p, startOptions) {
+    if (startOptions?.replaces === undefined || p.streamId !== null) return p.result;
+    p.replaces = startOptions.replaces;
+    p.key = undefined;
+    if (p.ready && clock.now() >= p.notBeforeMs) guard(p, () => startAgain(p));
+    return p.result;
+  }
+
+  /** Sends a start with a new body. The outcome of a pending start does not matter, because the new start replaces its stream. */
+  function startAgain(p) {
+    if (p.request) abandonStart(deviceKey(p), p.request.outcome);
+    p.requestAbandoned();
+    sendStart(p, p.deviceId);
+    scheduleTick();
   }
 
   async function claimDevice(p) {
@@ -106,6 +116,7 @@ export function createSession(options) {
 
   function sendRequest(p) {
     p.request?.cancel();
+    p.beginRequest();
     const starting = p.streamId === null;
     const request = starting ? requestStart(p) : requestHeartbeat(p);
     const sequence = p.requestSent(request);
@@ -127,8 +138,7 @@ export function createSession(options) {
   function requestHeartbeat(p) {
     const contentId = description.contentId();
     if (contentId === undefined || contentId === p.storedContent) return client.heartbeat(p.streamId);
-    p.sentContent = contentId;
-    p.storedContent = undefined;
+    p.contentSent(contentId);
     return client.heartbeat(p.streamId, JSON.stringify({ contentId }));
   }
 
@@ -141,8 +151,8 @@ export function createSession(options) {
     p.request = null;
     const { kind, reason, endedBy } = outcome;
     if (kind === "ok") handleLease(p, starting, outcome);
-    else if (kind === "denied") finish(p, "denied", "denied", denialFields(outcome));
-    else if (kind === "ended") finish(p, "ended", "ended", { reason, endedBy });
+    else if (kind === "denied") finish(p, "denied", "denied", denialFields(outcome), grace.reset);
+    else if (kind === "ended") finish(p, "ended", "ended", { reason, endedBy }, grace.reset);
     else if (kind === "lost") handleLostLease(p, starting, outcome);
     else if (kind === "error") handleError(p, outcome);
     else handleOutage(p, outcome);
@@ -153,8 +163,7 @@ export function createSession(options) {
     const recovery = recoveryEvents(p);
     const { lost } = p;
     p.leaseGranted(outcome);
-    ({ leaseMs } = outcome);
-    graceMs = fullGraceMs();
+    grace.setLease(outcome.leaseMs);
     const lease = { streamId: p.streamId, stream: outcome.stream };
     const previous = lost && { previousStreamId: lost.streamId, reason: lost.reason };
     const type = !starting ? "renewed" : lost ? "restarted" : "started";
@@ -170,7 +179,7 @@ export function createSession(options) {
       return handleOutage(p, outcome);
     }
     const recovery = recoveryEvents(p);
-    p.leaseLost(outcome, fullGraceMs());
+    p.leaseLost(outcome, grace.fullMs());
     if (p.dueMs <= clock.now()) sendRequest(p);
     return transition("starting", ...recovery);
   }
@@ -214,8 +223,13 @@ export function createSession(options) {
     return policy === "stop";
   }
 
+  /** When a timer must end the playback. If a request was sent later than that, its outcome decides. */
+  function deadlineMs(p) {
+    return p.failure && stopsWithoutLease(p.failure) && !p.sentAfterEnd() ? p.endsMs : Infinity;
+  }
+
   function mustEnd(p) {
-    return p.failure !== null && clock.now() >= p.endsMs && stopsWithoutLease(p.failure);
+    return p.failure !== null && clock.now() >= p.endsMs && stopsWithoutLease(p.failure) && !p.sleptPastEnd();
   }
 
   function endWithoutLease(p) {
@@ -236,15 +250,17 @@ export function createSession(options) {
       try {
         handleError(p, { kind: "error", code: "exception", detail: String(error) });
       } catch {
-        p.resolve(giveUp(error));
+        p.resolve(giveUp(p, error));
       }
       return undefined;
     }
   }
 
   // The clock or the timers throw, so there can be no retry.
-  function giveUp(error) {
+  function giveUp(p, error) {
     playback = null;
+    p?.unwatch?.();
+    p?.release?.();
     const previous = state;
     state = "failed";
     if (previous !== state) events.emit("state", { state, previous });
@@ -252,8 +268,9 @@ export function createSession(options) {
     return state;
   }
 
-  function finish(p, next, type, fields) {
+  function finish(p, next, type, fields, onClosed) {
     close(p);
+    onClosed?.();
     transition(next, [type, fields]);
     p.resolve(next);
   }
@@ -261,7 +278,7 @@ export function createSession(options) {
   function close(p) {
     playback = null;
     const leftMs = p.endsMs - clock.now();
-    if (p.streamId === null || leftMs <= 0) graceMs = Math.max(leftMs, 0);
+    if (p.streamId === null || leftMs <= 0) grace.setLeft(leftMs);
     // Do not cancel a pending start, because its response may contain the id of a stream that must be stopped.
     if (p.streamId !== null) p.request?.cancel();
     else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
@@ -279,7 +296,7 @@ export function createSession(options) {
     timer = undefined;
     const p = playback;
     if (!p) return;
-    const nextMs = p.failure && stopsWithoutLease(p.failure) ? Math.min(p.dueMs, p.endsMs) : p.dueMs;
+    const nextMs = Math.min(p.dueMs, deadlineMs(p));
     timer = timers.setTimeout(() => guard(p, tick), Math.min(Math.max(nextMs - clock.now(), 0), MAX_TICK_MS));
   }
 
@@ -287,8 +304,9 @@ export function createSession(options) {
   function tick() {
     const p = playback;
     if (!p) return;
-    if (mustEnd(p)) return void endWithoutLease(p);
-    if (clock.now() >= p.dueMs || (p.ready && p.slept() && p.isStale())) sendRequest(p);
+    const late = clock.now() >= deadlineMs(p);
+    if (late && mustEnd(p)) return void endWithoutLease(p);
+    if (late || clock.now() >= p.dueMs || (p.ready && p.slept() && p.isStale())) sendRequest(p);
     else scheduleTick();
   }
 
@@ -313,8 +331,9 @@ export function createSession(options) {
 
   /** @param {{ replaces?: string[] }} [startOptions] */
   function retry(startOptions) {
+    const result = start(startOptions);
     wake();
-    return start(startOptions);
+    return result;
   }
 
   async function stop({ unload = false, forGood = false } = {}) {

@@ -104,16 +104,25 @@ test("other media events do not extend a pause", async () => {
   assert.equal(env.sent("stop").length, 1);
 });
 
-test("a pause that expired during sleep frees the slot", async () => {
-  const { env, video, session } = await startPlayback();
-  await video.pause();
-  env.sleep(8 * 3600_000);
-  env.responses.heartbeat.push(notFound);
-  await env.page.document.dispatch("visibilitychange");
-  await env.runOverdueTimers();
-  assert.equal(session.state, "idle");
-  assert.equal(env.sent("start").length, 1);
-});
+for (const [name, wakeUp] of [
+  ["visibilitychange", ({ document }) => document.dispatch("visibilitychange")],
+  ["resume", ({ document }) => document.dispatch("resume")],
+  ["online", ({ window }) => window.dispatch("online")],
+  ["pageshow", ({ window }) => window.dispatch("pageshow", { persisted: false })],
+  ["a late timer", () => {}],
+]) {
+  test(`a pause that expired during sleep frees the slot (${name})`, async () => {
+    const { env, video, session } = await startPlayback();
+    await video.pause();
+    env.sleep(8 * 3600_000);
+    env.responses.heartbeat.push(notFound);
+    await wakeUp(env.page);
+    await env.runOverdueTimers();
+    assert.equal(session.state, "idle");
+    assert.equal(env.sent("start").length, 1);
+    assert.equal(env.sent("heartbeat").length, 0);
+  });
+}
 
 for (const type of ["error", "emptied"]) {
   test(`${type} without a pause event counts as a pause`, async () => {

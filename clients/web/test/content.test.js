@@ -169,13 +169,66 @@ for (const type of ["timeupdate", "loadstart", "loadedmetadata"]) {
   });
 }
 
-test("replaces is an option of the session, of start and of retry", async () => {
-  const { env, session } = setUp({ contentId: undefined, replaces: ["phone"] });
-  env.responses.start.push(problem(409, "stream-limit-reached"), problem(409, "stream-limit-reached"));
-  await session.start();
-  await session.start({ replaces: ["tablet"] });
-  await env.emitted("denied")[0].retry({ replaces: ["laptop"] });
-  await flushPromises();
-  assert.deepEqual(env.sent("start").map(({ body }) => body.replaces), [["phone"], ["tablet"], ["laptop"]]);
-  assert.equal(session.state, "live");
+test("content that changes all the time causes few heartbeats", async () => {
+  let turn = 0;
+  const { env, session } = await startPlayback({ contentId: () => `${(turn += 1)}` });
+  for (let quarters = 0; quarters < 4 * 60; quarters += 1) {
+    await env.advance(250);
+    session.update();
+  }
+  const { length } = env.sent("heartbeat");
+  assert.ok(length > 10 && length < 20, `${length} heartbeats in a minute`);
+});
+
+test("a slow response does not speed up changing content", async () => {
+  let turn = 0;
+  const { env, session } = await startPlayback({ contentId: () => `${(turn += 1)}` });
+  for (let quarters = 0; quarters < 4 * 60; quarters += 1) {
+    const slow = deferred(stream("stream-1"));
+    env.responses.heartbeat = [slow];
+    env.options.timers.setTimeout(slow.deliver, 600);
+    await env.advance(250);
+    session.update();
+  }
+  const { length } = env.sent("heartbeat");
+  assert.ok(length < 20, `${length} heartbeats in a minute`);
+});
+
+test("after a stable content, a change is sent at once", async () => {
+  const { env, session, now, bodies } = await startPlayback();
+  for (let turn = 0; turn < 40; turn += 1) {
+    now.id = `channel-${turn}`;
+    session.update();
+    await env.advance(250);
+  }
+  await env.advance(20_000);
+  const before = bodies().length;
+  for (const id of ["movie", "series"]) {
+    now.id = id;
+    session.update();
+    await env.advance(1000);
+  }
+  assert.deepEqual(bodies().slice(before), [{ contentId: "movie" }, { contentId: "series" }]);
+});
+
+test("long texts are cut so that bodies stay small", async () => {
+  for (const letter of ["x", "é", "東", "\u0001", "😀"]) {
+    const text = letter.repeat(20_000);
+    const labels = Object.fromEntries(Array.from({ length: 8 }, (_, n) => [`${n}`.repeat(32), "x".repeat(64)]));
+    const { env, session, now } = setUp({ deviceName: text, labels, deviceId: "x".repeat(128) });
+    now.id = `a${text}`;
+    const bodies = [];
+    const counting = (request) => (bodies.push(request.body), stream("stream-1")());
+    env.responses.start.push(counting);
+    env.responses.heartbeat.push(counting);
+    await session.start({ replaces: Array(20).fill(crypto.randomUUID()) });
+    now.id = `b${text}`;
+    await env.advance(30_000);
+    assert.equal(bodies.length, 2);
+    for (const body of bodies) {
+      const json = JSON.stringify(body);
+      assert.ok(Buffer.byteLength(json) < 16 * 1024, `${Buffer.byteLength(json)} bytes`);
+      assert.ok(body.contentId.length > 256 && body.contentId.isWellFormed());
+    }
+  }
 });

@@ -4,7 +4,7 @@ import { EventEmitter } from "node:events";
 
 /** Runs all pending promise callbacks. */
 export async function flushPromises() {
-  for (let turn = 0; turn < 4; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
 export function createEnvironment({ random = () => 0 } = {}) {
@@ -199,6 +199,7 @@ export function createPage() {
   return { window: new FakeEventTarget(), document: Object.assign(new FakeEventTarget(), { visibilityState: "visible" }) };
 }
 
+/** As in browsers, `paused` changes at once, and the events follow in later tasks. */
 export class FakeVideo extends FakeEventTarget {
   paused = true;
   ended = false;
@@ -208,19 +209,23 @@ export class FakeVideo extends FakeEventTarget {
     const wasPaused = this.paused;
     this.paused = false;
     this.ended = false;
-    if (wasPaused) this.dispatch("play");
-    await this.dispatch("playing");
+    if (wasPaused) this.#fire("play");
+    await this.#fire("playing");
   }
   pause() {
     if (this.paused) return Promise.resolve();
     this.paused = true;
     this.pauses += 1;
-    return this.dispatch("pause");
+    return this.#fire("pause");
   }
   end() {
     this.paused = true;
     this.ended = true;
-    this.dispatch("pause");
-    return this.dispatch("ended");
+    this.#fire("pause");
+    return this.#fire("ended");
+  }
+  async #fire(type) {
+    await new Promise((resolve) => setImmediate(resolve));
+    await this.dispatch(type);
   }
 }

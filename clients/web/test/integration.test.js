@@ -72,6 +72,47 @@ test("an evicted session receives the device that evicted it", { skip, timeout: 
   await second.stop();
 });
 
+test("an evicted session receives the message of the eviction", { skip, timeout: 300_000 }, async () => {
+  const { create, streams } = setUp();
+  const session = create({ deviceId: "tv" });
+  await session.start();
+  const ended = once(session, "ended");
+  const message = "Your plan ended: zahle 3 € 🙂";
+  const response = await fetch(streams.replace(/streams$/, "evictions"), {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ streamIds: [session.streamId], message }),
+  });
+  assert.equal(response.status, 200);
+  const { reason, endedBy } = await ended;
+  assert.deepEqual([reason, endedBy], ["evicted", { message }]);
+  assert.equal(session.state, "ended");
+});
+
+for (const call of ["start", "retry"]) {
+  test(`${call} with replaces takes over the stream of another device`, { skip, timeout: 300_000 }, async () => {
+    const { create, count, limitTo } = setUp();
+    await limitTo(1);
+    const phone = create({ deviceId: "phone" });
+    await phone.start();
+    const ended = once(phone, "ended");
+    const tv = create({ deviceId: "tv", deviceName: "Living-room TV" });
+    if (call === "retry") assert.equal(await tv.start(), "denied");
+    assert.equal(await tv[call]({ replaces: [phone.streamId] }), "live");
+    const { reason, endedBy } = await ended;
+    assert.deepEqual([reason, endedBy], ["replaced", { streamId: tv.streamId, deviceName: "Living-room TV" }]);
+    assert.equal(await count(), 1);
+    await tv.stop();
+  });
+}
+
+test("the service accepts texts of any length", { skip, timeout: 300_000 }, async () => {
+  const text = "東京 👩🏽‍🚀 ".repeat(5000);
+  const session = setUp().create({ deviceId: "tv", deviceName: text, contentId: text });
+  assert.equal(await session.start(), "live");
+  await session.stop();
+});
+
 test("a stream stopped by another client restarts silently", { skip, timeout: 300_000 }, async () => {
   const { create, count, streams } = setUp();
   const session = create();

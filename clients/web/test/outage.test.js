@@ -1,4 +1,4 @@
-// Playback and retries continue while the service is unavailable, slow or overloaded, or rejects a token.
+// Playback and retries continue while the service is unavailable, slow or overloaded.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -24,7 +24,6 @@ async function startPlayback(options, envOptions) {
   return { env, session };
 }
 
-const unauthorized = problem(401, "unauthorized");
 const gaps = (calls) => calls.slice(1).map(({ atMs }, index) => atMs - calls[index].atMs);
 
 for (const [name, response, code] of [
@@ -205,96 +204,4 @@ test("the stop policy ends an unanswered start after unansweredStartS", async ()
   assert.equal(session.state, "unavailable");
   await env.advance(1);
   assert.equal(session.state, "ended");
-});
-
-test("a 401 repeats the request with a new token", async () => {
-  const calls = [];
-  const token = async (about) => (calls.push(about), `token-${calls.length}`);
-  const { env, session } = await startPlayback({ token });
-  env.responses.heartbeat.push(unauthorized);
-  await env.advance(30_000);
-  assert.deepEqual(calls, [{ rejected: undefined }, { rejected: "token-1" }]);
-  const heartbeats = env.sent("heartbeat");
-  assert.deepEqual(heartbeats.map(({ headers }) => headers.Authorization), ["Bearer token-1", "Bearer token-2"]);
-  assert.equal(heartbeats[0].atMs, heartbeats[1].atMs);
-  assert.equal(session.state, "live");
-  assert.equal(env.emitted("unavailable").length, 0);
-});
-
-test("a working token is fetched once", async () => {
-  let tokenCalls = 0;
-  const { env } = await startPlayback({ token: () => `token-${++tokenCalls}` });
-  await env.advance(300_000);
-  assert.equal(tokenCalls, 1);
-});
-
-test("a second 401 is retried with backoff", async () => {
-  let tokenCalls = 0;
-  const { env, session } = await startPlayback({ token: () => `token-${++tokenCalls}`, onUnavailable: "stop" });
-  env.responses.heartbeat.push(...Array(4).fill(unauthorized));
-  await env.advance(30_000);
-  assert.equal(env.sent("heartbeat").length, 2);
-  assert.equal(session.state, "unavailable");
-  await env.advance(1000);
-  assert.equal(env.sent("heartbeat").length, 3);
-  await env.advance(6000);
-  assert.equal(session.state, "live");
-  env.responses.heartbeat.push(unauthorized);
-  await env.advance(30_000);
-  assert.equal(session.state, "live");
-});
-
-test("a 401 for a fixed token is retried with backoff", async () => {
-  const { env, session } = await startPlayback({ token: "fixed" });
-  env.responses.heartbeat.push(unauthorized);
-  await env.advance(30_000);
-  assert.equal(env.sent("heartbeat").length, 1);
-  assert.equal(env.emitted("unavailable")[0].code, "unauthorized");
-  await env.advance(1000);
-  assert.equal(session.state, "live");
-});
-
-test("a failing or hanging token function counts as an outage", async () => {
-  const env = createEnvironment();
-  const tokens = [
-    () => Promise.reject(new Error("signed out")),
-    () => {
-      throw new Error("no SDK");
-    },
-    () => new Promise(() => {}),
-    () => "good",
-  ];
-  const session = env.record(createSession({ ...env.options, token: () => tokens.shift()() }));
-  assert.equal(await session.start(), "unavailable");
-  await env.advance(60_000);
-  assert.equal(session.state, "live");
-  assert.equal(env.sent("start").length, 1);
-  assert.equal(env.sent("start")[0].headers.Authorization, "Bearer good");
-});
-
-test("concurrent requests share one token call", async () => {
-  let tokenCalls = 0;
-  const { env, session } = await startPlayback({ token: async () => `token-${++tokenCalls}` });
-  env.responses.heartbeat.push(unauthorized);
-  env.responses.evict.push(unauthorized);
-  env.sleep(31_000);
-  session.wake();
-  assert.equal(await session.stopOther("other"), true);
-  await flushPromises();
-  assert.equal(tokenCalls, 2);
-  assert.equal(session.state, "live");
-});
-
-test("a late 401 does not discard the newer token", async () => {
-  let tokenCalls = 0;
-  const { env, session } = await startPlayback({ token: async () => `token-${++tokenCalls}` });
-  const late = deferred(unauthorized);
-  env.responses.heartbeat.push(late);
-  await env.advance(30_000);
-  env.responses.evict.push(unauthorized);
-  assert.equal(await session.stopOther("other"), true);
-  await late.deliver();
-  assert.equal(env.sent("heartbeat")[1].headers.Authorization, "Bearer token-2");
-  assert.equal(tokenCalls, 2);
-  assert.equal(session.state, "live");
 });

@@ -5,15 +5,15 @@ import { test } from "node:test";
 import { attach } from "../src/player.js";
 import { createEnvironment, FakeVideo, limitReached, problem } from "./environment.js";
 
-function setUp() {
+function setUp(options) {
   const env = createEnvironment();
   const video = new FakeVideo();
-  const { session } = env.record(attach(video, env.options));
+  const { session } = env.record(attach(video, { ...env.options, ...options }));
   return { env, video, session };
 }
 
-async function startPlayback() {
-  const all = setUp();
+async function startPlayback(options) {
+  const all = setUp(options);
   await all.video.play();
   return all;
 }
@@ -22,7 +22,8 @@ test("closing the page stops the stream synchronously", async () => {
   const { env } = await startPlayback({ token: "t" });
   void env.page.window.dispatch("pagehide", { persisted: false });
   assert.equal(env.sent("stop").length, 1);
-  assert.equal(env.sent("stop")[0].keepalive, true);
+  const [{ method, keepalive, headers }] = env.sent("stop");
+  assert.deepEqual([method, keepalive, headers.Authorization], ["DELETE", true, "Bearer t"]);
 });
 
 for (const index of [0, 3]) {

@@ -102,6 +102,38 @@ test("an element that returns to the document plays again", async () => {
   assert.equal(session.state, "idle");
 });
 
+for (const type of ["playing", "timeupdate"]) {
+  test(`${type} observes an element that entered the document`, async () => {
+    const env = createEnvironment();
+    const page = createDocument();
+    const video = Object.assign(new FakeVideo(), { isConnected: false, ownerDocument: page.document, getRootNode: () => page.document });
+    const { session } = attach(video, env.options);
+    await video.play();
+    video.isConnected = true;
+    await video.dispatch(type);
+    assert.equal(session.state, "live");
+    video.isConnected = false;
+    await page.changed();
+    assert.equal(session.state, "idle");
+    assert.equal(video.paused, true);
+  });
+}
+
+test("an element that left is not observed", async () => {
+  const { page, video } = await startPlayback();
+  video.isConnected = false;
+  await page.changed();
+  assert.equal(page.observers.size, 0);
+});
+
+test("a moved element is observed only in its new tree", async () => {
+  const { page, video } = await startPlayback();
+  const { document, observers } = createDocument();
+  video.getRootNode = () => document;
+  await video.dispatch("playing");
+  assert.deepEqual([...page.observers.keys(), ...observers.keys()], [document]);
+});
+
 test("detach disconnects the observer", async () => {
   const { page, attached } = await startPlayback();
   assert.equal(page.observers.size, 1);

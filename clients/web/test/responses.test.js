@@ -228,6 +228,27 @@ test("a failing listener does not affect session or other listeners", async (t) 
   assert.equal(env.sent("heartbeat").length, 1);
 });
 
+for (const status of [400, 409, 413, 418]) {
+  test(`a ${status} without a code to a heartbeat counts as an outage`, async () => {
+    const { env, session } = setUp({ onUnavailable: "stop" });
+    await session.start();
+    env.responses.heartbeat.push(...Array(50).fill(respond(status, undefined, { "content-type": "text/html" })));
+    await env.advance(89_999);
+    assert.equal(session.state, "unavailable");
+    assert.equal(env.emitted("error").length, 0);
+    await env.advance(1);
+    assert.equal(env.emitted("ended")[0].reason, "unavailable");
+  });
+}
+
+test("a 404 without a code to a heartbeat starts again", async () => {
+  const { env, session } = setUp();
+  await session.start();
+  env.responses.heartbeat.push(respond(404, undefined, { "content-type": "text/html" }));
+  await env.advance(30_000);
+  assert.equal(session.streamId, "stream-2");
+});
+
 test("a failing contentId function is reported and omitted", async () => {
   const { env, session } = setUp({
     contentId: () => {

@@ -40,6 +40,63 @@ test("a wake-up after lease expiry restarts silently", async () => {
   assert.equal(env.sent("heartbeat").length, 1);
 });
 
+for (const [name, wakeUp] of [
+  ["a page event", (env) => env.page.document.dispatch("visibilitychange")],
+  ["a late timer", () => {}],
+]) {
+  test(`sleep after a failed heartbeat does not stop playback (${name})`, async () => {
+    const { env, session } = await startPlayback({ onUnavailable: "stop" });
+    const slow = deferred(expired);
+    env.responses.heartbeat.push(networkError, slow);
+    await env.advance(30_000);
+    assert.equal(session.state, "unavailable");
+    env.sleep(8 * 3600_000);
+    await wakeUp(env);
+    await env.runOverdueTimers();
+    await env.advance(1000);
+    await slow.deliver();
+    assert.equal(session.state, "live");
+    assert.equal(env.emitted("restarted").length, 1);
+    assert.equal(env.emitted("ended").length, 0);
+  });
+
+  test(`an outage after sleep stops playback after one request (${name})`, async () => {
+    const { env, session } = await startPlayback({ onUnavailable: "stop" });
+    env.responses.heartbeat.push(networkError, networkError);
+    await env.advance(30_000);
+    env.sleep(8 * 3600_000);
+    await wakeUp(env);
+    await env.runOverdueTimers();
+    assert.equal(session.state, "ended");
+    assert.equal(env.sent("heartbeat").length, 2);
+  });
+}
+
+test("a request that failed during sleep does not stop playback", async () => {
+  const { env, session } = await startPlayback({ onUnavailable: "stop" });
+  const interrupted = deferred(networkError);
+  env.responses.heartbeat.push(interrupted);
+  await env.advance(30_000);
+  env.sleep(8 * 3600_000);
+  await interrupted.deliver();
+  await env.runOverdueTimers();
+  await env.advance(1000);
+  assert.equal(session.state, "live");
+  assert.equal(env.emitted("ended").length, 0);
+});
+
+test("a request after the sleep has the whole request timeout", async () => {
+  const { env, session } = await startPlayback({ onUnavailable: "stop" });
+  env.responses.heartbeat.push(networkError, noResponse);
+  await env.advance(30_000);
+  env.sleep(8 * 3600_000);
+  await env.runOverdueTimers();
+  await env.advance(9999);
+  assert.equal(session.state, "unavailable");
+  await env.advance(1);
+  assert.equal(session.state, "ended");
+});
+
 test("sleep is detected with a stopped monotonic clock", async () => {
   const { env, session } = await startPlayback({ page: null });
   await env.advance(5000);

@@ -1,0 +1,41 @@
+// How long players may play without a lease. All playbacks of a user in a page share this time until one of them gets a lease.
+// Otherwise a page that creates a player for each content could play without a limit.
+
+// Used until the lease duration of the service is known.
+const DEFAULT_LEASE_MS = 90_000;
+
+// Keyed by page and user.
+const graceOfPages = new WeakMap();
+
+/** Without a page, only the playbacks of one session share the time. */
+export function graceOf({ page, streamsUrl, unansweredStartMs }) {
+  const used = usedTime(page, streamsUrl);
+  const fullMs = () => unansweredStartMs ?? used.leaseMs;
+
+  return {
+    fullMs,
+    leftMs: () => Math.max(fullMs() - used.ms, 0),
+    /** A playback without a lease was stopped. `leftMs` of its time is left. */
+    setLeft(leftMs) {
+      used.ms = Math.max(used.ms, fullMs() - Math.max(leftMs, 0));
+    },
+    /** The service granted a lease of this duration. */
+    setLease(leaseMs) {
+      used.leaseMs = leaseMs;
+      used.ms = 0;
+    },
+    /** The service answered that the player must not play. The time starts again with the next playback. */
+    reset() {
+      used.ms = 0;
+    },
+  };
+}
+
+function usedTime(page, streamsUrl) {
+  const created = () => ({ ms: 0, leaseMs: DEFAULT_LEASE_MS });
+  if (!page) return created();
+  if (!graceOfPages.has(page.window)) graceOfPages.set(page.window, new Map());
+  const ofUsers = graceOfPages.get(page.window);
+  if (!ofUsers.has(streamsUrl)) ofUsers.set(streamsUrl, created());
+  return ofUsers.get(streamsUrl);
+}
