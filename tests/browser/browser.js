@@ -7,6 +7,8 @@ export const BROWSER = process.env.BROWSER ?? "chromium";
 // Chromium ends a page if its unload handlers take longer than 0.5 s, which may be too short on a busy machine. WebKitGTK sometimes
 // ends a page before its unload handlers run. Firefox does neither.
 const CLOSE_ATTEMPTS = BROWSER === "firefox" ? 1 : 3;
+// Shorter than the lease of 30 s. `isStopped` must not accept a stream whose lease expired.
+const STOP_TIMEOUT_MS = 20_000;
 
 export async function launch() {
   const engine = await import(`./engines/${BROWSER}.js`);
@@ -43,7 +45,7 @@ export async function closeTab(play, isStopped) {
     const { page, streamId } = await play();
     await page.close({ runBeforeUnload: true });
     try {
-      return await eventually("a closed tab stops its stream", () => isStopped(streamId), 4000);
+      return await eventually("a closed tab stops its stream", () => isStopped(streamId), STOP_TIMEOUT_MS);
     } catch (failure) {
       if (attempt === CLOSE_ATTEMPTS) throw failure;
     }

@@ -6,7 +6,8 @@ import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const BINARY = process.env.SERVICE ?? new URL("../../target/debug/stream-manager", import.meta.url).pathname;
-const READY_TIMEOUT_MS = 15_000;
+// Long, because these tests also run on machines that are ten times slower. A test that passes does not wait for it.
+const TIMEOUT_MS = 30_000;
 
 export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -18,7 +19,7 @@ export async function freePort() {
 }
 
 /** Waits until `condition()` returns true. The error after a timeout contains the last value that it returned. */
-export async function eventually(description, condition, timeoutMs = 8000) {
+export async function eventually(description, condition, timeoutMs = TIMEOUT_MS) {
   const endMs = Date.now() + timeoutMs;
   let last;
   do {
@@ -30,7 +31,7 @@ export async function eventually(description, condition, timeoutMs = 8000) {
 }
 
 /** For tests in which a lease expires. Other tests use a lease of 30 s, which does not expire even on a busy machine. */
-export const SHORT_LEASE = { LEASE__DURATION_S: 3 };
+export const SHORT_LEASE = { LEASE__DURATION_S: 10 };
 
 /** `settings` are environment variables without the prefix `STREAM_MANAGER__`. */
 export async function startService({ port, ...settings } = {}) {
@@ -54,7 +55,7 @@ export async function startService({ port, ...settings } = {}) {
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (output += data));
   const exited = once(child, "exit");
   const readyOrExited = () => fetch(`${url}/health/ready`).then(({ ok }) => ok || child.exitCode !== null, () => child.exitCode !== null);
-  await eventually("the service is ready", readyOrExited, READY_TIMEOUT_MS);
+  await eventually("the service is ready", readyOrExited);
   if (child.exitCode !== null) throw new Error(`${BINARY} exited with ${child.exitCode}: ${output}`);
 
   async function stop(signal = "SIGTERM") {

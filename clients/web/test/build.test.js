@@ -1,17 +1,15 @@
-// The builds in dist: their syntax, their exports and their size. old-chromium.test.js runs them in old browsers.
+// The builds in dist: their syntax, their exports and their size. old-chromium.test.js runs them in old browsers. `npm test` builds
+// before all tests, because the test files run at the same time.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
-import { before, test } from "node:test";
+import { test } from "node:test";
 import { createContext, runInContext } from "node:vm";
 import { gzipSync } from "node:zlib";
 import { parse } from "acorn";
 
 const root = new URL("../", import.meta.url);
 const read = (name) => readFile(new URL(name, root), "utf8");
-
-before(() => execFileSync("node", ["build.js"], { cwd: root }));
 
 for (const [name, ecmaVersion, sourceType] of [
   ["player.js", 2017, "module"],

@@ -30,6 +30,7 @@ const CONTENTS: [(&str, &str, &str); 23] = [
     ("description.js", SCRIPT, include_str!("../../../clients/web/src/description.js")),
     ("device.js", SCRIPT, include_str!("../../../clients/web/src/device.js")),
     ("emitter.js", SCRIPT, include_str!("../../../clients/web/src/emitter.js")),
+    ("grace.js", SCRIPT, include_str!("../../../clients/web/src/grace.js")),
     ("lifecycle.js", SCRIPT, include_str!("../../../clients/web/src/lifecycle.js")),
     ("options.js", SCRIPT, include_str!("../../../clients/web/src/options.js")),
     ("platform.js", SCRIPT, include_str!("../../../clients/web/src/platform.js")),

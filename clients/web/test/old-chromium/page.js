@@ -9,7 +9,6 @@ function run(attach) {
   var player = attach(video, {
     baseUrl: "",
     userName: query.get("user"),
-    token: query.get("token") || undefined,
     deviceName: function () {
       return "Television";
     },
@@ -30,7 +29,7 @@ function run(attach) {
   video.src = "silence.wav";
   var played = video.play();
   if (played) played.catch(report);
-  setTimeout(report, 15000);
+  setTimeout(report, 60000);
 
   function change() {
     content = "second";
