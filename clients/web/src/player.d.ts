@@ -43,7 +43,8 @@ export interface Denial {
 export interface StartOptions {
   /**
    * Ids of at most 10 streams of the same user that end when the new stream starts, for example in a hand-over from a phone
-   * to a television. If the start is denied, they continue.
+   * to a television. If the start is denied, they continue. Values that are no ids are ignored. During a playback, the ids have
+   * an effect only before its first lease.
    */
   replaces?: string[];
 }
@@ -57,7 +58,7 @@ export interface Problem {
   status: number | undefined;
   /**
    * The problem code of the service (docs/errors.md), `http-<status>` (a response without a problem code), `timeout`,
-   * `no-answer` (the request failed) or `malformed-answer` (the response was not from the service).
+   * `no-answer` (the request or the token function failed) or `malformed-answer` (the response was not from the service).
    */
   code: string;
   detail: string | undefined;
@@ -90,7 +91,8 @@ export interface Events {
   available: {};
   /**
    * A bug in the application, its configuration or this library (`exception`). Playback continues until `onRefused` applies.
-   * `<option>-failed`, for example `content-id-failed`: the function of an option threw an exception.
+   * `<option>-failed`, for example `content-id-failed`: the function of an option threw an exception, or the value is no text.
+   * The field is not sent.
    */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
@@ -111,12 +113,16 @@ export interface SessionOptions {
   userName: string;
   /**
    * A bearer token, or a function that returns one. The function is called again after a 401 or 403, with the `rejected`
-   * token.
+   * token. If it then fails, or does not answer within `requestTimeoutS`, the 401 or 403 remains the failure and `onRefused`
+   * applies. If it fails before any request, `onUnavailable` applies.
    */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
   /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
-  /** Functions are called at each start. `contentId` is also called during playback: see `Session.update`. */
+  /**
+   * Functions are called at each start. `contentId` is also called during playback: see `Session.update`. Texts are cut to 1000
+   * characters here, and to 256 bytes by the service.
+   */
   deviceName?: Dynamic<string>;
   contentId?: Dynamic<string>;
   labels?: Dynamic<Record<string, string>>;
@@ -131,7 +137,10 @@ export interface SessionOptions {
    * token is wrong), `"continue"` for other statuses.
    */
   onRefused?: "continue" | "stop";
-  /** How many seconds to play without a lease. Default: the lease duration of the service (90 before the first lease). */
+  /**
+   * How many seconds to play without a lease. Default: the lease duration of the service (90 before the first lease). All
+   * sessions of a user in a page share this time until one of them gets a lease, a denial or an eviction.
+   */
   unansweredStartS?: number;
   /** Timeout of each request in seconds. Default 10. */
   requestTimeoutS?: number;
@@ -160,10 +169,13 @@ export interface Session extends Emitter {
   /**
    * Stops the playback. Resolves when the slot is free, or after the last failed attempt. With `unload`, sends the stop at
    * once and does not wait for the response. Use this in four `pagehide` listeners, because Firefox may abort the first
-   * ones; `attach` has them. With `forGood`, later starts send nothing and resolve with `idle`. `detach` uses this.
+   * ones; `attach` has them. If the page returns from the back/forward cache (`pageshow` with `persisted`), call `start`. With `forGood`, later starts send nothing and resolve with `idle`. `detach` uses this.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
-  /** Starts again after `denied` or `ended`. While `unavailable` or `failed`, sends the next request now. */
+  /**
+   * Starts again after `denied` or `ended`. While `unavailable` or `failed`, sends the next request now, but not before a
+   * `Retry-After`.
+   */
   retry(options?: StartOptions): Promise<State>;
   /**
    * Sends a heartbeat now if the lease may be lost. If there is no page, call this after sleep or a network change. In
@@ -172,7 +184,7 @@ export interface Session extends Emitter {
   wake(): void;
   /**
    * Call this when the content changes during playback. If `contentId` returns another value, the next heartbeat is sent now
-   * and contains it. `attach` does this automatically.
+   * and contains it. While the content keeps changing, the heartbeats are up to 5 s apart. `attach` does this automatically.
    */
   update(): void;
   /** The same as `stopOther` of the `denied` event. */
