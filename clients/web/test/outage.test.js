@@ -205,3 +205,13 @@ test("the stop policy ends an unanswered start after unansweredStartS", async ()
   await env.advance(1);
   assert.equal(session.state, "ended");
 });
+
+test("a start that times out after its time ends playback", async () => {
+  const env = createEnvironment();
+  const session = env.record(createSession({ ...env.options, onUnavailable: "stop", unansweredStartS: 4 }));
+  env.responses.start.push(noResponse);
+  void session.start();
+  await env.advance(10_000);
+  assert.equal(session.state, "ended");
+  assert.equal(env.sent("start").length, 1);
+});

@@ -187,6 +187,21 @@ test("sessions of a user share the time without a lease", async () => {
   assert.equal(other.state, "unavailable", "another user has the whole time");
 });
 
+test("a later session does not restore the time without a lease", async () => {
+  const { env, session } = setUp();
+  env.responses.start.push(...always(forbidden));
+  await session.start();
+  await env.advance(50_000);
+  const later = createSession({ ...env.options, deviceId: "tab-2" });
+  await later.start();
+  await env.advance(10_000);
+  await session.stop();
+  await later.stop();
+  await session.start();
+  await env.advance(30_000);
+  assert.equal(session.state, "ended");
+});
+
 for (const [name, answer, state] of [["a denial", limitReached, "denied"], ["an eviction", evicted, "ended"]]) {
   test(`${name} restores the time without a lease`, async () => {
     const { env, session } = setUp();

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createSession } from "../src/player.js";
-import { createEnvironment, createPage, deferred, expired, flushPromises, networkError, noResponse, unavailable } from "./environment.js";
+import { createEnvironment, createPage, deferred, expired, flushPromises, networkError, noResponse, problem, unavailable } from "./environment.js";
 
 async function startPlayback(options) {
   const env = createEnvironment();
@@ -71,6 +71,16 @@ for (const [name, wakeUp] of [
     assert.equal(env.sent("heartbeat").length, 2);
   });
 }
+
+test("a sleep does not shorten Retry-After", async () => {
+  const { env, session } = await startPlayback({ onUnavailable: "stop" });
+  env.responses.heartbeat.push(problem(429, "too-many-requests", {}, { "retry-after": "300" }));
+  await env.advance(30_000);
+  env.sleep(120_000);
+  await env.runOverdueTimers();
+  assert.equal(session.state, "ended");
+  assert.equal(env.sent("heartbeat").length, 1);
+});
 
 test("a request that failed during sleep does not stop playback", async () => {
   const { env, session } = await startPlayback({ onUnavailable: "stop" });
