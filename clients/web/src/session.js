@@ -79,7 +79,7 @@ export function createSession(options) {
     if (startOptions?.replaces === undefined || p.streamId !== null) return p.result;
     p.replaces = startOptions.replaces;
     p.key = undefined;
-    if (p.ready && clock.now() >= p.notBeforeMs) guard(p, () => startAgain(p));
+    guard(p, () => p.ready && clock.now() >= p.notBeforeMs && startAgain(p));
     return p.result;
   }
 
