@@ -1,5 +1,5 @@
 // Tests the player against a running service, in real time. STREAM_MANAGER_URL is the URL of the service. Without it, the
-// tests are skipped. Each test uses a random user name. A short lease, such as 5 s, makes the tests fast.
+// tests are skipped. Each test uses a random user name. A short lease, such as 10 s, makes the tests fast.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
