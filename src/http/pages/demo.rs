@@ -16,7 +16,7 @@ use crate::http::pipeline::routes::Page;
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const CONTENTS: [(&str, &str, &str); 23] = [
+const CONTENTS: [(&str, &str, &str); 24] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
     ("animation.js", SCRIPT, include_str!("demo/animation.js")),
     ("demo.js", SCRIPT, include_str!("demo/demo.js")),
