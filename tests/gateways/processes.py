@@ -92,10 +92,13 @@ def gateway(name):
 
 
 class FakeInstance:
-    """Records the requests that an instance receives. Replies with `reply`, or closes the connection if that is None."""
+    """Records the requests that an instance receives. Replies with `reply`, or closes the connection if that is None.
+
+    Health checks are answered and not recorded. `connections` and `open_connections` do not count their connections.
+    """
 
     def __init__(self, index, reply):
-        self.reply, self.requests, self.connections = reply, [], 0
+        self.reply, self.requests, self.connections, self.open_connections = reply, [], 0, 0
         self.lock = threading.Lock()
         self.listener = socket.create_server(ADDRESSES[index])
         threading.Thread(target=self.accept, daemon=True).start()
@@ -109,12 +112,14 @@ class FakeInstance:
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
+        counted = []
         # HAProxy resets the connections of its health checks.
         with contextlib.suppress(ConnectionResetError):
-            self.exchange(connection)
+            self.exchange(connection, counted)
+        with self.lock:
+            self.open_connections -= len(counted)
 
-    def exchange(self, connection):
-        received = 0
+    def exchange(self, connection, counted):
         with connection, connection.makefile("rb") as file:
             while True:
                 head = b""
@@ -132,8 +137,10 @@ class FakeInstance:
                     continue
                 with self.lock:
                     self.requests.append((method, path, version, headers, body))
-                    self.connections += received == 0
-                received += 1
+                    if not counted:
+                        counted.append(True)
+                        self.connections += 1
+                        self.open_connections += 1
                 if self.reply is None:
                     return
                 connection.sendall(self.reply)
