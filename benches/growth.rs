@@ -24,6 +24,8 @@ use support::fixtures::{NOW, TABLE, TERMS, client_with_table, start_request, str
 
 const MILLION: u64 = 1_000_000;
 const MAX_LIMIT: u64 = 50;
+/// The live streams of the section `live_streams`.
+const STREAMS: u64 = 100_000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -152,52 +154,53 @@ async fn expired_leases() {
     }
 }
 
-/// Measures how long a count of all live streams takes, and how long heartbeats take meanwhile.
 async fn live_streams() {
-    const STREAMS: u64 = 100_000;
     println!("\ncount of {STREAMS} live streams, one per user");
     let memory = Arc::new(MemoryStore::new());
+    count_live_streams("memory", &*memory, Arc::clone(&memory) as _).await;
     let embedded = Arc::new(DynamoStore::new(embedded_client().await, TABLE));
-    let stores: [(&str, Arc<dyn LeaseStore>, Arc<dyn CountLiveStreams>); 2] =
-        [("memory", Arc::clone(&memory) as _, memory), ("embedded", Arc::clone(&embedded) as _, embedded)];
-    for (name, store, counted) in stores {
-        for n in 0..STREAMS {
-            start(&*store, &user(n), &request(0, MAX_LIMIT)).await;
-        }
-        let mut counts = Vec::new();
-        for _ in 0..5 {
-            let count = async { assert_eq!(counted.count_live_streams(NOW).await.unwrap(), STREAMS) };
-            counts.push(timed(count).await);
-        }
-        let heartbeats = async || {
-            let mut times = Vec::new();
-            for n in 0..1000 {
-                // A request also waits for the runtime.
-                let heartbeat = async {
-                    tokio::task::yield_now().await;
-                    heartbeat(&*store, &user(n * 7919 % STREAMS), 0).await;
-                };
-                times.push(timed(heartbeat).await.as_secs_f64() * 1e6);
-            }
-            Spread::of(times)
-        };
-        let alone = heartbeats().await;
-        let counting = tokio::spawn(async move {
-            loop {
-                counted.count_live_streams(NOW).await.unwrap();
-            }
-        });
-        let meanwhile = heartbeats().await;
-        counting.abort();
-        println!(
-            "{name:8}: {:.1?}; heartbeats {:.0} us (median) and {:.0} us (max), during a count {:.0} us and {:.0} us",
-            median(counts),
-            alone.median,
-            alone.max,
-            meanwhile.median,
-            meanwhile.max
-        );
+    count_live_streams("embedded", &*embedded, Arc::clone(&embedded) as _).await;
+}
+
+/// Measures how long a count takes, and how long heartbeats take meanwhile.
+async fn count_live_streams(name: &str, store: &dyn LeaseStore, counted: Arc<dyn CountLiveStreams>) {
+    for n in 0..STREAMS {
+        start(store, &user(n), &request(0, MAX_LIMIT)).await;
     }
+    let mut counts = Vec::new();
+    for _ in 0..5 {
+        let count = async { assert_eq!(counted.count_live_streams(NOW).await.unwrap(), STREAMS) };
+        counts.push(timed(count).await);
+    }
+    let alone = heartbeats(store).await;
+    let counting = tokio::spawn(async move {
+        loop {
+            counted.count_live_streams(NOW).await.unwrap();
+        }
+    });
+    let meanwhile = heartbeats(store).await;
+    counting.abort();
+    println!(
+        "{name:8}: {:.1?}; heartbeats {:.0} us (median) and {:.0} us (max), during a count {:.0} us and {:.0} us",
+        median(counts),
+        alone.median,
+        alone.max,
+        meanwhile.median,
+        meanwhile.max
+    );
+}
+
+/// The times of heartbeats in microseconds, including the time until the runtime executes them.
+async fn heartbeats(store: &dyn LeaseStore) -> Spread {
+    let mut times = Vec::new();
+    for n in 0..1000 {
+        let heartbeat = async {
+            tokio::task::yield_now().await;
+            heartbeat(store, &user(n * 7919 % STREAMS), 0).await;
+        };
+        times.push(timed(heartbeat).await.as_secs_f64() * 1e6);
+    }
+    Spread::of(times)
 }
 
 async fn start(store: &dyn LeaseStore, user: &UserName, request: &StartRequest) {
