@@ -40,11 +40,11 @@ pub struct AppDeps {
 /// The public server: the API, its OpenAPI document, and the pages.
 ///
 /// # Errors
-/// The route table is incomplete or ambiguous.
+/// The route table is incomplete or ambiguous, or the OpenAPI document cannot be written.
 pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
     let AppDeps { limiter, readiness, metrics, tracer, tokens, rates, cors, pages, bounds } = deps;
     let auth = tokens.map_or(AuthMode::Disabled, AuthMode::Jwt);
-    let mut routed = documentation::pages(pages.swagger);
+    let mut routed = documentation::pages(pages.swagger)?;
     if pages.demo {
         routed.extend(demo::pages());
     }

@@ -265,5 +265,5 @@ impl TestServer {
 
 /// The OpenAPI document of the service.
 pub fn openapi() -> Value {
-    serde_json::from_str(&openapi_document()).unwrap()
+    serde_json::from_str(&openapi_document().unwrap().json).unwrap()
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Type> Payload for Json<T> {
-    const CONTENT_TYPE: &'static str = "application/json; charset=utf-8";
+    // Without the parameter of the header, because some client generators do not accept it.
+    const CONTENT_TYPE: &'static str = "application/json";
 
     fn schema_ref() -> MetaSchemaRef {
         T::schema_ref()
@@ -22,6 +23,8 @@ impl<T: Type> Payload for Json<T> {
     }
 }
 
+const CONTENT_TYPE: &str = "application/json; charset=utf-8";
+
 /// Initial capacity of a body. It fits one stream without reallocation.
 const INITIAL_CAPACITY: usize = 512;
 
@@ -29,7 +32,7 @@ impl<T: Serialize + Type> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let mut body = Vec::with_capacity(INITIAL_CAPACITY);
         match serde_json::to_writer(&mut body, &self.0) {
-            Ok(()) => Response::builder().content_type(Self::CONTENT_TYPE).body(body),
+            Ok(()) => Response::builder().content_type(CONTENT_TYPE).body(body),
             // Unreachable, because only maps with non-string keys fail, and the response models have none.
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into(),
         }

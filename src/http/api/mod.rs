@@ -1,11 +1,13 @@
 //! The operations of the API: request extractors, handlers, response models, problems.
 
 pub(crate) mod caller;
+mod document;
 pub(crate) mod extract;
 pub mod health;
 pub(crate) mod json;
 pub(crate) mod model;
 pub mod openapi;
+pub mod problem_code;
 pub mod problems;
 pub mod rate_limits;
 pub(crate) mod responses;

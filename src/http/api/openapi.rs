@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use poem_openapi::OpenApiService;
+use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use thiserror::Error;
 
+use super::document;
 use super::health::{HealthApi, Readiness};
 use super::rate_limits::Rates;
 use super::route_context::AuthMode;
@@ -16,13 +18,40 @@ use crate::limiter::{Limiter, Policy};
 use crate::store::memory::MemoryStore;
 use crate::telemetry::metrics::Metrics;
 
-/// The OpenAPI document that `/openapi.json` serves.
-pub fn openapi_document() -> String {
-    openapi_service().spec()
+/// The OpenAPI document in its formats.
+pub struct Document {
+    pub json: String,
+    pub yaml: String,
+    /// Swagger UI, which contains the document.
+    pub swagger_ui: String,
 }
 
-pub(crate) fn openapi_service() -> OpenApiService<Apis, ()> {
-    OpenApiService::new(apis_for_spec(), "stream-manager", env!("CARGO_PKG_VERSION")).description(DESCRIPTION)
+/// An error in the OpenAPI document, detected at startup.
+#[derive(Debug, Error)]
+pub enum DocumentError {
+    #[error("the OpenAPI document as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the OpenAPI document as YAML: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+    #[error("Swagger UI does not contain the OpenAPI document")]
+    SwaggerUi,
+}
+
+/// # Errors
+/// See [`DocumentError`].
+pub fn openapi_document() -> Result<Document, DocumentError> {
+    let service = OpenApiService::new(apis_for_spec(), "stream-manager", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(LicenseObject::new(env!("CARGO_PKG_LICENSE")).url(LICENSE_URL))
+        .server(ServerObject::new("/").description("The instance that serves this document."));
+    let incomplete = service.spec();
+    // A value of serde_yaml keeps the order of the fields.
+    let document = document::complete(serde_json::from_str(&incomplete)?);
+    let json = serde_json::to_string_pretty(&document)?;
+    let swagger_ui = service.swagger_ui_html();
+    let (head, tail) = swagger_ui.split_once(&incomplete).ok_or(DocumentError::SwaggerUi)?;
+    let swagger_ui = [head, &json, tail].concat();
+    Ok(Document { yaml: serde_yaml::to_string(&document)?, json, swagger_ui })
 }
 
 /// Creates the APIs for the OpenAPI document only. poem-openapi needs values, although it reads only their types.
@@ -39,6 +68,8 @@ pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rate
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
     (streams, UsersApi { limiter }, HealthApi { readiness, auth })
 }
+
+const LICENSE_URL: &str = "https://spdx.org/licenses/Apache-2.0.html";
 
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\
 A player **starts** a stream and gets a slot, renews it with a **heartbeat** every `heartbeatIntervalSeconds`, and \

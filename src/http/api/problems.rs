@@ -1,5 +1,5 @@
-//! The table of all problems (RFC 9457) and the conversion of a problem to a response. `docs/errors.md` describes each
-//! problem. Internal error messages, for example from the store, are logged and never sent to the client.
+//! A problem (RFC 9457), and its conversion to a response. Internal error messages, for example from the store, are
+//! logged and never sent to the client.
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
@@ -8,30 +8,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::http::api::json::Json;
-use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart};
+use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart, StreamEndReason};
 use crate::http::api::model::responses::Stream;
+pub use crate::http::api::problem_code::ProblemCode;
 use crate::store::StoreError;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemCode {
-    InvalidRequest,
-    Unauthorized,
-    Forbidden,
-    StreamNotFound,
-    RouteNotFound,
-    MethodNotAllowed,
-    StreamLimitReached,
-    StreamEnded,
-    PayloadTooLarge,
-    UnsupportedMediaType,
-    IdempotencyKeyReused,
-    TooManyRequests,
-    Internal,
-    StoreUnavailable,
-    KeysUnavailable,
-    Overloaded,
-    Draining,
-}
 
 /// The reason why a request failed.
 #[derive(Clone, Debug)]
@@ -54,7 +34,7 @@ pub(crate) struct ProblemExtensions {
     pub(crate) count: Option<u32>,
     pub(crate) streams: Option<Vec<Stream>>,
     pub(crate) slot_frees_in_seconds: Option<u32>,
-    pub(crate) reason: Option<&'static str>,
+    pub(crate) reason: Option<StreamEndReason>,
     pub(crate) ended_by: Option<EndedBy>,
     /// The `Accept-Encoding` header (RFC 9110, section 12.5.3).
     pub(crate) accept_encoding: Option<&'static str>,
@@ -67,80 +47,6 @@ pub(crate) struct ProblemExtensions {
 }
 
 impl ProblemCode {
-    pub const ALL: [Self; 17] = [
-        Self::InvalidRequest,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::StreamNotFound,
-        Self::RouteNotFound,
-        Self::MethodNotAllowed,
-        Self::StreamLimitReached,
-        Self::StreamEnded,
-        Self::PayloadTooLarge,
-        Self::UnsupportedMediaType,
-        Self::IdempotencyKeyReused,
-        Self::TooManyRequests,
-        Self::Internal,
-        Self::StoreUnavailable,
-        Self::KeysUnavailable,
-        Self::Overloaded,
-        Self::Draining,
-    ];
-
-    /// Code, status and title.
-    const fn entry(self) -> (&'static str, u16, &'static str) {
-        match self {
-            Self::InvalidRequest => ("invalid-request", 400, "The request is not valid"),
-            Self::Unauthorized => ("unauthorized", 401, "A valid token is needed"),
-            Self::Forbidden => ("forbidden", 403, "The token does not allow this"),
-            Self::StreamNotFound => ("stream-not-found", 404, "No such stream"),
-            Self::RouteNotFound => ("route-not-found", 404, "No such route"),
-            Self::MethodNotAllowed => ("method-not-allowed", 405, "The route has no such method"),
-            Self::StreamLimitReached => ("stream-limit-reached", 409, "The user's stream limit is reached"),
-            Self::StreamEnded => ("stream-ended", 410, "The stream has ended"),
-            Self::PayloadTooLarge => ("payload-too-large", 413, "The request body is too large"),
-            Self::UnsupportedMediaType => ("unsupported-media-type", 415, "The request body is not JSON"),
-            Self::IdempotencyKeyReused => {
-                ("idempotency-key-reused", 422, "The idempotency key was used with a different request")
-            }
-            Self::TooManyRequests => ("too-many-requests", 429, "Rate limit exceeded"),
-            Self::Internal => ("internal", 500, "The service failed"),
-            Self::StoreUnavailable => ("store-unavailable", 503, "The store is unavailable"),
-            Self::KeysUnavailable => ("keys-unavailable", 503, "Token verification keys are unavailable"),
-            Self::Overloaded => ("overloaded", 503, "The service is overloaded"),
-            Self::Draining => ("draining", 503, "The service is shutting down"),
-        }
-    }
-
-    pub const fn code(self) -> &'static str {
-        self.entry().0
-    }
-
-    pub const fn status(self) -> u16 {
-        self.entry().1
-    }
-
-    pub const fn title(self) -> &'static str {
-        self.entry().2
-    }
-
-    /// The default `Retry-After` in seconds. Only temporary problems have one.
-    const fn retry_after_s(self) -> Option<u32> {
-        match self {
-            Self::TooManyRequests
-            | Self::StoreUnavailable
-            | Self::KeysUnavailable
-            | Self::Overloaded
-            | Self::Draining => Some(1),
-            _ => None,
-        }
-    }
-
-    /// Whether responses with this code have `Retry-After`.
-    pub(crate) const fn has_retry_after(self) -> bool {
-        self.retry_after_s().is_some() || matches!(self, Self::StreamLimitReached)
-    }
-
     /// An example for the OpenAPI document, built like a real problem.
     pub(crate) fn example(self) -> Value {
         let mut problem = Problem::new(self, self.title());
@@ -160,7 +66,7 @@ impl ProblemCode {
             }
             Self::StreamEnded => {
                 problem.detail = "the stream was evicted by another start".to_owned();
-                problem.extensions.reason = Some("evicted");
+                problem.extensions.reason = Some(StreamEndReason::Evicted);
                 problem.extensions.restart = Some(Restart::User);
                 let ended_by = EndedBy {
                     stream_id: Some(Uuid::from_u128(0x3f0e_7c52_6b1d_4c7e_8a55_0d2f_9b1c_44aa)),
@@ -199,7 +105,7 @@ impl Problem {
         } = *self.extensions;
         ProblemBody {
             r#type: format!("urn:stream-manager:problem:{}", self.code.code()),
-            code: self.code.code().to_owned(),
+            code: self.code,
             title: self.code.title().to_owned(),
             status: self.code.status(),
             detail: self.detail,
@@ -210,7 +116,7 @@ impl Problem {
             count,
             streams,
             slot_frees_in_seconds,
-            reason: reason.map(str::to_owned),
+            reason,
             ended_by,
         }
     }

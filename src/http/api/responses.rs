@@ -10,7 +10,7 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 
 use crate::http::api::json::Json;
-use crate::http::api::model::problem::ProblemBody;
+use crate::http::api::model::problem_schemas;
 use crate::http::api::model::responses::{
     Evicted, Health, Limit, NewLimit, StartedStream, Stream, StreamCount, Streams,
 };
@@ -153,18 +153,15 @@ impl<P: Problems> ApiResponse for Failure<P> {
     }
 
     fn register(registry: &mut Registry) {
-        ProblemBody::register(registry);
+        problem_schemas::register(registry);
     }
 }
 
 /// Describes one status and its problems for the OpenAPI document.
 fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     let lines: Vec<String> = codes.iter().map(|code| format!("`{}`: {}.", code.code(), code.title())).collect();
-    let schema = MetaSchema {
-        all_of: vec![ProblemBody::schema_ref()],
-        example: codes.first().map(|code| code.example()),
-        ..MetaSchema::ANY
-    };
+    let example = codes.first().map(|code| code.example());
+    let schema = MetaSchema { all_of: vec![problem_schemas::schema_of(codes)], example, ..MetaSchema::ANY };
     let header = |name: &str, description: &str, schema| MetaHeader {
         name: name.to_owned(),
         description: Some(description.to_owned()),

@@ -13,7 +13,7 @@ use crate::http::api::extract::body::{EvictionBody, HeartbeatBody, StartBody};
 use crate::http::api::extract::params::{EvictQuery, IdempotencyKeyHeader};
 use crate::http::api::extract::path::Path;
 use crate::http::api::json::Json;
-use crate::http::api::model::problem::{EndedBy, Restart};
+use crate::http::api::model::problem::{EndedBy, Restart, StreamEndReason};
 use crate::http::api::model::responses::{Evicted, StartedStream, Stream, StreamCount, Streams};
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::rate_limits::Rates;
@@ -256,9 +256,9 @@ impl StreamsApi {
 /// would evict each other endlessly.
 fn stream_ended(lease: &Lease) -> Problem {
     let (reason, detail, restart) = match lease.termination.as_ref().map(|termination| termination.reason) {
-        None => ("expired", "the stream has expired", Restart::Auto),
-        Some(EndReason::Evicted) => ("evicted", "the stream was evicted", Restart::User),
-        Some(EndReason::Replaced) => ("replaced", "the stream was replaced", Restart::User),
+        None => (StreamEndReason::Expired, "the stream has expired", Restart::Auto),
+        Some(EndReason::Evicted) => (StreamEndReason::Evicted, "the stream was evicted", Restart::User),
+        Some(EndReason::Replaced) => (StreamEndReason::Replaced, "the stream was replaced", Restart::User),
     };
     let mut problem = Problem::new(ProblemCode::StreamEnded, detail);
     problem.extensions.reason = Some(reason);

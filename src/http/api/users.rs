@@ -25,6 +25,8 @@ pub(crate) struct UsersApi {
 #[OpenApi]
 impl UsersApi {
     /// Get a user's limit
+    ///
+    /// The limit that applies to starts with the same token, and its origin.
     #[oai(path = "/v1/users/:userName/limit", method = "get", operation_id = "getLimit", tag = "Tag::Limits")]
     async fn get_limit(
         &self,
@@ -68,6 +70,8 @@ impl UsersApi {
     }
 
     /// Reset a user's limit to the default
+    ///
+    /// Ends no streams. If authentication is enabled, only an administrator may reset it.
     #[oai(path = "/v1/users/:userName/limit", method = "delete", operation_id = "resetLimit", tag = "Tag::Limits")]
     async fn reset_limit(
         &self,

@@ -7,7 +7,7 @@ use poem::http::{HeaderName, StatusCode, header};
 use poem::{EndpointExt, Response};
 
 use super::static_document::StaticDocument;
-use crate::http::api::openapi::openapi_service;
+use crate::http::api::openapi::{Document, DocumentError, openapi_document};
 use crate::http::pipeline::routes::Page;
 
 /// Headers of the Swagger UI page. Its scripts are inline. Users enter tokens there, so the page must not call other
@@ -21,32 +21,41 @@ const SWAGGER_UI: [(HeaderName, &str); 2] = [
     ),
 ];
 
-static JSON: LazyLock<StaticDocument> =
-    LazyLock::new(|| StaticDocument::new(&[(header::CONTENT_TYPE, "application/json")], openapi_service().spec()));
+/// The OpenAPI document in its formats, compressed.
+struct Documents {
+    json: StaticDocument,
+    yaml: StaticDocument,
+    swagger_ui: StaticDocument,
+}
 
-static YAML: LazyLock<StaticDocument> = LazyLock::new(|| {
-    StaticDocument::new(&[(header::CONTENT_TYPE, "application/yaml")], openapi_service().spec_yaml())
+static DOCUMENTS: LazyLock<Result<Documents, DocumentError>> = LazyLock::new(|| {
+    let Document { json, yaml, swagger_ui } = openapi_document()?;
+    Ok(Documents {
+        json: StaticDocument::new(&[(header::CONTENT_TYPE, "application/json")], json),
+        yaml: StaticDocument::new(&[(header::CONTENT_TYPE, "application/yaml")], yaml),
+        swagger_ui: StaticDocument::new(&SWAGGER_UI, swagger_ui),
+    })
 });
-
-static SWAGGER: LazyLock<StaticDocument> =
-    LazyLock::new(|| StaticDocument::new(&SWAGGER_UI, openapi_service().swagger_ui_html()));
 
 /// The pages with the OpenAPI document. With `swagger`, also Swagger UI, and `/`, which redirects to it. Compresses them
 /// now, so that no request has to wait for it.
-pub(crate) fn pages(swagger: bool) -> Vec<Page> {
-    let mut pages = vec![page("/openapi.json", &JSON), page("/openapi.yaml", &YAML)];
+///
+/// # Errors
+/// The OpenAPI document cannot be written.
+pub(crate) fn pages(swagger: bool) -> Result<Vec<Page>, &'static DocumentError> {
+    let documents = DOCUMENTS.as_ref()?;
+    let mut pages = vec![page("/openapi.json", &documents.json), page("/openapi.yaml", &documents.yaml)];
     if swagger {
         let redirect = make_sync(|_| {
             Response::builder().status(StatusCode::FOUND).header(header::LOCATION, "/swagger").finish()
         });
         pages.push(Page { name: "documentation", path: "/", endpoint: redirect.boxed() });
-        pages.push(page("/swagger", &SWAGGER));
+        pages.push(page("/swagger", &documents.swagger_ui));
     }
-    pages
+    Ok(pages)
 }
 
-fn page(path: &'static str, document: &'static LazyLock<StaticDocument>) -> Page {
-    let document = LazyLock::force(document);
+fn page(path: &'static str, document: &'static StaticDocument) -> Page {
     Page { name: "documentation", path, endpoint: make_sync(|request| document.respond(&request)).boxed() }
 }
 
@@ -58,7 +67,7 @@ mod tests {
     async fn swagger_ui_embeds_the_served_document() {
         let mut texts = Vec::new();
         for path in ["/openapi.json", "/swagger"] {
-            let page = pages(true).into_iter().find(|page| page.path == path).unwrap();
+            let page = pages(true).unwrap().into_iter().find(|page| page.path == path).unwrap();
             let mut response = page.endpoint.call(poem::Request::default()).await.unwrap();
             texts.push(response.take_body().into_string().await.unwrap());
         }

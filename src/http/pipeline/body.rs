@@ -30,7 +30,7 @@ enum Received {
 }
 
 impl BodyPolicy {
-    /// The policy of an operation. `operation_id` is its id in the OpenAPI document.
+    /// The policy of an operation. `operation_id` is its id in the code.
     pub(crate) fn of(operation_id: &str) -> Self {
         match operation_id {
             // A player whose heartbeat or stop is refused loses its stream, or keeps a slot that it does not use.

@@ -70,7 +70,7 @@ impl InFlightLimiter {
 }
 
 impl Priority {
-    /// The priority of an operation. `operation_id` is its id in the OpenAPI document.
+    /// The priority of an operation. `operation_id` is its id in the code.
     pub(crate) fn of(operation_id: &str) -> Self {
         match operation_id {
             "live" | "ready" | "health" => Self::Exempt,

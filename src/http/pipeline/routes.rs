@@ -13,6 +13,7 @@ use poem::{EndpointExt, Error, Response};
 use poem_openapi::OpenApi;
 use thiserror::Error;
 
+use crate::http::api::openapi::DocumentError;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::PathParams;
 use crate::http::pipeline::body::BodyPolicy;
@@ -28,7 +29,7 @@ pub(crate) struct Routes {
 
 /// The endpoint of one method and path.
 pub(crate) struct Route {
-    /// The operation id, or the name of a group of pages. It labels metrics, log lines and traces.
+    /// The operation id in the code, or the name of a group of pages. It labels metrics, log lines and traces.
     pub(crate) name: &'static str,
     /// The path, with parameters in braces. `None` for the 404 response.
     pub(crate) template: Option<String>,
@@ -58,6 +59,8 @@ pub enum RouteError {
     NotInDocument { path: String },
     #[error("route {path}: {source}")]
     Path { path: String, source: InsertError },
+    #[error(transparent)]
+    Document(#[from] &'static DocumentError),
 }
 
 /// The routes of one path, by method.

@@ -105,7 +105,7 @@ impl Service {
             })
             .unwrap(),
             clock,
-            document: serde_json::from_str(&http::api::openapi::openapi_document()).unwrap(),
+            document: serde_json::from_str(&http::api::openapi::openapi_document().unwrap().json).unwrap(),
             requests: 0,
         }
     }

@@ -1,12 +1,6 @@
 //! Request bodies. Unknown fields are ignored, so that a newer player works with an older service. Texts that are only
 //! displayed are cleaned. `null` and empty texts mean absent. Repeated fields and wrong types are rejected.
 
-use poem::{Request, RequestBody, Result};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
-use poem_openapi::types::Type;
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
-use serde_json::json;
-
 use super::json_body::{parse, read, read_json};
 use super::params::IdempotencyKeyHeader;
 use super::path::PathParam;
@@ -17,6 +11,10 @@ use crate::http::api::model::problem::FieldError;
 use crate::http::api::model::requests::{EvictionRequest, HeartbeatRequest, LimitRequest, StartRequest};
 use crate::http::api::problems::Problem;
 use crate::limiter::StartOptions;
+use poem::{Request, RequestBody, Result};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 /// The body of a start: an optional JSON object. An empty body may have any media type.
 pub(crate) struct StartBody(StartRequest);
@@ -175,23 +173,17 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
     }
 }
 
-/// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns.
+/// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. The
+/// body itself is not nullable, although the service accepts `null`: generated clients could not omit it otherwise.
 fn register_body<T: Type>(registry: &mut Registry) {
     T::register(registry);
     let Some(schema) = registry.schemas.get_mut(&*T::name()) else { return };
-    schema.nullable = schema.required.is_empty();
     for (name, property) in &mut schema.properties {
         let MetaSchemaRef::Inline(property) = property else { continue };
         property.nullable = !schema.required.contains(name);
         match *name {
             "replaces" | "streamIds" => {
                 property.items = Some(Box::new(MetaSchemaRef::Inline(Box::new(<StreamId as PathParam>::schema()))));
-            }
-            // Inline, because a reference cannot be nullable in OpenAPI 3.0.
-            "atLimit" => {
-                property.ty = "string";
-                property.all_of.clear();
-                property.enum_items = vec![json!("reject"), json!("evictOldest"), json!(null)];
             }
             "deviceId" => property.pattern = Some(format!("^[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]*$")),
             _ => {}

@@ -107,7 +107,8 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-    use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart};
+    use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart, StreamEndReason};
+    use crate::http::api::problem_code::ProblemCode;
 
     /// serde writes the responses, and poem-openapi describes them in the document. Both must have the same fields.
     fn assert_same_json(object: &(impl ToJSON + Serialize)) {
@@ -136,7 +137,7 @@ mod tests {
     fn problems_have_the_documented_fields() {
         let full = ProblemBody {
             r#type: "t".to_owned(),
-            code: "c".to_owned(),
+            code: ProblemCode::StreamLimitReached,
             title: "t".to_owned(),
             status: 409,
             detail: "d".to_owned(),
@@ -147,12 +148,14 @@ mod tests {
             count: Some(1),
             streams: Some(vec![Stream::example()]),
             slot_frees_in_seconds: Some(1),
-            reason: Some("expired".to_owned()),
+            reason: Some(StreamEndReason::Expired),
             ended_by: Some(EndedBy { stream_id: Some(Uuid::nil()), ..EndedBy::default() }),
         };
         assert_same_json(&full);
         let (device_name, message) = (Some("tv".to_owned()), Some("m".to_owned()));
         let ended_by = Some(EndedBy { stream_id: None, device_name, message });
-        assert_same_json(&ProblemBody { restart: Some(Restart::User), ended_by, ..full });
+        let reason = Some(StreamEndReason::Evicted);
+        assert_same_json(&ProblemBody { restart: Some(Restart::User), reason, ended_by, ..full.clone() });
+        assert_same_json(&ProblemBody { reason: Some(StreamEndReason::Replaced), ..full });
     }
 }

@@ -4,6 +4,7 @@
 mod examples;
 mod json_text;
 pub(crate) mod problem;
+pub(crate) mod problem_schemas;
 pub(crate) mod requests;
 pub(crate) mod responses;
 mod rfc3339;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::responses::Stream;
+use crate::http::api::problem_code::ProblemCode;
 
 /// Describes why a request failed (RFC 9457). Branch on `code`.
 #[derive(Clone, Debug, Object, Serialize)]
@@ -12,39 +13,44 @@ use super::responses::Stream;
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, rename = "Problem")]
 pub(crate) struct ProblemBody {
     /// `urn:stream-manager:problem:<code>`
+    #[oai(validator(max_length = 64))]
     pub(crate) r#type: String,
-    /// Stable identifier of the kind of problem.
-    pub(crate) code: String,
+    pub(crate) code: ProblemCode,
     /// Short summary of the problem. It depends only on the code.
+    #[oai(validator(max_length = 64))]
     pub(crate) title: String,
     /// The HTTP status.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
     pub(crate) status: u16,
     /// Explanation of this occurrence, for human readers. The wording may change.
     pub(crate) detail: String,
     /// `urn:stream-manager:request:<X-Request-Id>`. The log contains the same id.
+    #[oai(validator(max_length = 64))]
     pub(crate) instance: String,
-    /// The invalid fields (`invalid-request`).
+    /// The invalid fields, if the service can name them.
+    #[oai(validator(max_items = 51))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) errors: Option<Vec<FieldError>>,
-    /// Whether the player may start again by itself or must wait for its user (`stream-not-found`, `stream-ended`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Restart>,
-    /// The user's stream limit (`stream-limit-reached`).
+    /// The user's stream limit.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u8>,
-    /// Number of live streams (`stream-limit-reached`).
+    /// Number of live streams.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) count: Option<u32>,
-    /// The live streams, oldest first (`stream-limit-reached`).
+    /// The live streams, oldest first.
+    #[oai(validator(max_items = 50))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<Stream>>,
-    /// Seconds until a slot becomes free if no stream is renewed (`stream-limit-reached`). Absent if the limit is 0.
+    /// Seconds until a slot becomes free if no stream is renewed. Absent if the limit is 0.
+    #[oai(validator(minimum(value = "0")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slot_frees_in_seconds: Option<u32>,
-    /// `expired`, `evicted` or `replaced` (`stream-ended`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-    /// Who ended the stream, if a start ended it or the eviction had a message (`stream-ended`).
+    pub(crate) reason: Option<StreamEndReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ended_by: Option<EndedBy>,
 }
@@ -52,11 +58,23 @@ pub(crate) struct ProblemBody {
 /// An invalid field and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Object, Serialize)]
 pub(crate) struct FieldError {
+    /// A field of the body, a parameter or a header, for example `deviceId` or `replaces[2]`.
     pub(crate) field: String,
     pub(crate) reason: String,
 }
 
-/// Whether a player may start a stream again after it ended.
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[oai(rename_all = "lowercase")]
+pub(crate) enum StreamEndReason {
+    Expired,
+    Evicted,
+    Replaced,
+}
+
+/// Whether a player may start a stream again after it ended: `auto` if it may start again by itself, `user` if it must
+/// wait for its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[oai(rename_all = "lowercase")]
@@ -68,7 +86,7 @@ pub(crate) enum Restart {
     User,
 }
 
-/// Who ended a stream.
+/// Who ended a stream. Present if a start ended it, or if the eviction had a message.
 #[derive(Clone, Debug, Default, Object, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
@@ -77,9 +95,11 @@ pub(crate) struct EndedBy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stream_id: Option<Uuid>,
     /// The device of that stream.
+    #[oai(validator(max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_name: Option<String>,
     /// A message to the viewer.
+    #[oai(validator(max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
 }

@@ -11,7 +11,7 @@ use crate::domain::admission;
 /// Options of a start. All are optional; `null` means absent.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct StartRequest {
     /// An id that the player keeps across restarts. The start replaces a live stream of the same device, so that a page
     /// reload never counts twice. At most 128 bytes in NFC, no control characters. Empty means absent.
@@ -29,12 +29,12 @@ pub(crate) struct StartRequest {
     #[oai(validator(max_items = 10))]
     #[serde(default, deserialize_with = "stream_ids")]
     pub(crate) replaces: Option<Vec<String>>,
-    /// The action if the user is at the limit. The default is the setting `limits.at_limit`, which is `reject` unless
-    /// configured.
     #[serde(default, deserialize_with = "at_limit")]
     pub(crate) at_limit: Option<AtLimit>,
 }
 
+/// The action if the user is at the limit. The default is the setting `limits.at_limit`, which is `reject` unless
+/// configured.
 // A copy of the domain's enum, because the domain does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "camelCase", remote = "admission::AtLimit")]
@@ -46,7 +46,7 @@ pub(crate) enum AtLimit {
 /// The user's own limit.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct LimitRequest {
     /// The user's new stream limit: 0 to 50. 0 blocks the user.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
@@ -60,7 +60,7 @@ pub(crate) struct LimitRequest {
 /// What changed since the last heartbeat. May be omitted.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct HeartbeatRequest {
     /// The content that is played now. It is cleaned like the `contentId` of a start. Empty or absent leaves the stored
     /// content.
@@ -71,7 +71,7 @@ pub(crate) struct HeartbeatRequest {
 /// The streams to end. Without a body, all live streams end.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
-#[oai(rename_all = "camelCase", example)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct EvictionRequest {
     /// The streams to end, at most 50. Unknown ids are ignored. Without this field, all live streams end; an empty list
     /// ends none.

@@ -15,19 +15,25 @@ use crate::domain::names::UserName;
 pub(crate) struct Stream {
     /// Identifies the stream in heartbeats and stops. A UUID in lower case.
     pub(crate) stream_id: Uuid,
+    #[oai(validator(max_length = 256))]
     pub(crate) user_name: String,
+    #[oai(validator(max_length = 128))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_id: Option<String>,
+    #[oai(validator(max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device_name: Option<String>,
+    #[oai(validator(max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content_id: Option<String>,
     pub(crate) started_at: Rfc3339,
     /// Expiry time by the server's clock. Players should use `expiresInSeconds` instead.
     pub(crate) expires_at: Rfc3339,
     /// Seconds until the lease expires, rounded up. Count from the time when the request was sent.
+    #[oai(validator(minimum(value = "0")))]
     pub(crate) expires_in_seconds: u32,
     /// Interval between heartbeats, in seconds. May differ between responses.
+    #[oai(validator(minimum(value = "1"), maximum(value = "43200")))]
     pub(crate) heartbeat_interval_seconds: u32,
 }
 
@@ -40,8 +46,10 @@ pub(crate) struct StartedStream {
     #[serde(flatten)]
     pub(crate) stream: Stream,
     /// The user's stream limit.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) limit: u8,
     /// The streams that this start replaced or evicted, oldest first.
+    #[oai(validator(max_items = 50))]
     pub(crate) ended: Vec<Uuid>,
 }
 
@@ -53,6 +61,8 @@ pub(crate) struct Streams {
     #[oai(flatten)]
     #[serde(flatten)]
     pub(crate) count: StreamCount,
+    /// The live streams, oldest first.
+    #[oai(validator(max_items = 50))]
     pub(crate) streams: Vec<Stream>,
 }
 
@@ -61,12 +71,16 @@ pub(crate) struct Streams {
 #[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", example, rename = "Count")]
 pub(crate) struct StreamCount {
+    #[oai(validator(max_length = 256))]
     pub(crate) user_name: String,
     /// Number of live streams.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) count: u32,
     /// The user's stream limit.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) limit: u8,
     /// Number of streams that can still start: `limit - count`, at least 0.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) remaining: u32,
 }
 
@@ -75,10 +89,10 @@ pub(crate) struct StreamCount {
 #[serde(rename_all = "camelCase")]
 #[oai(rename_all = "camelCase", example)]
 pub(crate) struct Limit {
+    #[oai(validator(max_length = 256))]
     pub(crate) user_name: String,
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) limit: u8,
-    /// Origin of the limit: the caller's token, else the user's own limit, else the default of the service. The user's own
-    /// limit of 0 overrides the token.
     pub(crate) source: LimitSource,
 }
 
@@ -91,6 +105,7 @@ pub(crate) struct NewLimit {
     #[serde(flatten)]
     pub(crate) limit: Limit,
     /// The streams that this request ended, oldest first. Only with `endExcess`.
+    #[oai(validator(max_items = 50))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<Vec<Uuid>>,
 }
@@ -101,9 +116,12 @@ pub(crate) struct NewLimit {
 #[oai(rename_all = "camelCase", example)]
 pub(crate) struct Evicted {
     /// The streams that were live and that this request ended, oldest first.
+    #[oai(validator(max_items = 50))]
     pub(crate) ended: Vec<Uuid>,
 }
 
+/// Origin of the limit: the caller's token, else the user's own limit, else the default of the service. The user's own
+/// limit of 0 overrides the token.
 // A copy of the domain's enum, because the domain does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -120,13 +138,16 @@ pub(crate) enum LimitSource {
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct Health {
     /// Always `ok`.
+    #[oai(validator(max_length = 16))]
     pub(crate) status: String,
     /// The version of the service.
+    #[oai(validator(max_length = 64))]
     pub(crate) version: String,
     /// This host's clock minus the store's clock, in seconds. Absent while unknown. Only in readiness responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clock_difference_seconds: Option<f64>,
     /// Problems that an operator should fix, one sentence each. Absent if there are none.
+    #[oai(validator(max_items = 10, max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) warnings: Option<Vec<String>>,
 }
