@@ -73,6 +73,10 @@ e2e url *seconds:
 check-metrics url:
     scripts/check-metrics {{url}}
 
+# Lint the OpenAPI document, and test generated clients: just test-clients http://127.0.0.1:8080
+test-clients url:
+    scripts/test-clients {{url}}
+
 # Run a load test with simulated players: just load --base-url http://127.0.0.1:8080 --players 1000 --duration 60
 load *arguments:
     cargo run --release --example load -- {{arguments}}
