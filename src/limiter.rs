@@ -160,19 +160,31 @@ impl Limiter {
         message: Option<Message>,
     ) -> Result<Vec<StreamId>> {
         let selection = stream_ids.map_or(Selection::All, Selection::Listed);
-        self.end(user, selection, message).await
+        let ended = self.end(user, selection, message).await?;
+        match ended.as_slice() {
+            // Counts as one stream, whatever the number of ids.
+            [] => _ = self.metrics.stops.already_gone.inc(),
+            _ => log_evictions(&ended),
+        }
+        Ok(ended)
     }
 
     /// Sets the stored limit of a user, and ends the live streams that exceed it. Returns the ended streams, oldest
     /// first.
     pub async fn set_limit_and_end_excess(&self, user: &UserName, limit: StreamLimit) -> Result<Vec<StreamId>> {
-        self.end(user, Selection::ExcessOver(limit), None).await
+        let ended = self.end(user, Selection::ExcessOver(limit), None).await?;
+        if !ended.is_empty() {
+            log_evictions(&ended);
+        }
+        Ok(ended)
     }
 
-    /// Ends all streams of a user and deletes everything that is stored about the user.
+    /// Ends all streams of a user and deletes everything that is stored about the user. The two steps are retried
+    /// separately, so that contention in the second step does not end streams that have started after the first one.
     pub async fn erase(&self, user: &UserName) -> Result<()> {
-        let erased = self.retry(|_, now| self.store.erase(user, self.policy.terms, now)).await;
-        let ended = self.count_evictions(erased)?;
+        let ended = self.end(user, Selection::Erase, None).await?;
+        let purged = self.retry(|_, now| self.store.purge(user, now)).await;
+        purged.inspect_err(|_| _ = self.metrics.stops.failed.inc())?;
         info!(event = "user_erased", ended = ended.len(), "user erased");
         Ok(())
     }
@@ -204,11 +216,15 @@ impl Limiter {
 
     async fn end(&self, user: &UserName, selection: Selection, message: Option<Message>) -> Result<Vec<StreamId>> {
         let request = EndRequest { selection, message, terms: self.policy.terms };
-        let ended = self.count_evictions(self.retry(|_, now| self.store.end(user, &request, now)).await)?;
-        if !ended.is_empty() {
-            info!(event = "streams_evicted", ended = joined(&ended), "streams evicted");
-        }
-        Ok(ended)
+        let ended = self.retry(|_, now| self.store.end(user, &request, now)).await.map(|ended| ended.value);
+        match &ended {
+            Ok(ended) => {
+                self.metrics.streams_ended.evicted.inc_by(ended.len() as u64);
+                self.metrics.stops.evicted.inc_by(ended.len() as u64)
+            }
+            Err(_) => self.metrics.stops.failed.inc(),
+        };
+        ended
     }
 
     /// Logs a denial, at most once per user and interval.
@@ -311,25 +327,15 @@ impl Limiter {
         counter.inc();
     }
 
-    /// Counts the ended streams. A request that ended none counts as one stream that was already gone.
-    fn count_evictions(&self, result: Result<Timestamped<Vec<StreamId>>>) -> Result<Vec<StreamId>> {
-        let counters = &self.metrics.stops;
-        match &result {
-            Ok(Timestamped { value: ended, .. }) if ended.is_empty() => counters.already_gone.inc(),
-            Ok(Timestamped { value: ended, .. }) => {
-                self.metrics.streams_ended.evicted.inc_by(ended.len() as u64);
-                counters.evicted.inc_by(ended.len() as u64)
-            }
-            Err(_) => counters.failed.inc(),
-        };
-        result.map(|ended| ended.value)
-    }
-
     /// A random duration of 1 ms to `max_ms`.
     fn jitter(&self, max_ms: u64) -> Duration {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         Duration::from_millis(random.random_range(1..=max_ms))
     }
+}
+
+fn log_evictions(ended: &[StreamId]) {
+    info!(event = "streams_evicted", ended = joined(ended), "streams evicted");
 }
 
 /// The ids, separated by spaces, for a log field.

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use super::{
     CountLiveStreams, Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState, UserStreams,
 };
-use crate::domain::admission::end::{EndRequest, Selection, decide_end};
+use crate::domain::admission::end::{EndRequest, decide_end};
 use crate::domain::admission::{
     Commit, Decision, Guard, MembershipChange, Snapshot, StartOutcome, StartRequest, decide,
 };
-use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::lease::{Lease, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
 /// Many shards, so that a sweep of one shard blocks few users for a short time.
@@ -96,11 +96,7 @@ impl LeaseStore for MemoryStore {
         now: Timestamp,
     ) -> Result<StartOutcome> {
         let mut users = self.shard(user);
-        let decision = match users.get(user) {
-            Some(user) => user.with_snapshot(|snapshot| decide(snapshot, request, now)),
-            None => User::default().with_snapshot(|snapshot| decide(snapshot, request, now)),
-        };
-        Ok(match decision {
+        Ok(match with_snapshot(users.get(user), |snapshot| decide(snapshot, request, now)) {
             Decision::NoWrite(start) => start,
             Decision::Admit(commit) => {
                 match users.get_mut(user) {
@@ -142,22 +138,24 @@ impl LeaseStore for MemoryStore {
 
     async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
         let mut users = self.shard(user);
-        let commit = match users.get(user) {
-            Some(user) => user.with_snapshot(|snapshot| decide_end(snapshot, request, now)),
-            None => User::default().with_snapshot(|snapshot| decide_end(snapshot, request, now)),
-        };
+        let commit = with_snapshot(users.get(user), |snapshot| decide_end(snapshot, request, now));
         let Some(commit) = commit else { return Ok(Vec::new()) };
         let user = users.entry(user.clone()).or_default();
         user.change_membership(&commit.change);
+        user.leases.retain(|lease| !commit.erased.contains(&lease.stream_id));
         user.stored_limit = commit.new_limit.or(user.stored_limit);
         Ok(commit.ended)
     }
 
-    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
-        let Some(user) = self.shard(user).remove(user) else { return Ok(Vec::new()) };
-        let all = EndRequest { selection: Selection::All, message: None, terms };
-        let commit = user.with_snapshot(|snapshot| decide_end(snapshot, &all, now));
-        Ok(commit.map(|commit| commit.ended).unwrap_or_default())
+    async fn purge(&self, user: &UserName, _: Timestamp) -> Result<()> {
+        let mut users = self.shard(user);
+        let Some(stored) = users.get_mut(user) else { return Ok(()) };
+        stored.leases.retain(|lease| lease.termination.is_none());
+        stored.stored_limit = None;
+        if stored.leases.is_empty() {
+            users.remove(user);
+        }
+        Ok(())
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {
@@ -206,13 +204,6 @@ impl CountLiveStreams for MemoryStore {
 }
 
 impl User {
-    fn with_snapshot<T>(&self, f: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let members = self.leases.iter().filter(|lease| lease.termination.is_none());
-        let members: Vec<StreamId> = members.map(|lease| lease.stream_id).collect();
-        let guard = Guard { revision: self.revision, stored_limit: self.stored_limit };
-        f(&Snapshot { guard, members: &members, leases: &self.leases })
-    }
-
     /// Applies a commit without checking its conditions. They hold, because the caller has held the lock since the
     /// decision.
     fn apply(&mut self, commit: &Commit) {
@@ -245,6 +236,16 @@ impl User {
     }
 }
 
+/// The snapshot of an unknown user is empty.
+fn with_snapshot<T>(user: Option<&User>, f: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+    let unknown = User::default();
+    let User { revision, stored_limit, leases } = user.unwrap_or(&unknown);
+    let members = leases.iter().filter(|lease| lease.termination.is_none());
+    let members: Vec<StreamId> = members.map(|lease| lease.stream_id).collect();
+    let guard = Guard { revision: *revision, stored_limit: *stored_limit };
+    f(&Snapshot { guard, members: &members, leases })
+}
+
 /// Ignores lock poisoning, because a panic cannot leave a partly applied change.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -254,6 +255,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 mod tests {
     use super::*;
     use crate::domain::admission::AtLimit;
+    use crate::domain::lease::LeaseTerms;
 
     const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
 

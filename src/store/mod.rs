@@ -74,7 +74,8 @@ pub trait LeaseStore: Send + Sync {
     /// # Effect
     /// Ends all selected streams in one step, and stores the limit if the request has one, or changes nothing. An ended
     /// lease stays stored until `terms.retention_s` has passed, so that its player can learn the reason. Also deletes the
-    /// ended leases that exceed [`crate::domain::admission::MAX_ENDED_LEASES`].
+    /// ended leases that exceed [`crate::domain::admission::MAX_ENDED_LEASES`]. An erasure instead deletes the leases of all
+    /// streams at once, so that their heartbeats return [`StreamState::NotFound`].
     /// # Idempotency
     /// A repetition ends no stream twice, and returns only the streams that it ends itself.
     /// # Cancel safety
@@ -84,21 +85,20 @@ pub trait LeaseStore: Send + Sync {
     /// `now`.
     async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>>;
 
-    /// Ends all streams of a user and deletes everything that is stored about the user. Returns the streams that were
-    /// live, oldest first.
+    /// The second step of an erasure: deletes everything that is stored about a user, except streams that hold a slot. The
+    /// first step is [`LeaseStore::end`] with [`crate::domain::admission::end::Selection::Erase`].
     ///
     /// # Effect
-    /// First ends all streams in one step. Then deletes their leases and the stored limit, in further steps. A start that
-    /// is acknowledged after the first step survives. A store may keep the revision, without any other data, for at most
-    /// [`TOMBSTONE_S`].
+    /// Deletes the ended leases and the stored limit, in several steps. Ends no stream, so that a start that is acknowledged
+    /// after the first step survives. If no stream holds a slot, nothing stays stored, except that a store may keep the
+    /// revision for at most [`TOMBSTONE_S`].
     /// # Idempotency
-    /// A repetition completes an incomplete erasure. For an unknown user, nothing is stored.
+    /// A repetition completes an incomplete purge. For an unknown user, nothing is stored.
     /// # Cancel safety
-    /// Each step is applied or not. Repeat the call to complete the erasure.
+    /// Each step is applied or not. Repeat the call to complete the purge.
     /// # Errors
-    /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
-    /// `now`.
-    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>>;
+    /// [`Refusal::Contention`] if another request changed the data of this user at the same time. Retry with a new `now`.
+    async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()>;
 
     /// Reads one stream: live, inactive but still stored, or not found.
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState>;

@@ -4,15 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::TransactWriteItem;
 use stream_manager::domain::admission::StartOutcome;
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::{DeviceId, IdempotencyKey};
 use stream_manager::limiter::{Limiter, StartOptions};
-use stream_manager::store::dynamodb::{DynamoStore, codec};
+use stream_manager::store::dynamodb::{DynamoStore, codec, expressions};
 use stream_manager::store::{LeaseStore, Refusal, StartHint, Stop, StoreError, StreamState};
 
 use crate::fault_injector::{CONFLICT, Fault, FaultInjector};
-use crate::support::{Fixture, TERMS, eviction, on_device, renewal, start, stream, unique_user};
+use crate::metrics::value;
+use crate::support::{
+    Fixture, TABLE, TERMS, erasure, eventually, eviction, on_device, renewal, start, stream, unique_user,
+};
 use crate::test_app::TestApp;
 
 async fn faulty_store(max_attempts: u32) -> (FaultInjector, DynamoStore, Fixture) {
@@ -140,7 +144,7 @@ async fn a_failed_eviction_changes_nothing_and_can_be_repeated() {
     ] {
         faults.set_on(operation, fault);
         store.end(&user, &eviction(1), now).await.unwrap_err();
-        store.erase(&user, TERMS, now).await.unwrap_err();
+        store.end(&user, &erasure(), now).await.unwrap_err();
         assert_eq!(fixture.items(&user).await, before, "{operation} {fault:?}");
     }
     faults.set(Fault::None);
@@ -167,12 +171,64 @@ async fn an_interrupted_erasure_is_completed_by_its_repetition() {
     let (user, now) = (unique_user(), fixture.now());
     store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
     store.set_limit(&user, StreamLimit::new(5)).await.unwrap();
+    assert_eq!(store.end(&user, &erasure(), now).await.unwrap(), [stream(1)]);
     faults.set_on("UpdateItem", Fault::Lost);
-    store.erase(&user, TERMS, now).await.unwrap_err();
+    store.purge(&user, now).await.unwrap_err();
     faults.set(Fault::None);
     assert_eq!(fixture.items(&user).await.len(), 1, "the streams are deleted, and the counter has the limit");
-    assert_eq!(store.erase(&user, TERMS, now).await.unwrap(), []);
+    assert_eq!(store.end(&user, &erasure(), now).await.unwrap(), []);
+    store.purge(&user, now).await.unwrap();
     assert!(!fixture.items(&user).await[0].contains_key("streamLimit"));
+}
+
+/// The stored limit after an erasure, a limit of 0 that is set later, and a late duplicate of the erasure's last write. With
+/// `started`, a stream was started before the erasure's second step.
+async fn limit_after_a_late_erasure(started: bool) -> Option<StreamLimit> {
+    let (fixture, user) = (Fixture::embedded().await, unique_user());
+    let (store, now, blocked) = (&fixture.store, fixture.now(), StreamLimit::new(0));
+    store.start(&user, &start(1), StartHint::Optimistic, now).await.unwrap();
+    store.set_limit(&user, blocked).await.unwrap();
+    store.end(&user, &erasure(), now).await.unwrap();
+    if started {
+        store.set_limit(&user, None).await.unwrap();
+        store.start(&user, &start(2), StartHint::Optimistic, now).await.unwrap();
+        store.set_limit(&user, blocked).await.unwrap();
+    }
+    let counter = codec::decode_partition(&fixture.items(&user).await).unwrap().counter;
+    store.purge(&user, now).await.unwrap();
+    store.set_limit(&user, blocked).await.unwrap();
+    let late = expressions::bury(TABLE, &user, &counter, 0).unwrap().unwrap();
+    let late = TransactWriteItem::builder().update(late).build();
+    fixture.client().transact_write_items().transact_items(late).send().await.unwrap_err();
+    store.limit(&user).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_late_erasure_keeps_a_block_that_was_set_later() {
+    for started in [false, true] {
+        assert_eq!(limit_after_a_late_erasure(started).await, StreamLimit::new(0), "started: {started}");
+    }
+}
+
+#[tokio::test]
+async fn contention_in_an_erasure_ends_no_newer_stream() {
+    let (faults, fixture) = FaultInjector::on_embedded().await;
+    let (store, clock) = (Arc::new(faults.store(1)), Arc::clone(&fixture.clock));
+    let app = TestApp { store, clock, ..TestApp::default() }.build();
+    let (limiter, user) = (app.limiter, unique_user());
+    limiter.start(&user, StartOptions::default()).await.unwrap();
+    faults.set_on("UpdateItem", CONFLICT);
+    let erasure = tokio::spawn({
+        let (limiter, user) = (Arc::clone(&limiter), user.clone());
+        async move { limiter.erase(&user).await }
+    });
+    eventually(async || faults.rejected_count() > 0).await;
+    limiter.start(&user, StartOptions::default()).await.unwrap();
+    faults.set(Fault::None);
+    erasure.await.unwrap().unwrap();
+    assert_eq!(limiter.streams(&user, None).await.unwrap().value.streams.len(), 1);
+    let stops = |outcome| value(&app.metrics, &format!("stops_total{{outcome=\"{outcome}\"}}"));
+    assert_eq!((stops("evicted"), stops("already_gone"), stops("failed")), (Some(1.0), Some(0.0), Some(0.0)));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::support::{Fixture, TABLE, client_settings, eventually, renewal, start
 use crate::test_app::{SETTINGS, TestApp, TestServer};
 
 /// The value of a series in the encoded metrics.
-fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+pub fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     let text = metrics.encode(TextFormat::Prometheus).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("stream_manager_{series} ")));
     line.map(|value| value.parse().unwrap())

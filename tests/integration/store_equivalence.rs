@@ -15,7 +15,7 @@ enum Step {
     Heartbeat(u8, Option<&'static str>),
     Stop(u8),
     End(Selection),
-    Erase,
+    Purge,
     Limit(Option<u64>),
     Wait(i64),
     Sweep,
@@ -52,7 +52,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0..STREAMS, proptest::option::of(Just("movie"))).prop_map(|(n, content)| Step::Heartbeat(n, content)),
         2 => (0..STREAMS).prop_map(Step::Stop),
         1 => any_selection().prop_map(Step::End),
-        1 => Just(Step::Erase),
+        1 => Just(Step::Purge),
         1 => proptest::option::of(0u64..5).prop_map(Step::Limit),
         3 => (1i64..100).prop_map(Step::Wait),
         1 => Just(Step::Sweep),
@@ -62,6 +62,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn any_selection() -> impl Strategy<Value = Selection> {
     prop_oneof![
         Just(Selection::All),
+        Just(Selection::Erase),
         proptest::collection::vec(0..STREAMS, 0..3)
             .prop_map(|ids| Selection::Listed(ids.into_iter().map(stream).collect())),
         (0u64..5).prop_map(|limit| Selection::ExcessOver(StreamLimit::new(limit).unwrap())),
@@ -111,7 +112,10 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                 let request = EndRequest { selection: selection.clone(), message: None, terms: TERMS };
                 format!("{:?}", retry_on_contention(|| store.end(user, &request, fixture.now())).await)
             }
-            Step::Erase => format!("{:?}", retry_on_contention(|| store.erase(user, TERMS, now)).await),
+            Step::Purge => {
+                retry_on_contention(|| store.purge(user, now)).await;
+                String::new()
+            }
             Step::Limit(limit) => {
                 retry_on_contention(|| store.set_limit(user, limit.and_then(StreamLimit::new))).await;
                 String::new()

@@ -205,6 +205,11 @@ pub fn eviction(n: u8) -> EndRequest {
     EndRequest { selection: Selection::Listed(vec![stream(n)]), message: None, terms: TERMS }
 }
 
+/// The first step of an erasure.
+pub fn erasure() -> EndRequest {
+    EndRequest { selection: Selection::Erase, message: None, terms: TERMS }
+}
+
 /// Retries on contention, as the limiter does. Panics on any other error.
 pub async fn retry_on_contention<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> T {
     for _ in 0..100 {

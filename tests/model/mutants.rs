@@ -68,14 +68,20 @@ pub enum Mutant {
     TombstoneExpiresEarly,
     /// A tombstone keeps the revision of the counter, and does not increase it.
     TombstoneKeepsRevision,
-    /// An erasure deletes the ended leases that its first query returned, and does not read again.
+    /// An erasure deletes only the ended leases that its first query returned.
     ErasureReadsOnce,
     /// An erasure keeps members whose lease TTL has deleted.
     ErasureKeepsDeadMembers,
+    /// After an erasure has ended the user's streams, it also ends the streams that have started since then.
+    ErasureEndsAgain,
+    /// The last step of an erasure does not check that the revision is unchanged.
+    BurialIgnoresRevision,
+    /// The last step of an erasure does not check that the stored limit is unchanged.
+    BurialIgnoresLimit,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::RecountFromQuery,
         Self::RemoveMemberWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -109,6 +115,9 @@ impl Mutant {
         Self::TombstoneKeepsRevision,
         Self::ErasureReadsOnce,
         Self::ErasureKeepsDeadMembers,
+        Self::ErasureEndsAgain,
+        Self::BurialIgnoresRevision,
+        Self::BurialIgnoresLimit,
     ];
 
     /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists.
@@ -116,9 +125,18 @@ impl Mutant {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
     }
 
-    /// Whether the simulation must detect this mutant. For the other mutants, a counter must reach exactly the revision on
-    /// which a delayed write is based.
+    /// Whether the simulation must detect this mutant. The tombstone mutants need a counter that reaches exactly the revision
+    /// on which a delayed write is based. The last three need to know which limits and streams are newer than an erasure's
+    /// steps, which only the model tracks.
     pub fn is_in_simulation(self) -> bool {
-        !matches!(self, Self::TombstoneExpiresEarly | Self::TombstoneKeepsRevision)
+        let is_excluded = matches!(
+            self,
+            Self::TombstoneExpiresEarly
+                | Self::TombstoneKeepsRevision
+                | Self::ErasureEndsAgain
+                | Self::BurialIgnoresRevision
+                | Self::BurialIgnoresLimit
+        );
+        !is_excluded
     }
 }

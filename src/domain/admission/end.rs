@@ -1,5 +1,5 @@
-//! The rules for requests that end streams of a user without starting one: evictions, and the excess over a lowered
-//! limit.
+//! The rules for requests that end streams of a user without starting one: evictions, the excess over a lowered limit,
+//! and erasures.
 
 use super::{
     EndedLease, MAX_OTHER_LEASES, MembershipChange, Snapshot, dead_members, eviction_order, member_leases,
@@ -25,12 +25,17 @@ pub enum Selection {
     Listed(Vec<StreamId>),
     /// Stores this limit, and ends the streams that exceed it, in eviction order.
     ExcessOver(StreamLimit),
+    /// The first step of an erasure: ends all streams, and deletes their leases instead of marking them.
+    Erase,
 }
 
 /// The changes of one request that ends streams. The store applies them only if the conditions of `change` hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndCommit {
     pub change: MembershipChange,
+    /// Members whose leases the commit deletes, live or not. The guard is the only condition: it ensures that these streams are
+    /// still the members.
+    pub erased: Vec<StreamId>,
     /// The limit that the commit stores. `None` leaves the stored limit.
     pub new_limit: Option<StreamLimit>,
     /// The ended streams that were live, oldest first.
@@ -57,6 +62,7 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
             excess.truncate(limit.exceeded_by(live.len()));
             (excess, Some(*limit))
         }
+        Selection::Erase => return Some(erase(snapshot, now)),
     };
     selected.truncate(MAX_OTHER_LEASES);
     selected.sort_by(|a, b| a.by_age(b));
@@ -71,12 +77,28 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
     };
     let change = membership_change(snapshot, dead, selected.iter().map(mark).collect(), None, now);
     let ended = selected.iter().filter(|lease| lease.is_live_at(now)).map(|lease| lease.stream_id).collect();
-    Some(EndCommit { change, new_limit, ended })
+    Some(EndCommit { change, erased: Vec::new(), new_limit, ended })
+}
+
+/// Ends every member, live or not. Nothing is pruned, because the next step of the erasure deletes the ended leases.
+fn erase(snapshot: &Snapshot<'_>, now: Timestamp) -> EndCommit {
+    let live = member_leases(snapshot, |lease| lease.is_live_at(now));
+    let ended = live.iter().map(|lease| lease.stream_id).collect();
+    let (erased, members) = snapshot.members.split_at(snapshot.members.len().min(MAX_OTHER_LEASES));
+    let change = MembershipChange {
+        now,
+        guard: snapshot.guard,
+        members: members.iter().copied().collect(),
+        dead: Vec::new(),
+        ended: Vec::new(),
+        pruned: Vec::new(),
+    };
+    EndCommit { change, erased: erased.to_vec(), new_limit: None, ended }
 }
 
 fn changes_nothing(snapshot: &Snapshot<'_>, selection: &Selection) -> bool {
     match selection {
-        Selection::All => snapshot.members.is_empty(),
+        Selection::All | Selection::Erase => snapshot.members.is_empty(),
         Selection::Listed(ids) => !snapshot.members.iter().any(|id| ids.contains(id)),
         Selection::ExcessOver(limit) => {
             snapshot.guard.stored_limit == Some(*limit) && limit.exceeded_by(snapshot.members.len()) == 0

@@ -34,6 +34,8 @@ pub type Item = HashMap<String, AttributeValue>;
 /// The counter item of a user. It lists the ids of the streams that hold a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
+    /// False if the user has no counter item.
+    pub is_stored: bool,
     pub streams: BTreeSet<StreamId>,
     pub revision: Option<u64>,
     pub stream_limit: Option<StreamLimit>,
@@ -151,7 +153,7 @@ pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
         None => None,
         Some(limit) => Some(StreamLimit::new(limit).ok_or_else(|| reader.corrupt(STREAM_LIMIT, "not 0 to 50"))?),
     };
-    Ok(Counter { streams, revision: reader.optional_number(REVISION)?, stream_limit })
+    Ok(Counter { is_stored: true, streams, revision: reader.optional_number(REVISION)?, stream_limit })
 }
 
 pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {

@@ -11,9 +11,9 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
-use super::codec::{self, Item, number, timestamp};
+use super::codec::{self, Counter, Item, number, timestamp};
 use crate::domain::admission::end::EndCommit;
-use crate::domain::admission::{Commit, EndedLease, MembershipChange, StartRequest};
+use crate::domain::admission::{Commit, EndedLease, Guard, MembershipChange, StartRequest};
 use crate::domain::lease::{StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
@@ -41,11 +41,12 @@ pub const REMOVE_LIMIT_CONDITION: &str = "attribute_exists(#streamLimit)";
 /// Turns the counter of an erased user into a tombstone, which keeps the revision until its TTL. TTL may delete the
 /// tombstone while a write is in flight that is based on a read of it. The next counter begins at a revision of 1 and
 /// never reaches the revision of the tombstone, so that this write fails.
-pub const TOMBSTONE_UPDATE: &str = "SET #ttl = :ttl REMOVE #streamLimit ADD #revision :step";
+const TOMBSTONE_UPDATE: &str = "SET #ttl = :ttl REMOVE #streamLimit ADD #revision :step";
 /// How much a tombstone increases the revision: more than the changes of a user while a request is in flight.
 pub const TOMBSTONE_REVISION_STEP: u64 = 1_000_000;
-/// Fails if a stream was started after the user's streams were ended. That stream survives the erasure.
-pub const TOMBSTONE_CONDITION: &str = "attribute_exists(#record) AND attribute_not_exists(#streams)";
+/// Removes the limit of an erased user whose next stream has already started. It increases the revision, so that a delayed
+/// duplicate cannot remove a limit that is set later.
+const ERASE_LIMIT_UPDATE: &str = "REMOVE #streamLimit ADD #revision :step";
 
 /// A start without a read. [`StartRequest::needs_read`] must be false. The transaction fails if the user has a stored
 /// limit. If the token contains a limit, it fails only if the stored limit is 0.
@@ -93,7 +94,37 @@ pub fn commit(table: &str, user: &UserName, commit: &Commit) -> Result<Vec<Trans
 
 /// The transaction of an [`EndCommit`].
 pub fn end(table: &str, user: &UserName, commit: &EndCommit) -> Result<Vec<TransactWriteItem>, BuildError> {
-    change_membership(table, user, &commit.change, commit.new_limit)
+    let mut actions = change_membership(table, user, &commit.change, commit.new_limit)?;
+    for stream_id in &commit.erased {
+        let lease = Action { update: None, condition: None, values: None };
+        actions.push(lease.delete(table, codec::lease_key(user, *stream_id))?);
+    }
+    Ok(actions)
+}
+
+/// The last write of an erasure: turns the counter into a tombstone. If a stream has started since the user's streams were
+/// ended, only removes the limit. `counter` was read after that. `None` if there is nothing to write.
+///
+/// The guard stops a delayed duplicate, which could otherwise remove a limit that was set later.
+pub fn bury(table: &str, user: &UserName, counter: &Counter, ttl_s: i64) -> Result<Option<Update>, BuildError> {
+    let is_empty = counter.streams.is_empty();
+    if !counter.is_stored || (!is_empty && counter.stream_limit.is_none()) {
+        return Ok(None);
+    }
+    let mut values = HashMap::new();
+    let guard = Guard { revision: counter.revision, stored_limit: counter.stream_limit };
+    let mut condition = format!("attribute_exists(#record) AND {}", unchanged(guard, &mut values));
+    let (update, step) = if is_empty {
+        values.insert(":ttl".to_owned(), number(ttl_s));
+        // The revision implies this. A TTL on a counter with members would free all of their slots.
+        condition.push_str(" AND attribute_not_exists(#streams)");
+        (TOMBSTONE_UPDATE, TOMBSTONE_REVISION_STEP)
+    } else {
+        (ERASE_LIMIT_UPDATE, 1)
+    };
+    values.insert(":step".to_owned(), number(step));
+    let action = Action { update: Some(update), condition: Some(&condition), values: Some(values) };
+    action.into_update(table, codec::counter_key(user)).map(Some)
 }
 
 /// Writes the counter, deletes the dead and pruned leases, and marks the ended ones. Each action has its own condition.
@@ -138,23 +169,28 @@ fn change_counter(
         values.insert(":members".to_owned(), codec::ids(&change.members));
         update.push_str(", #streams = :members REMOVE #ttl");
     }
-    let revision_unchanged = match change.guard.revision {
+    let condition = unchanged(change.guard, &mut values);
+    let action = Action { update: Some(&update), condition: Some(&condition), values: Some(values) };
+    action.update(table, codec::counter_key(user))
+}
+
+/// The condition that the revision and the stored limit are still the ones in `guard`. Adds its values.
+fn unchanged(guard: Guard, values: &mut HashMap<String, AttributeValue>) -> String {
+    let revision_unchanged = match guard.revision {
         None => "attribute_not_exists(#revision)",
         Some(seen) => {
             values.insert(":seen".to_owned(), number(seen));
             "#revision = :seen"
         }
     };
-    let limit_unchanged = match change.guard.stored_limit {
+    let limit_unchanged = match guard.stored_limit {
         None => "attribute_not_exists(#streamLimit)",
         Some(limit) => {
             values.insert(":limit".to_owned(), number(limit));
             "#streamLimit = :limit"
         }
     };
-    let condition = format!("{revision_unchanged} AND {limit_unchanged}");
-    let action = Action { update: Some(&update), condition: Some(&condition), values: Some(values) };
-    action.update(table, codec::counter_key(user))
+    format!("{revision_unchanged} AND {limit_unchanged}")
 }
 
 fn mark_ended(table: &str, user: &UserName, ended: &EndedLease) -> Result<TransactWriteItem, BuildError> {
@@ -234,15 +270,18 @@ impl Action<'_> {
     }
 
     fn update(self, table: &str, key: Item) -> Result<TransactWriteItem, BuildError> {
-        let update = Update::builder()
+        Ok(TransactWriteItem::builder().update(self.into_update(table, key)?).build())
+    }
+
+    fn into_update(self, table: &str, key: Item) -> Result<Update, BuildError> {
+        Update::builder()
             .table_name(table)
             .set_key(Some(key))
             .set_expression_attribute_names(self.names())
             .set_update_expression(self.update.map(str::to_owned))
             .set_condition_expression(self.condition.map(str::to_owned))
             .set_expression_attribute_values(self.values)
-            .build()?;
-        Ok(TransactWriteItem::builder().update(update).build())
+            .build()
     }
 
     /// If the condition fails, DynamoDB returns the stored item, so that a repeated start can find its own lease.

@@ -9,8 +9,6 @@ pub mod live_streams;
 pub mod metrics_interceptor;
 pub mod trace_interceptor;
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
@@ -28,9 +26,9 @@ use super::{
     Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, TOMBSTONE_S,
     UserStreams,
 };
-use crate::domain::admission::end::{EndRequest, Selection, decide_end};
+use crate::domain::admission::end::{EndRequest, decide_end};
 use crate::domain::admission::{Decision, Guard, PriorLease, Snapshot, StartOutcome, StartRequest, Started, decide};
-use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::lease::{Lease, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
 /// The maximum number of actions in one transaction of DynamoDB.
@@ -103,23 +101,17 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Turns the counter of an erased user into a tombstone. If a stream was started meanwhile, only removes the stored
-    /// limit.
-    async fn bury_counter(&self, user: &UserName, now: Timestamp) -> Result<()> {
+    /// Turns the counter of an erased user into a tombstone, or removes its limit if a stream was started meanwhile.
+    async fn bury_counter(&self, user: &UserName, counter: &Counter, now: Timestamp) -> Result<()> {
+        let ttl_s = now.plus_s(TOMBSTONE_S).epoch_ms() / 1000;
+        let Some(update) = expressions::bury(&self.table, user, counter, ttl_s)? else { return Ok(()) };
         let request = self
             .update_counter(user)
-            .update_expression(expressions::TOMBSTONE_UPDATE)
-            .condition_expression(expressions::TOMBSTONE_CONDITION)
-            .set_expression_attribute_names(expressions::names([
-                expressions::TOMBSTONE_UPDATE,
-                expressions::TOMBSTONE_CONDITION,
-            ]))
-            .expression_attribute_values(":ttl", number(now.plus_s(TOMBSTONE_S).epoch_ms() / 1000))
-            .expression_attribute_values(":step", number(expressions::TOMBSTONE_REVISION_STEP));
-        if !written(request.send().await)? {
-            self.set_limit(user, None).await?;
-        }
-        Ok(())
+            .update_expression(update.update_expression)
+            .set_condition_expression(update.condition_expression)
+            .set_expression_attribute_names(update.expression_attribute_names)
+            .set_expression_attribute_values(update.expression_attribute_values);
+        if written(request.send().await)? { Ok(()) } else { Err(StoreError::contention("the counter has changed")) }
     }
 
     fn update_counter(&self, user: &UserName) -> UpdateItemFluentBuilder {
@@ -271,22 +263,13 @@ impl LeaseStore for DynamoStore {
         Ok(commit.ended)
     }
 
-    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
-        let all = EndRequest { selection: Selection::All, message: None, terms };
-        let partition = self.partition(user).await?;
-        let commit = with_snapshot(&partition, |snapshot| decide_end(snapshot, &all, now));
-        if let Some(commit) = &commit {
-            self.transact(expressions::end(&self.table, user, commit)?).await?;
-        }
-        // Read again, because the first query may have been torn: a lease that another request ended during the query can
-        // be missing, or look live. Every lease without a slot has ended. The deletion checks it.
+    async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
+        // The query may be torn, so a lease without a slot can look live. Every such lease has ended or is deleted already. The
+        // deletion checks it.
         let Partition { counter, leases } = self.partition(user).await?;
         let without_slot = leases.iter().map(|lease| lease.stream_id).filter(|id| !counter.streams.contains(id));
-        let just_ended = commit.iter().flat_map(|commit| &commit.change.ended).map(|ended| ended.stream_id);
-        let deleted: BTreeSet<StreamId> = without_slot.chain(just_ended).collect();
-        self.delete_ended(user, &deleted.into_iter().collect::<Vec<_>>()).await?;
-        self.bury_counter(user, now).await?;
-        Ok(commit.map(|commit| commit.ended).unwrap_or_default())
+        self.delete_ended(user, &without_slot.collect::<Vec<_>>()).await?;
+        self.bury_counter(user, &counter, now).await
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {

@@ -6,7 +6,7 @@ use stream_manager::domain::names::Message;
 use stream_manager::store::{StreamState, TOMBSTONE_S};
 
 use super::{User, evicting, inactive};
-use crate::support::{Backing, TERMS, start, stream};
+use crate::support::{Backing, TERMS, erasure, start, stream};
 
 fn request(selection: Selection) -> EndRequest {
     EndRequest { selection, message: None, terms: TERMS }
@@ -112,6 +112,44 @@ pub async fn an_erased_user_leaves_no_data(user: User) {
         assert_eq!(user.heartbeat(n).await, StreamState::NotFound);
     }
     assert_eq!(user.erase().await, [], "a repetition");
+}
+
+pub async fn streams_are_not_found_after_the_first_step_of_an_erasure(user: User) {
+    for n in 1..=3 {
+        user.started(start(n)).await;
+    }
+    user.evict(3).await;
+    assert_eq!(user.end(erasure()).await, [stream(1), stream(2)]);
+    for n in 1..=2 {
+        assert_eq!(user.heartbeat(n).await, StreamState::NotFound);
+    }
+    assert_eq!(inactive(user.heartbeat(3).await).termination.unwrap().reason, EndReason::Evicted);
+    assert_eq!(user.end(erasure()).await, [], "a repetition");
+}
+
+pub async fn a_stream_started_during_an_erasure_survives(user: User) {
+    user.set_limit(Some(2)).await;
+    user.started(start(1)).await;
+    user.started(start(2)).await;
+    user.evict(2).await;
+    user.end(erasure()).await;
+    user.started(start(3)).await;
+    user.purge().await;
+    assert_eq!((user.live().await, user.stored_leases().await), (vec![stream(3)], 1));
+    assert_eq!(user.fixture.store.limit(&user.name).await.unwrap(), None);
+    user.fixture.advance_s(i64::from(TOMBSTONE_S) + 1);
+    user.started(start(4)).await;
+    user.fixture.sweep(&user.name).await;
+    assert_eq!(user.live().await, [stream(4)], "the counter has no TTL");
+}
+
+pub async fn a_purge_alone_ends_no_stream(user: User) {
+    user.set_limit(Some(5)).await;
+    user.started(start(1)).await;
+    user.purge().await;
+    user.purge().await;
+    assert_eq!(user.live().await, [stream(1)]);
+    assert_eq!(user.fixture.store.limit(&user.name).await.unwrap(), None);
 }
 
 pub async fn a_user_can_return_after_an_erasure(user: User) {

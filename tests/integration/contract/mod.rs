@@ -14,7 +14,7 @@ use stream_manager::store::{HeartbeatRequest, StartHint, Stop, StreamState};
 use self::evictions::*;
 use self::heartbeats_and_stops::*;
 use self::starts::*;
-use crate::support::{Backing, Fixture, TERMS, eviction, renewal, retry_on_contention, start, stream, unique_user};
+use crate::support::{Backing, Fixture, erasure, eviction, renewal, retry_on_contention, start, stream, unique_user};
 
 macro_rules! contract {
     ($($clause:ident),* $(,)?) => {
@@ -80,6 +80,9 @@ contract! {
     a_new_limit_of_an_unknown_user_is_stored,
     a_limit_of_zero_blocks_every_start,
     an_erased_user_leaves_no_data,
+    streams_are_not_found_after_the_first_step_of_an_erasure,
+    a_stream_started_during_an_erasure_survives,
+    a_purge_alone_ends_no_stream,
     a_user_can_return_after_an_erasure,
     an_erasure_of_an_unknown_user_stores_nothing,
 }
@@ -137,7 +140,13 @@ impl User {
     }
 
     async fn erase(&self) -> Vec<StreamId> {
-        retry_on_contention(|| self.fixture.store.erase(&self.name, TERMS, self.fixture.now())).await
+        let ended = self.end(erasure()).await;
+        self.purge().await;
+        ended
+    }
+
+    async fn purge(&self) {
+        retry_on_contention(|| self.fixture.store.purge(&self.name, self.fixture.now())).await;
     }
 
     async fn live(&self) -> Vec<StreamId> {

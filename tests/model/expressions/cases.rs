@@ -1,5 +1,7 @@
 //! The commits and the stored items of the tests.
 
+use std::collections::BTreeSet;
+
 use stream_manager::domain::admission::end::EndCommit;
 use stream_manager::domain::admission::{AtLimit, Commit, EndedLease, Guard, MembershipChange};
 use stream_manager::domain::lease::{EndReason, EndedBy, LeaseTerms, StreamLimit, Termination};
@@ -45,11 +47,22 @@ pub fn end_commits(guard: Guard) -> Vec<EndCommit> {
         for change in changes(guard, members, &terminations) {
             commits.extend([None, Some(0), Some(3)].map(|limit: Option<u8>| EndCommit {
                 change: change.clone(),
+                erased: Vec::new(),
                 new_limit: limit.map(protocol::limit),
                 ended: Vec::new(),
             }));
         }
     }
+    let change = MembershipChange {
+        now: timestamp(NOW),
+        guard,
+        members: BTreeSet::new(),
+        dead: Vec::new(),
+        ended: Vec::new(),
+        pruned: Vec::new(),
+    };
+    let erased = vec![stream_id(DEAD), stream_id(ENDED)];
+    commits.push(EndCommit { change, erased, new_limit: None, ended: Vec::new() });
     commits
 }
 
@@ -76,6 +89,12 @@ fn changes(guard: Guard, members: IdSet, terminations: &[Option<Termination>]) -
         }
     }
     changes
+}
+
+/// The streams whose leases the commit writes.
+pub fn ids_written_by_end(commit: &EndCommit) -> Vec<Id> {
+    let erased = commit.erased.iter().copied().map(protocol::id_of);
+    written_ids(&commit.change).into_iter().chain(erased).collect()
 }
 
 /// The streams whose leases the change writes.

@@ -1,11 +1,10 @@
 //! An embedded engine, the writes of a test on it, and the comparison with the model.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
 use stream_manager::clock::ManualClock;
 use stream_manager::domain::admission::Commit;
 use stream_manager::domain::admission::end::EndCommit;
@@ -13,6 +12,7 @@ use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::UserName;
 use stream_manager::migrate;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
+use stream_manager::store::dynamodb::codec::Counter;
 use stream_manager::store::dynamodb::expressions::{self, TOMBSTONE_REVISION_STEP};
 use stream_manager::store::dynamodb::{DynamoStore, codec};
 use stream_manager::store::embedded::Embedded;
@@ -107,24 +107,21 @@ impl Fixture {
         self.assert_matches(user, before, outcome.is_ok(), expected).await;
     }
 
-    /// Sends an update with an update expression and a condition. Returns whether the condition held.
-    pub async fn update(
-        &self,
-        key: codec::Item,
-        expressions: [&str; 2],
-        values: Option<HashMap<String, AttributeValue>>,
-    ) -> bool {
-        let update = self.client.update_item().table_name(TABLE).set_key(Some(key));
-        let update = update.update_expression(expressions[0]).condition_expression(expressions[1]);
-        let update = update.set_expression_attribute_names(expressions::names(expressions));
-        match update.set_expression_attribute_values(values).send().await {
-            Ok(_) => true,
-            Err(error) => {
-                let condition_failed =
-                    error.as_service_error().is_some_and(|error| error.is_conditional_check_failed_exception());
-                assert!(condition_failed, "{error:?}");
-                false
-            }
+    /// Applies the last step of an erasure that has read the counter `read`.
+    pub async fn bury(&mut self, read: &CounterItem, items: &Items) {
+        let user = self.insert(items).await;
+        let counter = Counter {
+            is_stored: read.is_stored,
+            streams: protocol::ids(read.members).map(stream_id).collect(),
+            revision: read.revision.map(u64::from),
+            stream_limit: read.stream_limit.map(protocol::limit),
+        };
+        let update = expressions::bury(TABLE, &user, &counter, RETENTION_END_S.into()).unwrap();
+        let expected = protocol::bury(read);
+        assert_eq!(update.is_some(), expected.is_some(), "{read:?}");
+        if let (Some(update), Some(expected)) = (update, expected) {
+            let actions = vec![TransactWriteItem::builder().update(update).build()];
+            self.transact(&user, items, actions, &[expected]).await;
         }
     }
 

@@ -4,15 +4,16 @@
 mod cases;
 mod fixture;
 
+use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, Guard, MembershipChange, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::StreamId;
-use stream_manager::store::dynamodb::{codec, expressions};
+use stream_manager::store::dynamodb::expressions;
 use stream_manager::store::{HeartbeatRequest, LeaseStore, StreamState};
 
 use self::cases::{
     DEAD, DURATION, ENDED, NOW, OWN, READ_REVISION, TERMS, combinations, commits, counter_and_own_lease_combinations,
-    counters, end_commits, ended, lease, partitions, written_ids,
+    counters, end_commits, ended, ids_written_by_end, lease, partitions, written_ids,
 };
 use self::fixture::{Fixture, TABLE};
 use crate::protocol::{
@@ -51,7 +52,7 @@ async fn end_matches_the_model_for_every_lease_combination() {
     let mut fixture = Fixture::new().await;
     let guard = Guard { revision: Some(READ_REVISION.into()), stored_limit: None };
     for commit in end_commits(guard).into_iter().filter(|commit| commit.new_limit.is_none()) {
-        for leases in combinations(&written_ids(&commit.change)) {
+        for leases in combinations(&ids_written_by_end(&commit)) {
             fixture.end(&Items { counter: unchanged_counter(0b0111), leases }, &commit).await;
         }
     }
@@ -167,13 +168,11 @@ async fn set_limit_matches_the_model_for_every_counter() {
 #[tokio::test]
 async fn tombstone_matches_the_model_for_every_counter() {
     let mut fixture = Fixture::new().await;
-    for counter in counters(&[0, bit(OWN), bit(OWN) | bit(DEAD)]) {
-        let items = Items { counter, ..Items::default() };
-        let user = fixture.insert(&items).await;
-        let expressions = [expressions::TOMBSTONE_UPDATE, expressions::TOMBSTONE_CONDITION];
-        let values = [(":ttl", codec::number(1)), (":step", codec::number(REVISION_STEP))];
-        let buried = fixture.update(codec::counter_key(&user), expressions, expressions::values(values)).await;
-        fixture.assert_matches(&user, &items, buried, &[protocol::bury()]).await;
+    let all = counters(&[0, bit(OWN), bit(OWN) | bit(DEAD)]);
+    for read in &all {
+        for counter in all.iter().copied() {
+            fixture.bury(read, &Items { counter, ..Items::default() }).await;
+        }
     }
     fixture.assert_covers_both_outcomes();
 }
@@ -186,7 +185,9 @@ async fn erasure_leaves_only_a_tombstone_of_every_user() {
         let mut expected: Vec<Id> = ids(items.counter.members).collect();
         expected.retain(|id| items.leases[*id as usize].is_some_and(|lease| lease.expires_at > NOW));
         let expected: Vec<StreamId> = expected.into_iter().map(stream_id).collect();
-        let ended = fixture.store.erase(&user, TERMS, timestamp(NOW)).await.unwrap();
+        let request = EndRequest { selection: Selection::Erase, message: None, terms: TERMS };
+        let ended = fixture.store.end(&user, &request, timestamp(NOW)).await.unwrap();
+        fixture.store.purge(&user, timestamp(NOW)).await.unwrap();
         assert_eq!(ended, expected, "{items:?}");
         let Items { counter, leases } = fixture.stored(&user).await;
         assert_eq!(leases, [None; STREAMS], "{items:?}");

@@ -7,8 +7,8 @@ use stream_manager::domain::admission::{Commit, MembershipChange, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
 
 use super::{
-    Id, IdSet, ItemKey, Items, LeaseItem, Revision, TerminationMark, Tick, bit, id_of, lease_item, termination_mark,
-    tick,
+    CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, Revision, TerminationMark, Tick, bit, id_of, lease_item,
+    termination_mark, tick,
 };
 
 /// How much the model's erasure adds to the revision. As in the service, no other requests of a world add as much.
@@ -42,7 +42,7 @@ pub enum Write {
     MarkEnded { id: Id, termination: TerminationMark, conditional: bool },
     /// Deletes an ended lease. The condition holds if the lease is missing or ended.
     Prune { id: Id },
-    /// Deletes a lease without a condition, for the player's own stop and for TTL.
+    /// Deletes a lease without a condition, for the player's own stop, for TTL, and for the streams that an erasure ends.
     DeleteLease { id: Id },
     /// Heartbeat: if the lease is stored, not ended, not expired at `now`, and expires before `new`, moves its expiry to
     /// `new`, and stores the content if it is present.
@@ -58,8 +58,16 @@ pub enum Write {
     },
     /// Stores the user's limit, and removes the TTL. `None` deletes the limit if one is stored.
     SetLimit { limit: Option<u8> },
-    /// Last step of an erasure: turns a stored counter without members into a tombstone.
-    BuryCounter { adds_to_revision: Revision },
+    /// Last step of an erasure: if the revision and the stored limit are unchanged, removes the limit. If there were no
+    /// members, also sets the TTL.
+    BuryCounter {
+        revision: Option<Revision>,
+        stream_limit: Option<u8>,
+        sets_ttl: bool,
+        adds_to_revision: Revision,
+        checks_revision: bool,
+        checks_limit: bool,
+    },
     /// Deletes the counter: by TTL without a condition, and by a mutant if it has no members.
     DeleteCounter { conditional: bool },
 }
@@ -113,9 +121,13 @@ impl Write {
                     && (!checks_limit || counter.stream_limit == stream_limit)
             }
             Self::SetLimit { limit } => limit.is_some() || counter.stream_limit.is_some(),
-            Self::BuryCounter { .. } | Self::DeleteCounter { conditional: true } => {
-                counter.is_stored && counter.members == 0
+            Self::BuryCounter { revision, stream_limit, sets_ttl, checks_revision, checks_limit, .. } => {
+                counter.is_stored
+                    && (!checks_revision || counter.revision == revision)
+                    && (!checks_limit || counter.stream_limit == stream_limit)
+                    && (!sets_ttl || counter.members == 0)
             }
+            Self::DeleteCounter { conditional: true } => counter.is_stored && counter.members == 0,
             Self::DeleteCounter { conditional: false } => true,
             Self::RemoveMember { id } => counter.members & bit(id) != 0,
             Self::PutLease { id, replaces_expired_at, conditional, .. } => {
@@ -186,8 +198,9 @@ impl Write {
                 counter.stream_limit = limit;
                 counter.has_ttl &= limit.is_none();
             }
-            Self::BuryCounter { adds_to_revision } => {
-                (counter.stream_limit, counter.has_ttl) = (None, true);
+            Self::BuryCounter { sets_ttl, adds_to_revision, .. } => {
+                counter.stream_limit = None;
+                counter.has_ttl |= sets_ttl;
                 counter.revision = Some(counter.revision.unwrap_or(0) + adds_to_revision);
             }
             Self::DeleteCounter { .. } => *counter = Default::default(),
@@ -226,7 +239,9 @@ pub fn commit(commit: &Commit) -> Vec<Write> {
 
 /// The writes of a production [`EndCommit`].
 pub fn end(commit: &EndCommit) -> Vec<Write> {
-    change_membership(&commit.change, commit.new_limit)
+    let mut writes = change_membership(&commit.change, commit.new_limit);
+    writes.extend(commit.erased.iter().map(|id| Write::DeleteLease { id: id_of(*id) }));
+    writes
 }
 
 fn change_membership(change: &MembershipChange, new_limit: Option<StreamLimit>) -> Vec<Write> {
@@ -258,8 +273,20 @@ pub fn stop(id: Id) -> Vec<Write> {
     vec![Write::RemoveMember { id }, Write::DeleteLease { id }]
 }
 
-pub fn bury() -> Write {
-    Write::BuryCounter { adds_to_revision: REVISION_STEP }
+/// The last write of an erasure that has read this counter. `None` if there is nothing to write.
+pub fn bury(counter: &CounterItem) -> Option<Write> {
+    let CounterItem { is_stored, members, revision, stream_limit, .. } = *counter;
+    let sets_ttl = members == 0;
+    let adds_to_revision = if sets_ttl { REVISION_STEP } else { 1 };
+    let write = Write::BuryCounter {
+        revision,
+        stream_limit,
+        sets_ttl,
+        adds_to_revision,
+        checks_revision: true,
+        checks_limit: true,
+    };
+    (is_stored && (sets_ttl || stream_limit.is_some())).then_some(write)
 }
 
 pub fn heartbeat(id: Id, content: Option<u8>, now: Tick, duration: Tick) -> Write {

@@ -205,16 +205,13 @@ impl RunContext {
                 self.add("contents changed", content.is_some().into());
             }
             StoreWrite::Stop { .. } => self.count("stops"),
-            StoreWrite::End { .. } => self.add(
-                match operation {
-                    Some(Operation::Evict(None, _)) => "streams ended by evictions of all",
-                    Some(Operation::EndExcess(_)) => "streams ended by limits",
-                    Some(Operation::Erase) => "streams ended by erasures",
-                    _ => "streams ended by evictions of listed streams",
-                },
-                ended,
-            ),
-            StoreWrite::Erase | StoreWrite::DeleteEnded => self.add("leases erased", deleted),
+            StoreWrite::End { .. } => match operation {
+                Some(Operation::Evict(None, _)) => self.add("streams ended by evictions of all", ended),
+                Some(Operation::EndExcess(_)) => self.add("streams ended by limits", ended),
+                Some(Operation::Erase) => self.add("streams ended by erasures", deleted),
+                _ => self.add("streams ended by evictions of listed streams", ended),
+            },
+            StoreWrite::Purge | StoreWrite::DeleteEnded => self.add("leases erased", deleted),
             StoreWrite::Bury => self.count("tombstones"),
             StoreWrite::SetLimit { .. } => self.count("limit changes"),
             StoreWrite::Sweep { .. } => {

@@ -59,7 +59,7 @@ pub fn write_of(operation: &str, body: &Value) -> Option<StoreWrite> {
                     let content = values[":content"]["S"].as_str().and_then(ContentId::clean);
                     Some(StoreWrite::Heartbeat { stream_id, now: timestamp(&values[":now"])?, content })
                 }
-                None if values.get(":ttl").is_some() => Some(StoreWrite::Bury),
+                None if values.get(":step").is_some() => Some(StoreWrite::Bury),
                 None => Some(StoreWrite::SetLimit { limit: limit(&values[":limit"]) }),
             }
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use stream_manager::domain::lease::Timestamp;
+use stream_manager::domain::names::StreamId;
 
 use super::api::Operation;
 use super::context::RunContext;
@@ -78,26 +79,26 @@ impl FaultyRequests {
             }
             (Mutant::ErasureKeepsDeadMembers, StoreWrite::End { .. }) => {
                 let erases = matches!(self.context.operation(call), Some(Operation::Erase));
-                let marks = |action: &Value| action["Update"]["ExpressionAttributeValues"].get(":reason").is_some();
-                if erases && !actions(body).iter().any(marks) {
+                let state = dynamodb_json::user("TransactWriteItems", body).map(|user| self.context.state(&user));
+                let state = state.unwrap_or_default();
+                let is_dead = |id: &StreamId| state.lease(*id).is_none();
+                if erases && state.members.iter().all(is_dead) {
                     bodies.clear();
                 }
             }
             (Mutant::ErasureReadsOnce, StoreWrite::DeleteEnded) => {
                 let queried = self.queried();
                 let queries = call.and_then(|call| queried.get(&call)).map(Vec::as_slice).unwrap_or_default();
-                if let [.., first, _] = queries {
-                    let kept = actions(body).iter().filter(|action| was_ended_or_member(first, &action["Delete"]));
+                if let [first, _, ..] = queries {
+                    let kept = actions(body).iter().filter(|action| was_ended(first, &action["Delete"]));
                     rewritten["TransactItems"] = kept.cloned().collect();
                 }
                 if actions(&bodies[0]).is_empty() {
                     bodies.clear();
                 }
             }
-            (Mutant::ErasureDeletesCounter, StoreWrite::Bury) => {
-                for field in ["UpdateExpression", "ExpressionAttributeValues"] {
-                    rewritten.as_object_mut().map(|body| body.remove(field));
-                }
+            (Mutant::ErasureDeletesCounter, StoreWrite::Bury) if sets_ttl(body) => {
+                rewritten.as_object_mut().map(|body| body.remove("UpdateExpression"));
             }
             (_, StoreWrite::Start { .. } | StoreWrite::Stop { .. } | StoreWrite::End { .. }) => {
                 let queried = self.queried();
@@ -126,21 +127,20 @@ impl FaultyRequests {
     }
 }
 
+/// Whether the last step of an erasure writes a tombstone.
+fn sets_ttl(body: &Value) -> bool {
+    body["ExpressionAttributeValues"].get(":ttl").is_some()
+}
+
 /// The actions of a transaction.
 fn actions(body: &Value) -> &[Value] {
     body["TransactItems"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether a query returned the lease of this action as ended, or its stream as a member.
-fn was_ended_or_member(queried: &[Value], delete: &Value) -> bool {
+/// Whether a query returned the lease of this action as ended.
+fn was_ended(queried: &[Value], delete: &Value) -> bool {
     let record = &delete["Key"]["record"];
-    let is_ended = |item: &Value| item["record"] == *record && item.get("endReason").is_some();
-    let id = record["S"].as_str().and_then(|record| record.strip_prefix("stream#"));
-    let is_member = |item: &Value| {
-        let members = item["streams"]["SS"].as_array();
-        members.is_some_and(|members| members.iter().any(|member| member.as_str() == id))
-    };
-    queried.iter().any(|item| is_ended(item) || is_member(item))
+    queried.iter().any(|item| item["record"] == *record && item.get("endReason").is_some())
 }
 
 /// If the limit allows it, keeps the streams that a transaction ends for this reason as live members.

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
-use stream_manager::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::store::{
     Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
@@ -134,8 +134,8 @@ impl LeaseStore for FaultyStore {
         self.store.end(user, request, now).await
     }
 
-    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
-        self.store.erase(user, terms, now).await
+    async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
+        self.store.purge(user, now).await
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {

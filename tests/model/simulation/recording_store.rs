@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{StartOutcome, StartRequest};
-use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
+use stream_manager::domain::lease::{StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{
@@ -145,15 +145,15 @@ impl LeaseStore for RecordingStore {
         let (owner, request) = (user.clone(), request.clone());
         let new_limit = match request.selection {
             Selection::ExcessOver(limit) => Some(limit),
-            Selection::All | Selection::Listed(_) => None,
+            Selection::All | Selection::Listed(_) | Selection::Erase => None,
         };
         let write = StoreWrite::End { now: Some(now), new_limit };
         self.write(user, write, move |store| complete(store.end(&owner, &request, now))).await
     }
 
-    async fn erase(&self, user: &UserName, terms: LeaseTerms, now: Timestamp) -> Result<Vec<StreamId>> {
+    async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
         let owner = user.clone();
-        self.write(user, StoreWrite::Erase, move |store| complete(store.erase(&owner, terms, now))).await
+        self.write(user, StoreWrite::Purge, move |store| complete(store.purge(&owner, now))).await
     }
 
     async fn stream(&self, user: &UserName, stream_id: StreamId, now: Timestamp) -> Result<StreamState> {

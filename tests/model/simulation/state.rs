@@ -44,10 +44,9 @@ pub enum StoreWrite {
         now: Option<Timestamp>,
         new_limit: Option<StreamLimit>,
     },
-    /// The erasure of the memory store, which is one step.
-    Erase,
-    /// The steps of an erasure on DynamoDB after the first one: deletes ended leases, and turns the counter into a
-    /// tombstone.
+    /// The second step of an erasure on the memory store.
+    Purge,
+    /// The same on DynamoDB: deletes ended leases, and then removes the limit and turns the counter into a tombstone.
     DeleteEnded,
     Bury,
     SetLimit {
@@ -66,7 +65,7 @@ impl StoreWrite {
             Self::Start { now, .. } | Self::Heartbeat { now, .. } => Some(*now),
             Self::End { now, .. } => *now,
             Self::Stop { .. }
-            | Self::Erase
+            | Self::Purge
             | Self::DeleteEnded
             | Self::Bury
             | Self::SetLimit { .. }
@@ -163,7 +162,7 @@ impl fmt::Display for StoreWrite {
             Self::Stop { stream_id } => write!(f, "stop {}", ShortId(*stream_id)),
             Self::End { new_limit: Some(limit), .. } => write!(f, "set limit {limit} and end streams"),
             Self::End { new_limit: None, .. } => f.write_str("end streams"),
-            Self::Erase => f.write_str("erase"),
+            Self::Purge => f.write_str("purge"),
             Self::DeleteEnded => f.write_str("delete ended leases"),
             Self::Bury => f.write_str("bury the counter"),
             Self::SetLimit { limit: Some(limit) } => write!(f, "set limit {limit}"),

@@ -159,7 +159,7 @@ impl Table {
 
 /// Shortens the TTL of a tombstone, so that TTL deletes tombstones during the run.
 fn shorten_ttl(body: &mut Value) {
-    let ttl = &mut body["ExpressionAttributeValues"][":ttl"]["N"];
+    let Some(ttl) = body.pointer_mut("/ExpressionAttributeValues/:ttl/N") else { return };
     if let Some(ttl_s) = ttl.as_str().and_then(|ttl| ttl.parse::<i64>().ok()) {
         *ttl = json!((ttl_s - i64::from(TOMBSTONE_S - SIMULATED_TOMBSTONE_S)).to_string());
     }

@@ -20,10 +20,14 @@ pub struct CallState {
     pub lowest_limit: u8,
     /// Whether the start's own lease was live and visible when the attempt began.
     pub was_admitted: bool,
-    /// The streams that an erasure has ended in this attempt. `None` before it has ended the user's streams.
-    pub ended: Option<IdSet>,
+    /// Whether an erasure has ended the user's streams. Contention in its further steps does not change this.
+    pub has_ended: bool,
+    /// Only for a mutant: the ended leases that an erasure has read before it ended the user's streams.
+    pub read_first: IdSet,
     /// The streams that were stored when an erasure ended the user's streams, and that were never deleted since then.
     pub not_erased: IdSet,
+    /// Whether the stored limit was set after the call had ended.
+    pub limit_is_newer: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,8 +64,10 @@ impl CallState {
             was_blocked: false,
             lowest_limit: u8::MAX,
             was_admitted: false,
-            ended: None,
+            has_ended: false,
+            read_first: 0,
             not_erased: 0,
+            limit_is_newer: false,
         }
     }
 
@@ -78,13 +84,22 @@ impl CallState {
         *self = Self { phase: Phase::Done, created: self.created, ..Self::new(self.id, 0) };
     }
 
-    /// Uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
+    /// The client retries. Uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
     pub fn retry(&mut self) {
         let attempts_left = self.attempts_left.saturating_sub(1);
         if attempts_left == 0 {
             self.finish();
         } else {
             *self = Self { created: self.created, ..Self::new(self.id, attempts_left) };
+        }
+    }
+
+    /// The service retries after contention. An erasure continues after the step in which it has ended the streams.
+    pub fn retry_step(&mut self) {
+        let Self { has_ended, read_first, not_erased, .. } = *self;
+        self.retry();
+        if self.phase == Phase::Idle {
+            (self.has_ended, self.read_first, self.not_erased) = (has_ended, read_first, not_erased);
         }
     }
 }

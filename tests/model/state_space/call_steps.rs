@@ -84,7 +84,7 @@ impl ProtocolModel {
     /// After contention, the service begins another attempt by reading, if an attempt is left.
     pub fn retry_after_contention(&self, state: &mut State, index: usize) {
         let now = self.clock(state, index);
-        state.calls[index].retry();
+        state.calls[index].retry_step();
         if state.calls[index].phase == Phase::Idle {
             self.begin_attempt(state, index, Phase::Reading { now, read: self.nothing_read() });
         }
@@ -120,7 +120,7 @@ impl ProtocolModel {
     }
 
     fn record_data_to_erase(&self, state: &mut State, index: usize, counter: &CounterItem) {
-        if self.world.calls[index].end().is_some_and(|end| end.is_erasure()) && state.calls[index].ended.is_none() {
+        if self.world.calls[index].end().is_some_and(|end| end.is_erasure()) && !state.calls[index].has_ended {
             state.calls[index].not_erased = invariants::data_to_erase(&state.items, counter.members);
         }
     }

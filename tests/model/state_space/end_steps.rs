@@ -9,7 +9,7 @@ use super::model::ProtocolModel;
 use super::state::{Outcome, Request, State, Step};
 use super::worlds::{End, Selection};
 use crate::mutants::Mutant;
-use crate::protocol::{self, Id, IdSet, Items, Tick, Write, bit, ids};
+use crate::protocol::{self, Id, IdSet, Items, Tick, bit, ids};
 
 impl End {
     pub fn is_erasure(&self) -> bool {
@@ -20,22 +20,17 @@ impl End {
 impl ProtocolModel {
     /// Runs the production `decide_end()` on the items that the query returned.
     pub fn decide_end(&self, state: &mut State, index: usize, end: &End, now: Tick, items: &Items) {
-        if let Some(ended) = state.calls[index].ended {
-            return self.delete_ended(state, index, now, items, ended);
+        if state.calls[index].has_ended && !self.is(Mutant::ErasureEndsAgain) {
+            return self.purge(state, index, now, items);
         }
+        state.calls[index].read_first = if self.is(Mutant::ErasureReadsOnce) { ended_leases(items) } else { 0 };
         match self.end_commit(end, items, now) {
             Some(commit) => {
                 let writes = self.mutate(protocol::end(&commit));
-                // The mutant decides already now which leases it deletes.
-                let ended = ended_by(&writes) | ended_leases(items);
-                let second = self.is(Mutant::ErasureReadsOnce).then(|| protocol::prune(ids(ended)).collect());
-                let request = Request { call: index, id: 0, now, step: Step::End, writes: writes.into(), second };
-                state.calls[index].phase = Phase::Sending(request);
+                state.calls[index].phase = self.send_phase(index, 0, now, Step::End, writes);
             }
-            None if end.is_erasure() && self.is(Mutant::ErasureReadsOnce) => {
-                self.delete(state, index, now, ended_leases(items));
-            }
-            None if end.is_erasure() => self.read_again(state, index, now, 0),
+            None if state.calls[index].has_ended => self.purge(state, index, now, items),
+            None if end.is_erasure() => self.read_again(state, index, now),
             None => {
                 self.count(Event::NothingToEnd);
                 state.calls[index].finish();
@@ -57,7 +52,8 @@ impl ProtocolModel {
                 Some(EndCommit { new_limit: Some(protocol::limit(limit)), ..commit })
             }
             Selection::Erase if self.is(Mutant::ErasureKeepsDeadMembers) && !items.any_member_has_a_lease() => None,
-            Selection::All | Selection::Erase => commit(end::Selection::All),
+            Selection::All => commit(end::Selection::All),
+            Selection::Erase => commit(end::Selection::Erase),
         }
     }
 
@@ -74,68 +70,55 @@ impl ProtocolModel {
             (_, Outcome::Conflict) => self.retry_after_contention(state, index),
             (Step::End, Outcome::Applied) if end.is_erasure() => {
                 state.calls[index].not_erased = invariants::data_to_erase(&state.items, 0);
-                match request.second {
-                    Some(writes) => {
-                        let request = Request { step: Step::DeleteEnded, writes, second: None, ..request };
-                        state.calls[index].phase = Phase::Sending(request);
-                    }
-                    None => self.read_again(state, index, now, ended_by(&request.writes)),
-                }
+                self.read_again(state, index, now);
             }
-            (Step::DeleteEnded, Outcome::Applied) => self.bury(state, index, now),
-            (Step::Bury, Outcome::ConditionFailed(_)) => {
-                let writes = vec![Write::SetLimit { limit: None }];
-                state.calls[index].phase = self.send_phase(index, 0, now, Step::RemoveLimit, writes);
-            }
-            (Step::Bury, Outcome::Applied) | (Step::RemoveLimit, _) => {
-                self.count(Event::Erased);
-                invariants::check_erasure(state, index);
-                state.calls[index].finish();
-            }
+            (Step::DeleteEnded, Outcome::Applied) => self.bury(state, index, request),
+            (Step::Bury, Outcome::Applied) => self.finish_erasure(state, index),
             (_, Outcome::Applied) => state.calls[index].finish(),
             (_, Outcome::ConditionFailed(_)) => self.retry_after_contention(state, index),
         }
     }
 
     /// After the streams have ended, an erasure reads again.
-    fn read_again(&self, state: &mut State, index: usize, now: Tick, ended: IdSet) {
-        state.calls[index].ended = Some(ended);
+    fn read_again(&self, state: &mut State, index: usize, now: Tick) {
+        state.calls[index].has_ended = true;
         state.calls[index].phase = Phase::Reading { now, read: self.nothing_read() };
     }
 
-    /// Deletes the streams that the erasure has ended, and all others without a slot.
-    fn delete_ended(&self, state: &mut State, index: usize, now: Tick, items: &Items, ended: IdSet) {
+    /// The second step of an erasure: deletes all leases without a slot, and then buries the counter.
+    fn purge(&self, state: &mut State, index: usize, now: Tick, items: &Items) {
         let stored = self.world.ids().filter(|id| items.leases[*id as usize].is_some());
         let without_slot = stored.filter(|id| items.counter.members & bit(*id) == 0);
-        self.delete(state, index, now, without_slot.fold(ended, |all, id| all | bit(id)));
-    }
-
-    fn delete(&self, state: &mut State, index: usize, now: Tick, deleted: IdSet) {
-        if deleted == 0 {
-            return self.bury(state, index, now);
-        }
-        let writes = protocol::prune(ids(deleted)).collect();
-        state.calls[index].phase = self.send_phase(index, 0, now, Step::DeleteEnded, writes);
-    }
-
-    fn bury(&self, state: &mut State, index: usize, now: Tick) {
-        let write = match protocol::bury() {
-            _ if self.is(Mutant::ErasureDeletesCounter) => Write::DeleteCounter { conditional: true },
-            Write::BuryCounter { .. } if self.is(Mutant::TombstoneKeepsRevision) => {
-                Write::BuryCounter { adds_to_revision: 0 }
-            }
-            write => write,
+        let deleted = match self.is(Mutant::ErasureReadsOnce) {
+            true => state.calls[index].read_first,
+            false => without_slot.fold(0, |all, id| all | bit(id)),
         };
-        state.calls[index].phase = self.send_phase(index, 0, now, Step::Bury, vec![write]);
+        let bury = protocol::bury(&items.counter).map(|write| self.mutate_bury(write)).into_iter().collect();
+        let writes = protocol::prune(ids(deleted)).collect();
+        let request = Request { call: index, id: 0, now, step: Step::DeleteEnded, writes, second: Some(bury) };
+        if deleted == 0 {
+            return self.bury(state, index, request);
+        }
+        state.calls[index].phase = Phase::Sending(request);
     }
-}
 
-/// The streams that a transaction ends.
-fn ended_by(writes: &[Write]) -> IdSet {
-    writes.iter().fold(0, |ended, write| match write {
-        Write::MarkEnded { id, .. } => ended | bit(*id),
-        _ => ended,
-    })
+    fn bury(&self, state: &mut State, index: usize, request: Request) {
+        match request.second {
+            Some(writes) if !writes.is_empty() => {
+                let request = Request { step: Step::Bury, writes, second: None, ..request };
+                state.calls[index].phase = Phase::Sending(request);
+            }
+            _ => self.finish_erasure(state, index),
+        }
+    }
+
+    fn finish_erasure(&self, state: &mut State, index: usize) {
+        self.count(Event::Erased);
+        invariants::check_erasure(state, index);
+        state.calls[index].finish();
+        // A delayed first step of this erasure must not end newer streams.
+        state.calls[index].has_ended = true;
+    }
 }
 
 fn ended_leases(items: &Items) -> IdSet {

@@ -2,6 +2,7 @@
 
 use stream_manager::domain::admission::{AtLimit, Decision, Snapshot, StartOutcome, decide};
 
+use super::call::Phase;
 use super::event::Event;
 use super::model::ProtocolModel;
 use super::state::{Request, State};
@@ -31,6 +32,8 @@ pub enum Violation {
     WrongStreamsEnded,
     /// A complete erasure left a lease or a member that was stored when it ended the user's streams.
     NotErased,
+    /// An erasure removed a limit that was set after the erasure had ended.
+    LimitLost,
     /// One device holds two slots, or a stream and its replacement both hold a slot.
     NotReplaced,
     /// One start created two streams.
@@ -72,7 +75,13 @@ pub fn check_writes(
                 violations.extend(take(state, before, id, now));
             }
             Write::Prune { id } if !before.is_ended(id) => violations.extend(take(state, before, id, now)),
-            Write::DeleteLease { id } => violations.extend(take(state, before, id, now)),
+            Write::DeleteLease { id } => {
+                // An erasure may end the streams once.
+                if request.is_some_and(|request| !state.calls[request.call].has_ended) {
+                    state.acknowledged[id as usize] = 0;
+                }
+                violations.extend(take(state, before, id, now));
+            }
             Write::MarkEnded { id, termination, .. } => {
                 model.count(Event::StreamEnded);
                 if request.is_some_and(|request| !may_end(model, request, id, stored(id))) {
@@ -96,10 +105,14 @@ pub fn check_writes(
                     violations.extend(check_end(model, state, end, members, writes));
                 }
             }
+            Write::BuryCounter { .. } => {
+                let is_newer = request.is_some_and(|request| state.calls[request.call].limit_is_newer);
+                violations
+                    .extend((is_newer && before.counter.stream_limit.is_some()).then_some(Violation::LimitLost));
+            }
             Write::RemoveMember { .. }
             | Write::Prune { .. }
             | Write::SetLimit { .. }
-            | Write::BuryCounter { .. }
             | Write::DeleteCounter { .. } => {}
         }
     }
@@ -173,7 +186,7 @@ fn count_start(model: &ProtocolModel, state: &State, before: &CounterItem) {
     if before.has_ttl {
         model.count(Event::TombstoneRevived);
     }
-    if state.calls.iter().any(|call| call.ended.is_some()) {
+    if state.calls.iter().any(|call| call.has_ended && call.phase != Phase::Done) {
         model.count(Event::StartedDuringErasure);
     }
 }
@@ -270,6 +283,17 @@ pub fn record_erased_data(state: &mut State) {
     let is_stored = |id: &Id| leases[*id as usize].is_some() || counter.members & bit(*id) != 0;
     let stored = (0..STREAMS as Id).filter(is_stored).fold(0, |all, id| all | bit(id));
     state.calls.iter_mut().for_each(|call| call.not_erased &= stored);
+}
+
+/// Records for every call that has ended whether the limit that is now stored is newer. Repeating the stored limit sets no
+/// newer one.
+pub fn record_newer_limit(state: &mut State, limit: Option<u8>) {
+    if limit == state.items.counter.stream_limit {
+        return;
+    }
+    for call in state.calls.iter_mut().filter(|call| call.phase == Phase::Done) {
+        call.limit_is_newer = limit.is_some();
+    }
 }
 
 pub fn check_erasure(state: &mut State, index: usize) {

@@ -102,10 +102,12 @@ impl ProtocolModel {
         let counter = &state.items.counter;
         let is_older = |revision: Option<Revision>| revision.is_some_and(|read| Some(read) < counter.revision);
         let guard_is_older = |request: &Request| {
-            request
-                .writes
-                .iter()
-                .any(|write| matches!(write, Write::SetMembers { revision, .. } if is_older(*revision)))
+            request.writes.iter().chain(request.second.iter().flat_map(|writes| writes.iter())).any(|write| {
+                match write {
+                    Write::SetMembers { revision, .. } | Write::BuryCounter { revision, .. } => is_older(*revision),
+                    _ => false,
+                }
+            })
         };
         let in_flight = |call: &CallState| match &call.phase {
             Phase::Reading { read, .. } => read.counter.is_some_and(|counter| is_older(counter.revision)),
@@ -143,7 +145,7 @@ impl Model for ProtocolModel {
             late_requests: Vec::new(),
             acknowledged,
             stopped: 0,
-            limit_set: false,
+            limits_set: 0,
             violation: None,
         }]
     }
@@ -178,7 +180,10 @@ impl Model for ProtocolModel {
             actions.push(Action::DeleteTombstone);
         }
         self.world.ids().for_each(|id| self.add_item_actions(state, id, actions));
-        if self.world.set_limit.is_some() && !state.limit_set && !state.pending.locks(ItemKey::Counter) {
+        if self.world.set_limit.is_some()
+            && state.limits_set < self.world.max_limits_set
+            && !state.pending.locks(ItemKey::Counter)
+        {
             actions.push(Action::SetLimit);
         }
     }
@@ -222,8 +227,9 @@ impl Model for ProtocolModel {
                 self.count(Event::TombstoneDeleted);
             }
             Action::SetLimit => {
-                state.limit_set = true;
+                state.limits_set += 1;
                 let limit = self.world.set_limit.flatten();
+                invariants::record_newer_limit(&mut state, limit);
                 self.transact(&mut state, &[Write::SetLimit { limit }], now, None);
                 self.count(Event::LimitSet);
             }

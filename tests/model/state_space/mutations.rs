@@ -40,6 +40,20 @@ impl ProtocolModel {
         writes
     }
 
+    pub fn mutate_bury(&self, mut write: Write) -> Write {
+        if let Write::BuryCounter { sets_ttl, adds_to_revision, checks_revision, checks_limit, .. } = &mut write {
+            if *sets_ttl && self.is(Mutant::ErasureDeletesCounter) {
+                return Write::DeleteCounter { conditional: true };
+            }
+            if *sets_ttl && self.is(Mutant::TombstoneKeepsRevision) {
+                *adds_to_revision = 0;
+            }
+            *checks_revision = !self.is(Mutant::BurialIgnoresRevision);
+            *checks_limit = !self.is(Mutant::BurialIgnoresLimit);
+        }
+        write
+    }
+
     pub fn mutate_heartbeat(&self, mut write: Write) -> Write {
         if let Write::Renew { requires_stored, rejects_ended, rejects_expired, only_forward, .. } = &mut write {
             *requires_stored = !self.is(Mutant::HeartbeatCreatesLease);

@@ -18,7 +18,8 @@ pub struct State {
     pub acknowledged: [Tick; STREAMS],
     /// Streams whose players have sent a stop request. The model does not start these streams again.
     pub stopped: IdSet,
-    pub limit_set: bool,
+    /// How often the stored limit has changed.
+    pub limits_set: u8,
     pub violation: Option<Violation>,
 }
 
@@ -40,7 +41,7 @@ pub struct Request {
     pub now: Tick,
     pub step: Step,
     pub writes: Writes,
-    /// Only for mutants that split a transaction: the second transaction.
+    /// The next step of an erasure. For mutants that split a transaction, the second transaction.
     pub second: Option<Writes>,
 }
 
@@ -53,7 +54,6 @@ pub enum Step {
     // The further steps of an erasure.
     DeleteEnded,
     Bury,
-    RemoveLimit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

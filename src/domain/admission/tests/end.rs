@@ -93,9 +93,22 @@ fn end_fits_one_dynamodb_transaction() {
     assert_eq!((marked(&commit).len(), commit.change.dead, commit.change.pruned), (MAX_OTHER_LEASES, vec![], vec![]));
 }
 
+#[test]
+fn erasure_deletes_the_leases_of_all_members() {
+    let mut expired = lease(1);
+    expired.expires_at = NOW;
+    let leases = [expired, lease(2), lease(3), ended_lease(4)];
+    let commit = end_on(&[id(1), id(2), id(3), id(5)], &leases, Selection::Erase).unwrap();
+    assert_eq!((commit.erased, commit.ended), (vec![id(1), id(2), id(3), id(5)], vec![id(3), id(2)]));
+    let MembershipChange { members, dead, ended, pruned, .. } = commit.change;
+    assert_eq!((members.len(), dead, ended, pruned), (0, vec![], vec![], vec![]));
+    assert_eq!(end_on(&[], &leases, Selection::Erase), None);
+}
+
 fn any_selection() -> impl Strategy<Value = Selection> {
     prop_oneof![
         Just(Selection::All),
+        Just(Selection::Erase),
         proptest::collection::vec(0u8..8, 0..4).prop_map(|ids| Selection::Listed(ids.into_iter().map(id).collect())),
         (0u64..5).prop_map(|n| Selection::ExcessOver(limit(n))),
     ]
@@ -114,7 +127,7 @@ proptest! {
         let ended = commit.as_ref().map(|commit| commit.ended.clone()).unwrap_or_default();
         prop_assert!(ended.iter().all(|id| live.contains(id)));
         match &selection {
-            Selection::All => prop_assert_eq!(ended.len(), live.len()),
+            Selection::All | Selection::Erase => prop_assert_eq!(ended.len(), live.len()),
             Selection::Listed(ids) => {
                 prop_assert_eq!(ended.len(), live.iter().filter(|id| ids.contains(id)).count());
                 prop_assert!(ended.iter().all(|id| ids.contains(id)));
@@ -130,11 +143,11 @@ proptest! {
             prop_assert!(marked.iter().all(|id| members.contains(id) && stored_lease(id).is_some()));
             prop_assert!(commit.change.dead.iter().all(|id| members.contains(id) && !live.contains(id)));
             let mut after: Vec<StreamId> = commit.change.members.iter().copied().collect();
-            after.extend(marked.into_iter().chain(commit.change.dead));
+            after.extend(marked.into_iter().chain(commit.change.dead).chain(commit.erased));
             after.sort();
             let mut before = members.clone();
             before.sort();
-            prop_assert_eq!(after, before, "every member is kept, dead or ended, exactly once");
+            prop_assert_eq!(after, before, "every member is kept, dead, ended or erased, exactly once");
         }
     }
 }

@@ -73,20 +73,23 @@ impl WriteCheck<'_> {
     fn check_deleted(&self, lease: &Lease) -> CheckResult {
         let explained = match self.write {
             StoreWrite::Stop { stream_id } => *stream_id == lease.stream_id && lease.termination.is_none(),
+            // An erasure deletes the leases of the streams that it ends, and no others.
+            StoreWrite::End { .. } if matches!(self.operation, Some(Operation::Erase)) => {
+                self.before.members.contains(&lease.stream_id)
+            }
             // Requests that change the members prune ended leases.
             StoreWrite::Start { .. } | StoreWrite::End { .. } if lease.termination.is_some() => {
                 self.keeps_enough_ended_leases()
             }
             StoreWrite::Start { now, .. } | StoreWrite::End { now: Some(now), .. } => lease.expires_at <= *now,
-            StoreWrite::Erase => true,
-            StoreWrite::DeleteEnded => lease.termination.is_some(),
+            StoreWrite::Purge | StoreWrite::DeleteEnded => lease.termination.is_some(),
             StoreWrite::Sweep { now } => lease.ttl_s * 1000 <= now.epoch_ms(),
             StoreWrite::Heartbeat { .. }
             | StoreWrite::End { now: None, .. }
             | StoreWrite::Bury
             | StoreWrite::SetLimit { .. } => false,
         };
-        let erases = matches!(self.write, StoreWrite::Erase | StoreWrite::DeleteEnded | StoreWrite::Bury);
+        let erases = matches!(self.write, StoreWrite::Purge | StoreWrite::DeleteEnded | StoreWrite::Bury);
         if erases && !matches!(self.operation, Some(Operation::Erase)) {
             return Err(ViolationKind::TakenEarly.with(format!("{} without an erasure", self.write)));
         }
@@ -160,7 +163,7 @@ impl WriteCheck<'_> {
                     message.clone().map(|message| EndedBy { message: Some(message), ..EndedBy::default() });
                 ids.as_ref().is_none_or(|ids| ids.contains(&lease.stream_id)) && *by == expected
             }
-            Some(Operation::EndExcess(_) | Operation::Erase) => by.is_none(),
+            Some(Operation::EndExcess(_)) => by.is_none(),
             _ => false,
         }
     }
@@ -172,7 +175,7 @@ impl WriteCheck<'_> {
         let explained = match self.write {
             // The lease checks cover the removed members.
             StoreWrite::Start { stream_id, .. } => added.iter().all(|id| *id == stream_id),
-            StoreWrite::End { .. } | StoreWrite::Erase => added.is_empty(),
+            StoreWrite::End { .. } => added.is_empty(),
             StoreWrite::Stop { stream_id } => added.is_empty() && removed.iter().all(|id| *id == stream_id),
             // In the memory store, a sweep also removes members, because they are not stored separately. On DynamoDB,
             // TTL deletes only leases and tombstones.
@@ -181,6 +184,7 @@ impl WriteCheck<'_> {
                 added.is_empty() && removed.iter().all(|id| with_lease(id))
             }
             StoreWrite::Heartbeat { .. }
+            | StoreWrite::Purge
             | StoreWrite::DeleteEnded
             | StoreWrite::Bury
             | StoreWrite::SetLimit { .. } => added.is_empty() && removed.is_empty(),
@@ -196,7 +200,7 @@ impl WriteCheck<'_> {
         let expected = match (self.write, self.operation) {
             (StoreWrite::SetLimit { limit }, _) => *limit,
             (StoreWrite::End { .. }, Some(Operation::EndExcess(limit))) => Some(*limit),
-            (StoreWrite::Erase | StoreWrite::Bury, _) => None,
+            (StoreWrite::Purge | StoreWrite::Bury, _) => None,
             _ => self.before.stored_limit,
         };
         if self.after.stored_limit == expected {

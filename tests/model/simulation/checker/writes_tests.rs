@@ -160,7 +160,9 @@ fn eviction_of_streams_that_were_not_selected_is_detected() {
         (&both, listed(&[1]), Some(ViolationKind::TakenEarly)),
         (&one, listed(&[1, 2]), Some(ViolationKind::NotEnded)),
         (&one, Operation::Evict(None, None), Some(ViolationKind::NotEnded)),
-        (&one, Operation::Erase, Some(ViolationKind::NotEnded)),
+        (&UserState::default(), Operation::Erase, None),
+        (&state_with([lease(2, 1)]), Operation::Erase, Some(ViolationKind::NotEnded)),
+        (&both, Operation::Erase, Some(ViolationKind::TakenEarly)),
         (&one, Operation::List, Some(ViolationKind::TakenEarly)),
         (&one, Operation::Evict(None, Message::clean("bye")), Some(ViolationKind::TakenEarly)),
     ] {
@@ -194,6 +196,8 @@ fn erasure_that_deletes_a_live_lease_is_detected() {
     assert_eq!(delete(&ended, Operation::Erase), None);
     assert_eq!(delete(&ended, Operation::List), Some(ViolationKind::TakenEarly));
     assert_eq!(delete(&live, Operation::Erase), Some(ViolationKind::TakenEarly));
+    let first_step = violation_of(&ended, &empty, end(None), &Operation::Erase);
+    assert_eq!(first_step, Some(ViolationKind::TakenEarly), "the first step deletes no ended leases");
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub struct World {
     pub max_late_requests: usize,
     pub heartbeats: bool,
     pub stops: bool,
-    /// If set, the user's stored limit changes once. `Some(None)` deletes it.
+    /// If set, the user's stored limit changes to this one. `Some(None)` deletes it.
     pub set_limit: Option<Option<u8>>,
+    /// Maximum number of times that this change occurs.
+    pub max_limits_set: u8,
 }
 
 /// One call of the service, and the clock skew of the instance that handles it.
@@ -138,6 +140,7 @@ impl World {
             heartbeats: true,
             stops: true,
             set_limit: None,
+            max_limits_set: 1,
         }
     }
 
@@ -192,6 +195,10 @@ impl World {
 
     fn setting_limit(self, limit: Option<u8>) -> Self {
         Self { set_limit: Some(limit), ..self }
+    }
+
+    fn setting_limit_twice(self, limit: Option<u8>) -> Self {
+        Self { max_limits_set: 2, ..self.setting_limit(limit) }
     }
 
     fn ending(mut self, selection: Selection, skew: i8, attempts: u8) -> Self {

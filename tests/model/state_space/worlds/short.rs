@@ -29,6 +29,13 @@ impl World {
                 .ending(Erase, 0, 1)
                 .without_stops()
                 .without_heartbeats(),
+            new("limits set after an erasure", 1, &[])
+                .timeless()
+                .with_first_stream(0)
+                .ending(Erase, 0, 2)
+                .with_late_request()
+                .setting_limit_twice(Some(0))
+                .without_heartbeats(),
             new("a replacement", 1, &[S::plain(0, 1), S::replacing(1, 0, 0)]).brief(),
             Self { until: 3, ..new("one start twice", 1, &[S::plain(0, 0), S::plain(0, 1)]).with_late_request() },
             single(new("an erasure, repeated", 1, &[S::plain(0, 0), S::evicting(1, 0)]).brief()).ending(Erase, 0, 2),
