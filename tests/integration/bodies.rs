@@ -39,7 +39,7 @@ async fn a_start_body_is_absent_null_or_an_object() {
         (&[], "{}", 201),
         (&merge_patch, "{}", 201),
         (&JSON, r#"{"deviceId":null,"deviceName":null,"contentId":null,"replaces":null,"atLimit":null}"#, 201),
-        (&JSON, r#"{"deviceId":"","deviceName":"","contentId":"","replaces":[]}"#, 201),
+        (&JSON, r#"{"deviceId":"","deviceName":"","contentId":"","replaces":[],"atLimit":""}"#, 201),
         (&JSON, r#"{"deviceID":"x","":1,"x":{"y":["\ud83d",1e999]},"x":2}"#, 201),
         (&other, "{}", 415),
         (&compressed, "{}", 415),
@@ -165,7 +165,6 @@ async fn errors_in_a_body_name_the_field() {
         (r#"{"contentId":"x","contentId":"y"}"#, "contentId", "must not be repeated"),
         (r#"{"atLimit":"kick"}"#, "atLimit", "\"reject\" or \"evictOldest\""),
         (r#"{"atLimit":{"reject":null}}"#, "atLimit", "\"reject\" or \"evictOldest\""),
-        (r#"{"atLimit":""}"#, "atLimit", "\"reject\" or \"evictOldest\""),
         (r#"{"replaces":"x"}"#, "replaces", "a list of stream ids"),
         (r#"{"replaces":[7]}"#, "replaces", "a list of stream ids"),
         (r#"{"replaces":["x"]}"#, "replaces[0]", "must be a UUID"),
@@ -237,6 +236,27 @@ async fn an_eviction_body_is_as_liberal_as_a_start_body() {
         let response = server.json("POST", path, body).await;
         assert_eq!((response.status, &response.body["errors"][0]["field"]), (400, &json!(field)));
     }
+}
+
+#[tokio::test]
+async fn a_misspelled_list_of_streams_ends_no_stream() {
+    let server = TestServer::start().await;
+    let id = server.start_stream("ann", json!({})).await;
+    for field in
+        ["streamIDs", "streamids", "stream_ids", "stream-ids", "StreamIds", "streamId", "stream_id", "STREAM_ID"]
+    {
+        for body in [json!({ field: [id] }), json!({ field: id, "streamIds": null, "message": "Bye" })] {
+            let response = server.json("POST", "/v1/users/ann/evictions", body).await;
+            response.assert_problem(400, "invalid-request", field);
+            assert_eq!(response.body["errors"][0]["field"], field);
+            assert!(response.body["detail"].as_str().unwrap().contains("\"streamIds\""), "{response:?}");
+        }
+    }
+    assert_eq!(server.call("GET", STREAMS).await.body["count"], 1);
+    let with_list = json!({ "streamIds": [], "stream_ids": [id] });
+    assert_eq!(server.json("POST", "/v1/users/ann/evictions", with_list).await.body["ended"], json!([]));
+    let other = json!({ "streams": [], "ids": [], "streamIdsList": [] });
+    assert_eq!(server.json("POST", "/v1/users/ann/evictions", other).await.body["ended"], json!([id]));
 }
 
 /// Bodies that no JSON reader accepts, and one that is too large.

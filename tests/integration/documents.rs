@@ -118,6 +118,25 @@ fn request_bodies_allow_additional_properties() {
     }
 }
 
+#[test]
+fn every_document_has_the_same_rule_for_players() {
+    let protocol = read("docs/PROTOCOL.md");
+    let rules = protocol.lines().filter_map(|line| line.strip_prefix("- **")?.strip_suffix("**"));
+    let rules: Vec<&str> = rules.collect();
+    assert_eq!(rules.len(), 6, "{rules:?}");
+    let document = openapi();
+    let start = document["paths"]["/v1/users/{userName}/streams"]["post"]["description"].as_str().unwrap();
+    let (description, readme) = (document["info"]["description"].as_str().unwrap(), read("README.md"));
+    for (name, text, rules) in
+        [("OpenAPI", description, &rules[..]), ("README.md", &readme, &rules[..]), ("start", start, &rules[5..])]
+    {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for rule in rules {
+            assert!(text.contains(rule), "{name}: {rule}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_yaml_and_json_documents_are_equal() {
     let server = TestServer::start().await;

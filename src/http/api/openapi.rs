@@ -74,8 +74,14 @@ const LICENSE_URL: &str = "https://spdx.org/licenses/Apache-2.0.html";
 const DESCRIPTION: &str = "Limits how many video streams a user watches at once.\n\n\
 A player **starts** a stream and gets a slot, renews it with a **heartbeat** every `heartbeatIntervalSeconds`, and \
 **stops** it. A slot that is not renewed becomes free after `expiresInSeconds`.\n\n\
-The rule for players: play unless the response is 409. Stop only on 410 with `restart: \"user\"`. On \
-`restart: \"auto\"`, start again. On 5xx or no response, keep playing until the lease expires, and keep trying.\n\n\
+The rule for players:\n\n\
+- Play unless the start returns 409.\n\
+- Stop on 410 with `restart: \"user\"`.\n\
+- On `restart: \"auto\"`, start again.\n\
+- On 5xx or no response, keep playing until the lease expires, and keep retrying.\n\
+- On any other response, do the same.\n\
+- A refused or unanswered start is no free pass: play for at most one lease duration while retrying, then follow the \
+player's setting.\n\n\
 `userName` identifies the user: any text of 1 to 256 bytes, case-sensitive, percent-encoded. `streamId` is from the \
 response to the start.\n\n\
 Errors are `application/problem+json` (RFC 9457). Clients should decide by `code`. Every response has an `X-Request-Id`.";

@@ -52,9 +52,10 @@ impl ProblemCode {
         let mut problem = Problem::new(self, self.title());
         match self {
             Self::InvalidRequest => {
-                problem.detail = "deviceId: must not be empty".to_owned();
-                problem.extensions.errors =
-                    Some(vec![FieldError { field: "deviceId".to_owned(), reason: "must not be empty".to_owned() }]);
+                let (field, reason) =
+                    ("deviceId".to_owned(), "must be at most 128 bytes of UTF-8, has 200".to_owned());
+                problem.detail = format!("{field}: {reason}");
+                problem.extensions.errors = Some(vec![FieldError { field, reason }]);
             }
             Self::StreamNotFound => problem.extensions.restart = Some(Restart::Auto),
             Self::StreamLimitReached => {

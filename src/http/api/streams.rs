@@ -34,7 +34,8 @@ pub(crate) struct StreamsApi {
 impl StreamsApi {
     /// Start a stream
     ///
-    /// Requests a slot. **Play unless the response is 409.** On 5xx or without a response, play and keep retrying.
+    /// Requests a slot. **Play unless the response is 409.** A refused or unanswered start is no free pass: play for at most
+    /// one lease duration while retrying, then follow the player's setting.
     ///
     /// A repeated start with the same `Idempotency-Key` or the same `deviceId` takes no second slot. A repeated start
     /// with neither starts another stream.
@@ -196,8 +197,8 @@ impl StreamsApi {
 
     /// Evict streams
     ///
-    /// Ends the streams in `streamIds`, or all live streams without it, in one step. The players get 410 with
-    /// `restart: "user"` and the message at their next heartbeats. A repetition returns only the streams that it ends
+    /// Ends the streams in `streamIds` in one step. **Without `streamIds`, or if it is `null`, ends all live streams.** The
+    /// players get 410 with `restart: "user"` and the message at their next heartbeats. A repetition returns only the streams that it ends
     /// itself.
     #[oai(path = "/v1/users/:userName/evictions", method = "post", operation_id = "evict", tag = "Tag::Streams")]
     async fn evict(

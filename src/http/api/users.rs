@@ -85,9 +85,9 @@ impl UsersApi {
     /// Erase a user
     ///
     /// Ends all streams of the user and deletes everything that is stored about the user, including the limit. Returns
-    /// 204 for an unknown user too. The heartbeats of the ended streams return 404, so a player that still plays starts
-    /// again. To keep the user out, set the limit to 0 instead. If authentication is enabled, only an administrator may
-    /// erase a user.
+    /// 204 for an unknown user too. After a 5xx, repeat the request: it completes the erasure. The heartbeats of the ended
+    /// streams return 404, so a player that still plays starts again. To keep the user out, set the limit to 0 instead.
+    /// If authentication is enabled, only an administrator may erase a user.
     #[oai(path = "/v1/users/:userName", method = "delete", operation_id = "eraseUser", tag = "Tag::Users")]
     async fn erase_user(
         &self,

@@ -123,6 +123,7 @@ fn start(body: &[u8]) -> Option<Start> {
                     return None;
                 }
             }
+            ("atLimit", Member::Text(text)) if text.valid.is_empty() && text.complete => {}
             ("atLimit", _) => {
                 start.at_limit = member.value().filter(|value| *value == "reject" || *value == "evictOldest")?;
             }

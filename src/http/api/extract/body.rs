@@ -1,7 +1,14 @@
 //! Request bodies. Unknown fields are ignored, so that a newer player works with an older service. Texts that are only
 //! displayed are cleaned. `null` and empty texts mean absent. Repeated fields and wrong types are rejected.
 
-use super::json_body::{parse, read, read_json};
+use poem::{Request, RequestBody, Result};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use serde_json::json;
+
+use super::field_names::field_names;
+use super::json_body::{parse, read, read_content, read_json};
 use super::params::IdempotencyKeyHeader;
 use super::path::PathParam;
 use super::patterns::{BIDIRECTIONAL_CONTROLS, CONTROLS};
@@ -11,10 +18,6 @@ use crate::http::api::model::problem::FieldError;
 use crate::http::api::model::requests::{EvictionRequest, HeartbeatRequest, LimitRequest, StartRequest};
 use crate::http::api::problems::Problem;
 use crate::limiter::StartOptions;
-use poem::{Request, RequestBody, Result};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
-use poem_openapi::types::Type;
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 /// The body of a start: an optional JSON object. An empty body may have any media type.
 pub(crate) struct StartBody(StartRequest);
@@ -165,12 +168,26 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let EvictionRequest { stream_ids, message } = read_json(request, body).await?.unwrap_or_default();
+        let body = read_content(request, body).await?.unwrap_or_else(|| b"{}".to_vec());
+        let EvictionRequest { stream_ids, message } = parse(&body)?.unwrap_or_default();
         let mut errors = Vec::new();
+        if stream_ids.is_none()
+            && let Some(misspelled) = field_names(&body).into_iter().find(|name| is_misspelled_stream_ids(name))
+        {
+            // Ignoring it would end all streams.
+            let reason = "is not a known field; send the ids as \"streamIds\": [\"…\"]".to_owned();
+            errors.push(FieldError { field: misspelled, reason });
+        }
         let stream_ids = stream_ids.map(|ids| parse_ids(&mut errors, "streamIds", &ids, MAX_EVICTIONS));
         let message = message.as_deref().and_then(DisplayText::clean);
         if errors.is_empty() { Ok(Self { stream_ids, message }) } else { Err(Problem::fields(errors).into()) }
     }
+}
+
+/// Whether an unknown field is probably meant to be `streamIds`.
+fn is_misspelled_stream_ids(name: &str) -> bool {
+    let letters = name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase);
+    name != "streamIds" && matches!(letters.collect::<String>().as_str(), "streamids" | "streamid")
 }
 
 /// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. The

@@ -11,12 +11,20 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Reads an optional JSON object. Returns `None` for `null` and for a body without content, which may have any media
 /// type.
 pub(super) async fn read_json<T: DeserializeOwned>(request: &Request, body: &mut RequestBody) -> Result<Option<T>> {
+    match read_content(request, body).await? {
+        Some(body) => Ok(parse(&body)?),
+        None => Ok(None),
+    }
+}
+
+/// Reads a body that may be JSON, for [`parse`]. Returns `None` for a body without content, which may have any media type.
+pub(super) async fn read_content(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>> {
     let body = read(body).await?;
     if without_byte_order_mark(&body).trim_ascii().is_empty() {
         return Ok(None);
     }
     check_headers(request)?;
-    Ok(parse(&body)?)
+    Ok(Some(body))
 }
 
 pub(super) async fn read(body: &mut RequestBody) -> Result<Vec<u8>> {

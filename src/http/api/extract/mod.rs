@@ -5,6 +5,7 @@
 //! use the first of repeated headers or query parameters.
 
 pub(crate) mod body;
+mod field_names;
 mod json_body;
 pub(crate) mod params;
 pub(crate) mod path;

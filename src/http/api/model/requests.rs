@@ -34,7 +34,7 @@ pub(crate) struct StartRequest {
 }
 
 /// The action if the user is at the limit. The default is the setting `limits.at_limit`, which is `reject` unless
-/// configured.
+/// configured. An empty text means absent.
 // A copy of the domain's enum, because the domain does not depend on poem-openapi.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[oai(rename_all = "camelCase", remote = "admission::AtLimit")]
@@ -73,8 +73,8 @@ pub(crate) struct HeartbeatRequest {
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct EvictionRequest {
-    /// The streams to end, at most 50. Unknown ids are ignored. Without this field, all live streams end; an empty list
-    /// ends none.
+    /// The streams to end, at most 50. Unknown ids are ignored. Without this field, or with `null`, **all** live streams
+    /// end; an empty list ends none.
     #[oai(validator(max_items = 50))]
     #[serde(default, deserialize_with = "stream_ids")]
     pub(crate) stream_ids: Option<Vec<String>>,
@@ -111,6 +111,7 @@ fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(None),
         value => match value.as_str() {
+            Some("") => Ok(None),
             Some("reject") => Ok(Some(AtLimit::Reject)),
             Some("evictOldest") => Ok(Some(AtLimit::EvictOldest)),
             _ => Err(D::Error::custom("must be \"reject\" or \"evictOldest\"")),
