@@ -112,6 +112,22 @@ async fn only_administrators_set_limits_and_act_for_every_user() {
 }
 
 #[tokio::test]
+async fn only_administrators_erase_users() {
+    let server = serve(hs256_settings()).await;
+    let started = call_as(valid_claims(), &server, "POST", STREAMS, None).await;
+    let heartbeat = format!("{STREAMS}/{}/heartbeat", started.body["streamId"].as_str().unwrap());
+    for claims in [valid_claims(), claims_with(json!({ "sub": "bob" }))] {
+        let refused = call_as(claims.clone(), &server, "DELETE", "/v1/users/ann", None).await;
+        refused.assert_problem(403, "forbidden", &claims.to_string());
+    }
+    assert_eq!(call_as(valid_claims(), &server, "POST", &heartbeat, None).await.status, 200);
+    assert_eq!(call_as(admin_claims(), &server, "DELETE", "/v1/users/ann", None).await.status, 204);
+    let erased = call_as(valid_claims(), &server, "POST", &heartbeat, None).await;
+    erased.assert_problem(404, "stream-not-found", "after the erasure");
+    assert_eq!(erased.body["restart"], "auto");
+}
+
+#[tokio::test]
 async fn the_admin_scope_must_match_a_whole_scope() {
     let server = serve(hs256_settings()).await;
     let limit_of_bob =
