@@ -22,7 +22,7 @@ use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, 
 use stream_manager::domain::lease::{Lease, StreamLimit};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId};
 use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{KeySource, TokenSettings};
 use stream_manager::http::pages::Pages;
@@ -154,7 +154,7 @@ fn app() -> Arc<App> {
         metrics,
         tracer: None,
         tokens: None,
-        rates: Rates::unbounded(),
+        rates: RateLimits::unbounded(),
         cors: Cors::default(),
         pages: Pages { demo: false, swagger: true },
         bounds: config.bounds(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use self::api::health::Readiness;
 use self::api::openapi::apis;
-use self::api::rate_limits::Rates;
+use self::api::rate_limits::RateLimits;
 use self::api::route_context::AuthMode;
 use self::auth::verifier::TokenVerifier;
 use self::pages::{Pages, demo, documentation, exposition};
@@ -31,7 +31,7 @@ pub struct AppDeps {
     pub tracer: Option<Tracer>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
-    pub rates: Rates,
+    pub rates: RateLimits,
     pub cors: Cors,
     pub pages: Pages,
     pub bounds: Bounds,

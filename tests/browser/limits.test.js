@@ -132,7 +132,7 @@ async function expectPlaying(opened, expected) {
 const hasDecided = ({ seen }) => Boolean(seen.started ?? seen.denied ?? seen.error ?? seen.unavailable);
 const hasRenewed = ({ slot, seen }) => !slot || seen.renewed?.length >= RENEWALS;
 
-describe("four pages of one user", { concurrency: 1 }, () => {
+describe("four pages of one user", { concurrency: 3 }, () => {
   for (const route of ["directly", "behind nginx", "behind HAProxy"]) {
     for (const limit of [0, 1, 3]) {
       test(`${route}, at most ${limit} play`, async () => {

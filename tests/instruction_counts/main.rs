@@ -25,7 +25,7 @@ use stream_manager::clock::ManualClock;
 use stream_manager::config::Config;
 use stream_manager::domain::lease::Timestamp;
 use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::App;
@@ -161,14 +161,14 @@ impl<'a> Service<'a> {
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
         let readiness = Arc::new(Readiness::default());
-        readiness.store_seen();
+        readiness.mark_store_seen();
         let app = http::app(AppDeps {
             limiter: Arc::new(limiter),
             readiness,
             metrics,
             tracer: None,
             tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
-            rates: Rates::new(config.rate(), &(Arc::clone(&clock) as _)),
+            rates: RateLimits::new(config.rate(), &(Arc::clone(&clock) as _)),
             cors: Cors::default(),
             pages: Pages { demo: false, swagger: true },
             bounds: config.bounds(),

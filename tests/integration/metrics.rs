@@ -210,7 +210,7 @@ async fn clock_skew_is_estimated_from_the_date_of_responses() {
 #[tokio::test]
 async fn readiness_reports_clock_skew_and_warns_if_it_is_large() {
     let server = TestServer::start().await;
-    server.readiness.store_seen();
+    server.readiness.mark_store_seen();
     let ready = server.call("GET", "/health/ready").await.body;
     assert_eq!((ready.get("clockDifferenceSeconds"), ready.get("warnings")), (None, None));
 

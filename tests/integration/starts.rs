@@ -193,7 +193,7 @@ async fn readiness_requires_the_store_and_ends_with_draining() {
       }
     }
     "#);
-    server.readiness.store_seen();
+    server.readiness.mark_store_seen();
     for path in ["/health", "/health/ready"] {
         assert_eq!(server.call("GET", path).await.status, 200);
     }

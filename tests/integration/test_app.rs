@@ -13,7 +13,7 @@ use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::domain::lease::Timestamp;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::openapi::openapi_document;
-use stream_manager::http::api::rate_limits::{RateSettings, Rates};
+use stream_manager::http::api::rate_limits::{RateLimits, RateSettings};
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
@@ -102,14 +102,14 @@ impl TestApp {
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(self.store, Arc::clone(&clock), random, Arc::clone(&metrics), self.policy);
         let limiter = Arc::new(limiter);
-        let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew)));
+        let readiness = Arc::new(Readiness::with_clock_skew(Arc::clone(&metrics.store.clock_skew)));
         let app = http::app(AppDeps {
             limiter: Arc::clone(&limiter),
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             tracer: None,
             tokens: self.tokens,
-            rates: Rates::new(self.rates, &clock),
+            rates: RateLimits::new(self.rates, &clock),
             cors: Cors::new(&self.cors, clock),
             pages: self.pages,
             bounds: self.bounds,

@@ -15,7 +15,7 @@ use rand::rngs::{StdRng, SysRng};
 use stream_manager::clock::SystemClock;
 use stream_manager::config::Config;
 use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::cors::Cors;
@@ -82,7 +82,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let public = listen(config.server.bind, "server.bind").await?;
     let management = listen(config.server.management_bind, "server.management_bind").await?;
     let metrics = Arc::new(Metrics::new());
-    let readiness = Arc::new(Readiness::watching(Arc::clone(&metrics.store.clock_skew)));
+    let readiness = Arc::new(Readiness::with_clock_skew(Arc::clone(&metrics.store.clock_skew)));
     let clock = Arc::new(SystemClock);
     let tasks = BackgroundTasks::new();
     let tokens = open_tokens(config, clock.clone(), Arc::clone(&metrics), &tasks).await?;
@@ -93,7 +93,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let opened = store::open(config, &readiness, clock.clone(), interceptors, &tasks).await?;
     raise_file_descriptor_limit(config.server.max_connections.get());
     let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
-    let rates = Rates::new(config.rate(), &(Arc::clone(&clock) as _));
+    let rates = RateLimits::new(config.rate(), &(Arc::clone(&clock) as _));
     let cors = Cors::new(&config.cors(), clock.clone());
     let gauge = Arc::clone(&metrics.live_streams);
     let live_streams = opened.live_streams.map(|store| LiveStreams::new(store, clock.clone(), gauge));
@@ -176,7 +176,7 @@ async fn open_tokens(
     };
     let verifier = Arc::new(TokenVerifier::open(settings, clock, metrics).await?);
     let refreshed = Arc::clone(&verifier);
-    tasks.spawn("jwks_refresh", async move { refreshed.keep_fresh().await });
+    tasks.spawn("jwks_refresh", async move { refreshed.refresh_regularly().await });
     Ok(Some(verifier))
 }
 

@@ -62,7 +62,7 @@ pub async fn open(
             let store = Arc::new(MemoryStore::new());
             tasks.spawn("memory_sweep", sweep(Arc::clone(&store), clock));
             info!(event = "store_opened", store = "memory", "store opened; it keeps nothing when the process ends");
-            readiness.store_seen();
+            readiness.mark_store_seen();
             Ok(OpenedStore { store: Arc::clone(&store) as _, live_streams: Some(store), close: None })
         }
         StoreKind::Embedded => open_embedded(config, readiness, interceptors).await,
@@ -81,7 +81,7 @@ async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Int
     migrate::migrate(&client, &config.dynamodb.table).await?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
-    readiness.store_seen();
+    readiness.mark_store_seen();
     let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
     // The scans of a count must not change the metrics of the store requests.
     let live_streams = Arc::new(DynamoStore::new(uncounted, &config.dynamodb.table));
@@ -103,7 +103,7 @@ async fn open_dynamodb(
     let table = config.dynamodb.table.clone();
     info!(event = "store_opened", store = "dynamodb", table, "store opened");
     match migrate::check(&client, &table).await {
-        Ok(()) => readiness.store_seen(),
+        Ok(()) => readiness.mark_store_seen(),
         Err(error) if error.is_transient() => {
             warn!(event = "store_unavailable", %error, "store unavailable at startup; not ready until it responds");
             tokio::spawn(wait_for_table(client.clone(), table.clone(), Arc::clone(readiness), error.to_string()));
@@ -120,7 +120,7 @@ async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>
         match migrate::check(&client, &table).await {
             Ok(()) => {
                 info!(event = "store_ready", "store responds; ready");
-                return readiness.store_seen();
+                return readiness.mark_store_seen();
             }
             Err(error) if error.to_string() == logged => {}
             Err(error) => {

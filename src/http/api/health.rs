@@ -27,11 +27,11 @@ pub struct Readiness {
 impl Readiness {
     /// Reports the clock skew in readiness responses. Clock skew does not make the service unready, because the stream
     /// limit holds with any clock and removing the instance would not help.
-    pub fn watching(clock: Arc<ClockSkew>) -> Self {
+    pub fn with_clock_skew(clock: Arc<ClockSkew>) -> Self {
         Self { clock, ..Self::default() }
     }
 
-    pub fn store_seen(&self) {
+    pub fn mark_store_seen(&self) {
         self.store_seen.store(true, Ordering::Relaxed);
     }
 

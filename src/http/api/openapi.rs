@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::document;
 use super::health::{HealthApi, Readiness};
-use super::rate_limits::Rates;
+use super::rate_limits::RateLimits;
 use super::route_context::AuthMode;
 use super::streams::StreamsApi;
 use super::users::UsersApi;
@@ -59,12 +59,12 @@ pub(crate) fn apis_for_spec() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    apis(Arc::new(limiter), Arc::default(), Rates::unbounded(), AuthMode::Disabled)
+    apis(Arc::new(limiter), Arc::default(), RateLimits::unbounded(), AuthMode::Disabled)
 }
 
 pub(crate) type Apis = (StreamsApi, UsersApi, HealthApi);
 
-pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Rates, auth: AuthMode) -> Apis {
+pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: RateLimits, auth: AuthMode) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
     (streams, UsersApi { limiter }, HealthApi { readiness, auth })
 }

@@ -25,12 +25,12 @@ pub struct RateSettings {
     pub max_users: usize,
 }
 
-pub struct Rates {
+pub struct RateLimits {
     starts: Option<Buckets>,
     heartbeats: Option<Buckets>,
 }
 
-impl Rates {
+impl RateLimits {
     pub fn new(settings: RateSettings, clock: &Arc<dyn Clock>) -> Self {
         let buckets = |per_minute: Option<NonZeroU32>| {
             per_minute.map(|per_minute| Buckets {
@@ -114,7 +114,7 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let settings =
             RateSettings { starts_per_minute: NonZeroU32::new(6), heartbeats_per_minute: None, max_users: 10 };
-        let rates = Rates::new(settings, &(Arc::clone(&clock) as _));
+        let rates = RateLimits::new(settings, &(Arc::clone(&clock) as _));
         let (ann, bob) = (user("ann"), user("bob"));
         assert!((0..6).all(|_| rates.start(&ann).is_ok()));
         let refused = rates.start(&ann).unwrap_err();
@@ -132,7 +132,7 @@ mod tests {
         let settings =
             RateSettings { starts_per_minute: NonZeroU32::new(1), heartbeats_per_minute: None, max_users: 100 };
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-        let rates = Rates::new(settings, &clock);
+        let rates = RateLimits::new(settings, &clock);
         for n in 0..10_000 {
             assert!(rates.start(&user(&format!("user-{n}"))).is_ok());
         }

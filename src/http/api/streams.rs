@@ -16,7 +16,7 @@ use crate::http::api::json::Json;
 use crate::http::api::model::problem::{EndedBy, Restart, StreamEndReason};
 use crate::http::api::model::responses::{Evicted, StartedStream, Stream, StreamCount, Streams};
 use crate::http::api::problems::{Problem, ProblemCode};
-use crate::http::api::rate_limits::Rates;
+use crate::http::api::rate_limits::RateLimits;
 use crate::http::api::responses::{
     BodyProblems, CountResponse, EvictedResponse, Failure, HeartbeatProblems, NoContentResponse, StartProblems,
     StartResponse, StopProblems, StreamProblems, StreamResponse, StreamsResponse, UserProblems,
@@ -27,7 +27,7 @@ use crate::store::StreamState;
 
 pub(crate) struct StreamsApi {
     pub(crate) limiter: Arc<Limiter>,
-    pub(crate) rates: Rates,
+    pub(crate) rates: RateLimits,
 }
 
 #[OpenApi]

@@ -109,7 +109,7 @@ impl JwksCache {
     }
 
     /// Refreshes the JWKS periodically. Never returns.
-    pub(crate) async fn keep_fresh(&self) {
+    pub(crate) async fn refresh_regularly(&self) {
         loop {
             let had_keys = self.has_keys();
             tokio::time::sleep(if had_keys { REFRESH_INTERVAL } else { RETRY_INTERVAL }).await;

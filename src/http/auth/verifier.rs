@@ -36,7 +36,7 @@ pub struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// Loads the keys. A JWKS that cannot be fetched from a URL is not an error, because [`TokenVerifier::keep_fresh`]
+    /// Loads the keys. A JWKS that cannot be fetched from a URL is not an error, because [`TokenVerifier::refresh_regularly`]
     /// retries.
     ///
     /// # Errors
@@ -75,8 +75,8 @@ impl TokenVerifier {
     }
 
     /// Refreshes the keys periodically. Never returns.
-    pub async fn keep_fresh(&self) {
-        self.jwks.keep_fresh().await;
+    pub async fn refresh_regularly(&self) {
+        self.jwks.refresh_regularly().await;
     }
 
     /// Refreshes the keys once. If that fails, the cached keys stay in use.

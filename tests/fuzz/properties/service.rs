@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
 use stream_manager::domain::lease::Timestamp;
 use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
 use stream_manager::http::pipeline::cors::Cors;
@@ -89,7 +89,7 @@ impl Service {
             request_timeout: Duration::from_secs(60),
         };
         let readiness = Arc::new(Readiness::default());
-        readiness.store_seen();
+        readiness.mark_store_seen();
         Self {
             runtime: Builder::new_current_thread().enable_time().build().unwrap(),
             app: http::app(AppDeps {
@@ -98,7 +98,7 @@ impl Service {
                 metrics,
                 tracer: None,
                 tokens: None,
-                rates: Rates::unbounded(),
+                rates: RateLimits::unbounded(),
                 cors: Cors::default(),
                 pages: Pages { demo: true, swagger: true },
                 bounds,

@@ -103,7 +103,7 @@ async fn serve_with_jwks(jwks: &JwksServer) -> (TestServer, Arc<TokenVerifier>, 
     // `open` succeeds even if the key set cannot be fetched.
     let tokens = Arc::new(TokenVerifier::open(settings, clock.clone(), Arc::default()).await.unwrap());
     let server = serve_with_verifier(Arc::clone(&tokens)).await;
-    server.readiness.store_seen();
+    server.readiness.mark_store_seen();
     (server, tokens, clock)
 }
 
@@ -270,10 +270,10 @@ async fn keys_are_refreshed_every_ten_minutes() {
         .unwrap();
     let verifies = async |key: Key| tokens.verify(&key.token(&valid_claims())).await.is_ok();
     write_jwks(&file, &[new.jwk()]);
-    // `keep_fresh` never returns, so each timeout expires.
-    tokio::time::timeout(Duration::from_secs(599), tokens.keep_fresh()).await.unwrap_err();
+    // `refresh_regularly` never returns, so each timeout expires.
+    tokio::time::timeout(Duration::from_secs(599), tokens.refresh_regularly()).await.unwrap_err();
     assert!(verifies(old).await, "before ten minutes");
-    tokio::time::timeout(Duration::from_secs(602), tokens.keep_fresh()).await.unwrap_err();
+    tokio::time::timeout(Duration::from_secs(602), tokens.refresh_regularly()).await.unwrap_err();
     assert!(verifies(new).await && !verifies(old).await, "after ten minutes");
 }
 

@@ -144,7 +144,7 @@ pub fn assert_refused(response: &TestResponse, context: &str) -> String {
 #[tokio::test]
 async fn only_health_and_documentation_need_no_token() {
     let server = serve(hs256_settings()).await;
-    server.readiness.store_seen();
+    server.readiness.mark_store_seen();
     for path in ["/health", "/health/live", "/health/ready", "/openapi.json", "/swagger"] {
         assert_eq!(server.call("GET", path).await.status, 200, "{path}");
     }

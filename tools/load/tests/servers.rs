@@ -16,7 +16,7 @@ use stream_manager::clock::SystemClock;
 use stream_manager::config::Config;
 use stream_manager::domain::admission::AtLimit;
 use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::Rates;
+use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::server;
@@ -40,7 +40,7 @@ pub async fn service(at_limit: AtLimit) -> String {
         metrics,
         tracer: None,
         tokens: None,
-        rates: Rates::unbounded(),
+        rates: RateLimits::unbounded(),
         cors: Cors::default(),
         pages: Pages { demo: false, swagger: true },
         bounds: config.bounds(),
