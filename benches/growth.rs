@@ -24,7 +24,7 @@ use support::fixtures::{NOW, TABLE, TERMS, client_with_table, start_request, str
 
 const MILLION: u64 = 1_000_000;
 const MAX_LIMIT: u64 = 50;
-/// The live streams of the section `live_streams`.
+/// Number of live streams in the section `live_streams`.
 const STREAMS: u64 = 100_000;
 
 fn main() {
@@ -162,7 +162,7 @@ async fn live_streams() {
     count_live_streams("embedded", &*embedded, Arc::clone(&embedded) as _).await;
 }
 
-/// Measures how long a count takes, and how long heartbeats take meanwhile.
+/// Measures the duration of a count, and the durations of heartbeats during counts.
 async fn count_live_streams(name: &str, store: &dyn LeaseStore, counted: Arc<dyn CountLiveStreams>) {
     for n in 0..STREAMS {
         start(store, &user(n), &request(0, MAX_LIMIT)).await;
@@ -190,7 +190,7 @@ async fn count_live_streams(name: &str, store: &dyn LeaseStore, counted: Arc<dyn
     );
 }
 
-/// The times of heartbeats in microseconds, including the time until the runtime executes them.
+/// The durations of heartbeats in microseconds, including the time until the runtime executes them.
 async fn heartbeats(store: &dyn LeaseStore) -> Spread {
     let mut times = Vec::new();
     for n in 0..1000 {

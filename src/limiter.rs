@@ -151,8 +151,8 @@ impl Limiter {
         stop
     }
 
-    /// Ends the listed streams, or all streams without a list. Returns the ones that were live, oldest first. Unknown ids
-    /// are ignored. The players receive `message` with their next heartbeat.
+    /// Ends the streams in `stream_ids`, or all streams if it is `None`. Returns the ended streams that were live, oldest
+    /// first. Unknown ids are ignored. The players receive `message` with their next heartbeat.
     pub async fn evict(
         &self,
         user: &UserName,
@@ -162,7 +162,7 @@ impl Limiter {
         let selection = stream_ids.map_or(Selection::All, Selection::Listed);
         let ended = self.end(user, selection, message).await?;
         match ended.as_slice() {
-            // Counts as one stream, whatever the number of ids.
+            // If no stream was live, the request counts once as `already_gone`, even if it lists several ids.
             [] => _ = self.metrics.stops.already_gone.inc(),
             _ => log_evictions(&ended),
         }

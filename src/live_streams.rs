@@ -1,4 +1,4 @@
-//! Keeps the gauge of the live streams up to date, where this process holds all streams.
+//! Keeps the gauge of live streams up to date. Used only if this process holds all streams.
 
 use std::sync::Arc;
 use std::time::Duration;

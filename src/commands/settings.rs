@@ -10,8 +10,8 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     Ok(Config::load(file, environment()?)?)
 }
 
-/// The environment variables that may be settings. Their values must be UTF-8. `Config::load` ignores or refuses variables with
-/// a single underscore, whatever their value is.
+/// The environment variables that may be settings. The values of settings must be UTF-8. Variables with a single underscore
+/// may have any value, because `Config::load` ignores or refuses them by name.
 pub fn environment() -> Result<HashMap<String, String>> {
     let candidates = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;

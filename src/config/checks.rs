@@ -31,8 +31,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 }
 
 impl Config {
-    /// Refuses to serve other hosts without authentication, unless the operator has chosen this. Other commands serve nobody, so
-    /// only `serve` and `check-config` call it.
+    /// Refuses to serve other hosts without authentication, unless the operator has set `auth.mode`. Only `serve` and
+    /// `check-config` call this check, because other commands do not serve requests.
     ///
     /// # Errors
     /// `server.bind` is not a loopback address, and `auth.mode` is neither in the file nor in the environment.

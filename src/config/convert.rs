@@ -35,7 +35,7 @@ impl Config {
             .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
-    /// Which pages are available.
+    /// The pages to serve.
     pub fn pages(&self) -> Pages {
         let is_on = |page| match page {
             Page::Loopback => self.binds_to_loopback(),

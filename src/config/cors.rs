@@ -11,7 +11,7 @@ use super::sections::{Cors, LIST_SYNTAX};
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 128;
 
-/// Makes each origin and header name equal to what browsers send, and removes duplicates.
+/// Converts each origin and header name to the form that browsers send, and removes duplicates.
 pub(super) fn normalize(cors: &mut Cors) -> Result<(), ConfigError> {
     normalize_items("cors.allowed_origins", &mut cors.allowed_origins, normalize_origin)?;
     normalize_items("cors.allowed_headers", &mut cors.allowed_headers, normalize_header)?;
@@ -71,8 +71,8 @@ fn normalize_origin(origin: &str) -> Result<String, String> {
         ("ftp" | "ws" | "wss", _) => return Err("must have the scheme of a web page".to_owned()),
         _ => {}
     }
-    // `Url` has removed a default port, and has converted the host to lower case and Punycode if the scheme is http or https.
-    // Browsers keep the case of other hosts.
+    // For http and https, `Url` has removed a default port, and has converted the host to lower case and Punycode. For other
+    // schemes, browsers keep the case of the host.
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     Ok(format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()))
 }

@@ -1,5 +1,5 @@
-//! Selects the environment variables that are settings. Container platforms inject variables with the same prefix into every
-//! container, if a service or a linked container has the name `stream-manager` or a name that starts with `stream-manager-`.
+//! Selects the environment variables that are settings. If a service or a linked container is called `stream-manager` or
+//! `stream-manager-…`, the container platform injects variables with the same prefix into every container.
 
 use std::collections::HashMap;
 
@@ -26,13 +26,13 @@ fn after_prefix(name: &str) -> Option<String> {
     name.to_ascii_uppercase().strip_prefix(PREFIX).map(str::to_owned)
 }
 
-/// Whether Kubernetes or a Docker link sets this variable. Ignores the case, because Docker copies the names of the variables
-/// of a linked container (`…_ENV_…`).
+/// Whether Kubernetes or a Docker link sets this variable. Ignores case, because Docker copies the variable names of a
+/// linked container unchanged (`…_ENV_…`).
 fn is_injected(name: &str, value: &str) -> bool {
     let Some(rest) = after_prefix(name) else { return false };
     if let Some(sibling) = rest.strip_prefix("__") {
-        // A Service may be called `stream-manager--x`. The name of a Service does not end with a hyphen, so an underscore
-        // before the suffix is the separator of a misspelled setting.
+        // A Service may be called `stream-manager--x`. The name of a Service cannot end with a hyphen, so a variable with an
+        // underscore before the suffix is a misspelled setting.
         return kubernetes_suffix(sibling, value).is_some_and(|at| at > 0 && !sibling[..at].ends_with('_'));
     }
     // `_NAME` and `_ENV_…` are from Docker links.
@@ -40,7 +40,7 @@ fn is_injected(name: &str, value: &str) -> bool {
         && (kubernetes_suffix(&rest, value).is_some() || rest.ends_with("_NAME") || rest.contains("_ENV_"))
 }
 
-/// The position of the suffix that Kubernetes adds to the name of a Service, and Docker to the name of a link.
+/// The position of the suffix that Kubernetes adds to the name of a Service, or that Docker adds to the name of a link.
 fn kubernetes_suffix(name: &str, value: &str) -> Option<usize> {
     let ends_word = |after: &str| after.is_empty() || after.starts_with('_');
     let is_url = || {
@@ -57,7 +57,7 @@ fn kubernetes_suffix(name: &str, value: &str) -> Option<usize> {
     })
 }
 
-/// The protocols of a port: in names in upper case, in values as a URL scheme in lower case.
+/// The protocols of a port. Names contain them in upper case. Values contain them in lower case, as URL schemes.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Whether a text starts with a port and a protocol, such as `8080_TCP` or `8080_TCP_ADDR`.

@@ -42,7 +42,7 @@ impl Config {
     /// Returns `server.bind` even if other settings are invalid.
     ///
     /// # Errors
-    /// A file that cannot be read, or an invalid address.
+    /// The file cannot be read, or the address is invalid.
     pub fn bind(file: Option<&Path>, environment: HashMap<String, String>) -> Result<SocketAddr, ConfigError> {
         with_defaults(overrides(file, environment)?)?.get("server.bind").map_err(unreadable)
     }

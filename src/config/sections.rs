@@ -160,7 +160,7 @@ pub struct Log {
     pub filter: String,
 }
 
-/// How to write a list in an environment variable.
+/// Part of error messages: how to write a list in an environment variable.
 pub(super) const LIST_SYNTAX: &str =
     "in an environment variable, write a list as items with commas between them, such as a,b";
 
@@ -168,7 +168,7 @@ pub(super) const LIST_SYNTAX: &str =
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let wrong_type = || D::Error::custom("must be a list of strings, or one string with commas");
     let items: Vec<String> = match Value::deserialize(deserializer)? {
-        // A list in JSON or TOML syntax, which would otherwise become items with brackets and quotes.
+        // Rejects JSON and TOML syntax, because the items would contain brackets and quotes.
         Value::String(text) if text.trim_start().starts_with(['[', '"', '\'']) => {
             return Err(D::Error::custom(format!("must not contain brackets or quotes; {LIST_SYNTAX}")));
         }

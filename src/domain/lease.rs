@@ -73,7 +73,7 @@ pub enum EndReason {
     Replaced,
 }
 
-/// Who ended a lease, as far as its viewer may know.
+/// The origin of a lease's end, as far as the viewer may see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndedBy {
     /// The stream whose start ended the lease.
@@ -202,9 +202,9 @@ impl Lease {
         self.termination.is_none() && self.expires_at > now
     }
 
-    /// Whether the player of a live lease has missed a heartbeat: the last renewal is more than 1.5 heartbeat intervals
-    /// ago. The last renewal is derived from the expiry. After the configured duration was raised, that time is too
-    /// early by the difference, but it is never before the start.
+    /// Whether the player of a live lease has missed a heartbeat: the last renewal is more than 1.5 heartbeat intervals ago.
+    /// The time of the last renewal is derived from the expiry and the configured duration. If the duration was raised after
+    /// the renewal, the derived time is too early by the difference, but never before the start.
     pub fn is_overdue_at(&self, now: Timestamp, terms: &LeaseTerms) -> bool {
         let renewed_at = self.started_at.max(self.expires_at.plus_ms(-1000 * i64::from(terms.duration_s)));
         renewed_at.plus_ms(1500 * i64::from(terms.heartbeat_interval_s)) < now

@@ -1,5 +1,5 @@
-//! Names of users, devices, contents and streams, and texts for people. Names identify, so parsing rejects an invalid
-//! name. Texts are only displayed, so they are cleaned and never rejected. Later code can rely on both.
+//! Names of users, devices and streams, and texts that are only displayed. Parsing rejects an invalid name, because a name
+//! identifies something. Texts are cleaned and never rejected. Later code can rely on valid names and clean texts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -95,7 +95,8 @@ impl DisplayText {
     /// Removes control characters and bidirectional control characters, normalizes to NFC, removes white space at both
     /// ends, and cuts the text to 256 bytes at a character boundary. `None` if nothing is left.
     pub fn clean(text: &str) -> Option<Self> {
-        // Most texts are printable ASCII. Normalizing them would cost a tenth of the instructions of a start.
+        // Most texts are printable ASCII, which is always in NFC. Normalizing them would cost a tenth of the instructions of
+        // a start.
         let normalized = match text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             true => Cow::Borrowed(text),
             false => {
@@ -190,8 +191,8 @@ fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }
-    // NFC shortens a text to two sevenths of its length or more: U+1FBE U+0308 U+0301 (7 bytes) becomes U+0390 (2 bytes).
-    // Longer texts cannot become valid.
+    // NFC shortens a text to no less than two sevenths of its length. For example, U+1FBE U+0308 U+0301 (7 bytes) becomes
+    // U+0390 (2 bytes). Texts above this bound therefore cannot become valid.
     if text.len() > 4 * max {
         return Err(NameError::TooLong { max, actual: text.len() });
     }

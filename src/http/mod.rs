@@ -52,8 +52,8 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
     Ok(App::new(routes, auth, cors, Some(metrics), tracer, bounds))
 }
 
-/// The management server: serves metrics as text. It does not count its own requests, so that a scrape does not change the
-/// metrics, and does not trace them. `live_streams` is `None` if other processes use the same store.
+/// The management server: serves metrics as text. Does not count its own requests, so that a scrape does not change the
+/// metrics. Does not trace them either. `live_streams` is `None` if other processes use the same store.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.

@@ -102,8 +102,8 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
     completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
 }
 
-/// Counts a request head that the parser refused. hyper has responded with 400, 414 or 431, or has closed the connection without
-/// a response if the client speaks HTTP/2.
+/// Counts a request head that the parser refused. hyper has responded with 400, 414 or 431, or has closed the connection
+/// without a response if the client uses HTTP/2.
 fn count_parse_error(metrics: &Metrics, error: &hyper::Error) {
     let counters = &metrics.parse_errors;
     let counter = match error {

@@ -210,7 +210,8 @@ impl User {
         let own = commit.lease.stream_id;
         self.leases.retain(|lease| lease.stream_id != own);
         self.change_membership(&commit.change);
-        // Most users hold one to three leases. `push` alone would allocate memory for four leases.
+        // Reserves memory for one lease, because `push` alone would allocate memory for four. Most users hold one to three
+        // leases.
         self.leases.reserve_exact(1);
         self.leases.push(commit.lease.clone());
     }
@@ -236,7 +237,7 @@ impl User {
     }
 }
 
-/// The snapshot of an unknown user is empty.
+/// Calls `f` with the snapshot of the user, which is empty for an unknown user.
 fn with_snapshot<T>(user: Option<&User>, f: impl FnOnce(&Snapshot<'_>) -> T) -> T {
     let unknown = User::default();
     let User { revision, stored_limit, leases } = user.unwrap_or(&unknown);

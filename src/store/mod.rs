@@ -89,9 +89,9 @@ pub trait LeaseStore: Send + Sync {
     /// first step is [`LeaseStore::end`] with [`crate::domain::admission::end::Selection::Erase`].
     ///
     /// # Effect
-    /// Deletes the ended leases and the stored limit, in several steps. Ends no stream, so that a start that is acknowledged
-    /// after the first step survives. If no stream holds a slot, nothing stays stored, except that a store may keep the
-    /// revision for at most [`TOMBSTONE_S`].
+    /// Deletes the ended leases and the stored limit, in several steps. Ends no stream, so streams that start after the
+    /// first step stay live. If no stream holds a slot, nothing stays stored, except that a store may keep the revision for
+    /// at most [`TOMBSTONE_S`].
     /// # Idempotency
     /// A repetition completes an incomplete purge. For an unknown user, nothing is stored.
     /// # Cancel safety
@@ -149,8 +149,8 @@ pub struct HeartbeatRequest {
     pub terms: LeaseTerms,
 }
 
-/// How long a store keeps the revision of an erased user. It is much longer than any request can take, so that a delayed
-/// write that was decided before the erasure always fails. Without the revision, such a write could succeed.
+/// How long a store keeps the revision of an erased user, in seconds. It is much longer than any request can take. Because
+/// of the revision, a delayed write that was decided before the erasure always fails.
 pub const TOMBSTONE_S: u32 = 3600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The gauge of the live streams. It is exported only where one process holds all streams.
+//! The gauge of live streams. It is exported only if one process holds all streams.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Exported only while the number is known. Otherwise the value 0 would be wrong.
+/// Not exported while the number is unknown, because 0 would be wrong.
 #[derive(Debug, Default)]
 pub struct LiveStreamsGauge(Mutex<Option<u64>>);
 

@@ -1,5 +1,5 @@
-//! Request bodies. The service is liberal with texts for people and with unknown fields, and strict with names and types.
-//! A heartbeat or a stop is never refused for its body.
+//! Request bodies. The service ignores unknown fields, cleans texts that are only displayed, and rejects invalid names and
+//! wrong types. A heartbeat or a stop is never refused because of its body.
 
 use serde_json::{Value, json};
 

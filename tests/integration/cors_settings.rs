@@ -1,4 +1,5 @@
-//! The settings `cors`: origins and headers become what browsers send, and items that can never match are refused.
+//! The settings `cors`: origins and headers are converted to the form that browsers send, and items that can never match are
+//! refused.
 
 use crate::settings::{load, load_text};
 

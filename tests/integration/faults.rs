@@ -181,8 +181,8 @@ async fn an_interrupted_erasure_is_completed_by_its_repetition() {
     assert!(!fixture.items(&user).await[0].contains_key("streamLimit"));
 }
 
-/// The stored limit after an erasure, a limit of 0 that is set later, and a late duplicate of the erasure's last write. With
-/// `started`, a stream was started before the erasure's second step.
+/// Erases a user, sets a limit of 0, and then sends a late duplicate of the erasure's last write. Returns the stored limit.
+/// If `started` is true, a stream is started before the second step of the erasure.
 async fn limit_after_a_late_erasure(started: bool) -> Option<StreamLimit> {
     let (fixture, user) = (Fixture::embedded().await, unique_user());
     let (store, now, blocked) = (&fixture.store, fixture.now(), StreamLimit::new(0));

@@ -1,4 +1,4 @@
-//! A lowered lease duration. Until their next renewal, old leases keep their time, and every response agrees on it.
+//! A lowered lease duration. Old leases keep their expiry until their next renewal, and all responses agree on it.
 
 use std::sync::Arc;
 

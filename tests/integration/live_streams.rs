@@ -106,7 +106,7 @@ async fn the_gauge_is_absent_while_the_count_fails() {
     assert_eq!(exported(&metrics), None);
 }
 
-/// A transport on which each request takes one second of the clock.
+/// A transport that advances the clock by one second per request.
 #[derive(Debug)]
 struct Slow<T>(T, Arc<ManualClock>);
 

@@ -1,5 +1,5 @@
-//! Environment variables that Kubernetes and Docker inject for a service with the name `stream-manager` or `stream-manager-…`.
-//! They never stop the program. Other variables with a single underscore do.
+//! Environment variables that Kubernetes and Docker inject for a service with the name `stream-manager` or
+//! `stream-manager-…`. The program starts despite these variables, but not with other variables with a single underscore.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -87,7 +87,7 @@ impl Service {
     }
 }
 
-/// The log of a child process. A task reads it all the time. Otherwise the process would block when the pipe is full.
+/// The log of a child process. A task reads it continuously, because the process would block if the pipe was full.
 pub struct Log(UnboundedReceiver<String>);
 
 impl Log {

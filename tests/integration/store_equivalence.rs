@@ -105,8 +105,8 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                 String::new()
             }
             Step::End(selection) => {
-                // First remove expired leases, because an eviction marks the ones that are still stored, and TTL may have
-                // deleted them in only one of the stores.
+                // First removes expired leases. TTL may have deleted them in only one of the stores, and an eviction marks
+                // the ones that are still stored.
                 fixture.advance_s(200);
                 fixture.sweep(user).await;
                 let request = EndRequest { selection: selection.clone(), message: None, terms: TERMS };

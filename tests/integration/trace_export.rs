@@ -55,7 +55,7 @@ async fn a_silent_collector_does_not_delay_shutdown() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let mut service = traced_service(folder.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
-    // The limit is shorter than the exporter's own timeout of 10 s.
+    // This timeout is shorter than the exporter's own timeout of 10 s.
     let status = tokio::time::timeout(Duration::from_secs(6), service.terminate()).await.unwrap();
     assert_eq!(status.code(), Some(0));
 }

@@ -48,7 +48,7 @@ fn status(span: &Span) -> StatusCode {
     span.status.clone().unwrap_or_default().code()
 }
 
-/// The attributes, which must include an id of the request.
+/// The attributes without the request id, which must be present.
 fn without_request_id(span: &Span) -> BTreeMap<String, Value> {
     let mut attributes = attributes(&span.attributes);
     let id = attributes.remove("request_id").unwrap();

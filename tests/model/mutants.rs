@@ -125,9 +125,9 @@ impl Mutant {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
     }
 
-    /// Whether the simulation must detect this mutant. The tombstone mutants need a counter that reaches exactly the revision
-    /// on which a delayed write is based. The last three need to know which limits and streams are newer than an erasure's
-    /// steps, which only the model tracks.
+    /// Whether the simulation must detect this mutant. A tombstone mutant is visible only if a counter reaches exactly the
+    /// revision that a delayed write has read. The last three mutants are visible only in the model, which records the
+    /// limits and streams that are newer than the steps of an erasure.
     pub fn is_in_simulation(self) -> bool {
         let is_excluded = matches!(
             self,

@@ -25,12 +25,12 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 
 pub struct OpenedStore {
     pub store: Arc<dyn LeaseStore>,
-    /// `None` if other processes can use the same store.
+    /// Counts the live streams. `None` if other processes can use the same store.
     pub live_streams: Option<Arc<dyn CountLiveStreams>>,
     pub close: Option<CloseStore>,
 }
 
-/// What observes the requests to DynamoDB or the embedded engine.
+/// The interceptors for requests to DynamoDB or the embedded engine: metrics and, optionally, traces.
 pub struct Interceptors {
     pub metrics: MetricsInterceptor,
     pub traces: Option<TraceInterceptor>,
@@ -83,7 +83,7 @@ async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Int
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
     readiness.mark_store_seen();
     let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
-    // The scans of a count must not change the metrics of the store requests.
+    // Counts use the client without interceptors, so that their scans do not change the metrics of the store requests.
     let live_streams = Arc::new(DynamoStore::new(uncounted, &config.dynamodb.table));
     let live_streams = Some(live_streams as _);
     Ok(OpenedStore { store, live_streams, close: Some(Box::new(move |timeout| engine.close(timeout))) })
@@ -113,7 +113,7 @@ async fn open_dynamodb(
     Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), live_streams: None, close: None })
 }
 
-/// Logs an error only if it differs from the previous one, so that an outage does not log a line for each check.
+/// Logs an error only if it differs from the previous one, so that an outage does not cause one log line per check.
 async fn wait_for_table(client: Client, table: String, readiness: Arc<Readiness>, mut logged: String) {
     loop {
         tokio::time::sleep(STORE_RETRY).await;

@@ -8,7 +8,7 @@ use super::{
 use crate::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{Message, StreamId};
 
-/// A request to end streams of a user. Repeating it ends no further streams of the first request's selection.
+/// A request to end streams of a user. A repetition ends no stream twice.
 #[derive(Clone, Debug)]
 pub struct EndRequest {
     pub selection: Selection,
@@ -17,7 +17,7 @@ pub struct EndRequest {
     pub terms: LeaseTerms,
 }
 
-/// Which streams a request ends.
+/// The streams that a request ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     All,
@@ -33,8 +33,8 @@ pub enum Selection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndCommit {
     pub change: MembershipChange,
-    /// Members whose leases the commit deletes, live or not. The guard is the only condition: it ensures that these streams are
-    /// still the members.
+    /// Members whose leases the commit deletes, live or not. These deletions are unconditional, because the guard ensures
+    /// that the members are unchanged.
     pub erased: Vec<StreamId>,
     /// The limit that the commit stores. `None` leaves the stored limit.
     pub new_limit: Option<StreamLimit>,
@@ -42,12 +42,12 @@ pub struct EndCommit {
     pub ended: Vec<StreamId>,
 }
 
-/// Decides which streams a request ends. `snapshot` was read at `now`, and may be torn, as in [`super::decide`]. `None`
-/// if there is nothing to write, according to the members and the stored limit alone. These are read at the same moment.
-/// The leases may be from another moment, and only the conditions of a commit show whether a member is really dead.
+/// Decides which streams a request ends. `snapshot` was read at `now`, and may be torn, as in [`super::decide`]. Returns
+/// `None` if there is nothing to write. This depends only on the members and the stored limit, which were read at the same
+/// moment. The leases may be from another moment, so only the conditions of the commit show whether a member is really dead.
 ///
-/// [`Selection::All`] and [`Selection::Listed`] also end expired members that are still stored. On an instance whose
-/// clock is behind, their players could otherwise renew them.
+/// [`Selection::All`] and [`Selection::Listed`] also end expired members that are still stored. Otherwise, their players
+/// could renew them on an instance whose clock is behind.
 pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp) -> Option<EndCommit> {
     if changes_nothing(snapshot, &request.selection) {
         return None;
@@ -80,7 +80,7 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
     Some(EndCommit { change, erased: Vec::new(), new_limit, ended })
 }
 
-/// Ends every member, live or not. Nothing is pruned, because the next step of the erasure deletes the ended leases.
+/// Ends every member, live or not. Prunes nothing, because the next step of the erasure deletes the ended leases.
 fn erase(snapshot: &Snapshot<'_>, now: Timestamp) -> EndCommit {
     let live = member_leases(snapshot, |lease| lease.is_live_at(now));
     let ended = live.iter().map(|lease| lease.stream_id).collect();

@@ -1,6 +1,6 @@
-//! The admission rules: whether a stream may start, which streams a start ends, and which members are dead. They are
-//! pure functions. Every store uses them, so that all stores make the same decisions. [`end`] has the rules for
-//! requests that only end streams.
+//! The admission rules: whether a stream may start, which streams a start ends, and which members are dead. They are pure
+//! functions. Every store uses them, so that all stores make the same decisions. [`end`] contains the rules for requests
+//! that only end streams.
 
 pub mod end;
 
@@ -98,11 +98,11 @@ pub struct MembershipChange {
     pub guard: Guard,
     /// All members after the change.
     pub members: BTreeSet<StreamId>,
-    /// Members that the change removes because their lease is missing or expired. It also deletes these leases.
+    /// Members that the change removes because their lease is missing or expired. The change also deletes these leases.
     pub dead: Vec<StreamId>,
     /// Members that the change replaces or evicts, oldest first.
     pub ended: Vec<EndedLease>,
-    /// Leases that earlier requests ended, beyond [`MAX_ENDED_LEASES`]. The change deletes them.
+    /// The ended leases in excess of [`MAX_ENDED_LEASES`]. The change deletes them.
     pub pruned: Vec<StreamId>,
 }
 
@@ -146,8 +146,8 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// When a slot becomes free if no stream is renewed: more streams than the limit may be live. `None` if the user is
-    /// blocked.
+    /// The time at which a slot becomes free if no stream is renewed. More than one stream may have to expire first, because
+    /// more streams than the limit may be live. `None` if the user is blocked.
     pub(crate) fn slot_frees_at(&self) -> Option<Timestamp> {
         let mut expiries: Vec<Timestamp> = self.streams.iter().map(|lease| lease.expires_at).collect();
         expiries.sort();
@@ -168,7 +168,8 @@ pub(crate) enum PriorLease {
 }
 
 impl StartRequest {
-    /// Whether the decision depends on the user's other streams. The denial of a blocked user lists them.
+    /// Whether the decision depends on the user's other streams. A blocked user's start also needs a read, because its
+    /// denial lists the streams.
     pub fn needs_read(&self) -> bool {
         self.device_id.is_some() || !self.replaces.is_empty() || self.limit(None).is_blocked()
     }
@@ -269,8 +270,8 @@ fn dead_members(snapshot: &Snapshot<'_>, kept: &[&Lease]) -> Vec<StreamId> {
     members.filter(|id| kept.iter().all(|lease| lease.stream_id != *id)).collect()
 }
 
-/// Removes the dead and ended members, and prunes. Members that do not fit the transaction stay; the next change removes
-/// them. `own` is the stream that a start starts. Its lease is never pruned.
+/// Removes the dead and ended members, and prunes ended leases. Members that do not fit into the transaction stay until the
+/// next change. `own` is the stream that is being started, if any. Its lease is never pruned.
 fn membership_change(
     snapshot: &Snapshot<'_>,
     mut dead: Vec<StreamId>,
@@ -287,8 +288,8 @@ fn membership_change(
     MembershipChange { now, guard: snapshot.guard, members, dead, ended, pruned }
 }
 
-/// The leases in the order in which they are evicted: first the ones whose heartbeat is overdue, and in both groups the
-/// oldest first. A player that sends heartbeats is probably watched.
+/// The leases in eviction order: first the ones with an overdue heartbeat, then the others, and the oldest first in both
+/// groups. A stream whose player sends heartbeats is probably being watched.
 fn eviction_order<'a>(live: &[&'a Lease], terms: &LeaseTerms, now: Timestamp) -> Vec<&'a Lease> {
     let mut order = live.to_vec();
     order.sort_by(|a, b| b.is_overdue_at(now, terms).cmp(&a.is_overdue_at(now, terms)).then(a.by_age(b)));

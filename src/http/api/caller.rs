@@ -50,7 +50,8 @@ impl<'a> ApiExtractor<'a> for Caller {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let Some((verifier, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
-        // Compares the token's user with the text that the operation uses as the user name: decoded, and in NFC.
+        // Compares the token's user with the user name in the path, in the form that the operation uses: decoded, and in
+        // NFC.
         let path_user = RouteContext::path_param(request, UserName::NAME);
         if path_user.is_some_and(|text| names::normalize(&text) == identity.user) {
             return Ok(Self { token_limit: identity.limit });

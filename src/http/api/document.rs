@@ -2,8 +2,8 @@
 
 use serde_yaml::{Mapping, Value};
 
-/// The operation ids of the document, by operation id in the code. Generators turn them into method names, so they also
-/// name the object of the operation. The ids in the code label metrics, log lines and traces.
+/// Maps the operation ids in the code to those in the document. Client generators turn the ids in the document into method
+/// names, so these also name the object of the operation. The ids in the code label metrics, log lines and traces.
 const OPERATION_IDS: [(&str, &str); 11] = [
     ("start", "startStream"),
     ("list", "listStreams"),
@@ -20,11 +20,11 @@ const OPERATION_IDS: [(&str, &str); 11] = [
 
 const REQUEST_ID: &str = "X-Request-Id";
 
-/// Changes these parts, which poem-openapi's macros cannot express:
+/// Makes these changes, which poem-openapi's macros cannot express:
 /// - Operations get their [`OPERATION_IDS`], and `security: []` if they need no token.
-/// - Each parameter has the description of its schema, unless it has its own.
-/// - The example of a response is beside its schema, and the schema is a plain reference.
-/// - Response headers have their usual case, and each response has `X-Request-Id`.
+/// - A parameter without a description gets the description of its schema.
+/// - The example of a response moves out of its schema, and the schema becomes a plain reference.
+/// - Response headers get their usual case, and each response gets `X-Request-Id`.
 pub(super) fn complete(mut document: Mapping) -> Mapping {
     for operation in objects_in(&mut document, "paths").flat_map(objects) {
         complete_operation(operation);
@@ -86,8 +86,8 @@ fn complete_headers(response: &mut Mapping) {
     insert(headers, REQUEST_ID, object([("$ref", text(&format!("#/components/headers/{REQUEST_ID}")))]));
 }
 
-/// poem-openapi writes the names of headers in upper case: `RETRY-AFTER` becomes `Retry-After`. Other names do not
-/// change, for example `WWW-Authenticate`.
+/// Converts a header name, which poem-openapi writes in upper case, to its usual case: `RETRY-AFTER` becomes `Retry-After`.
+/// Does not change names with lower-case letters, such as `WWW-Authenticate`.
 fn usual_case(name: &str) -> String {
     if name.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return name.to_owned();

@@ -45,7 +45,7 @@ pub fn openapi_document() -> Result<Document, DocumentError> {
         .license(LicenseObject::new(env!("CARGO_PKG_LICENSE")).url(LICENSE_URL))
         .server(ServerObject::new("/").description("The instance that serves this document."));
     let incomplete = service.spec();
-    // A value of serde_yaml keeps the order of the fields.
+    // A `Mapping` of serde_yaml keeps the order of the fields.
     let document = document::complete(serde_json::from_str(&incomplete)?);
     let json = serde_json::to_string_pretty(&document)?;
     let swagger_ui = service.swagger_ui_html();

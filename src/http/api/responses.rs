@@ -171,7 +171,7 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     };
     let mut headers = Vec::new();
     if codes.iter().all(|code| code.has_retry_after()) {
-        // The denial of a blocked user has none.
+        // The denial of a blocked user has no `Retry-After`.
         let required = status != 409;
         let retry_after = header("Retry-After", "Seconds to wait before a retry.", u32::schema_ref());
         headers.push(MetaHeader { required, ..retry_after });

@@ -15,10 +15,11 @@ pub(crate) struct ClaimsPolicy {
     pub(crate) admin_scope: String,
 }
 
-/// What valid claims contain.
+/// The content of valid claims.
 pub(crate) struct ValidClaims {
     pub(crate) identity: Identity,
-    /// Whether the limit claim is not a limit. It is then ignored, because a 401 is not a denial: a player may play on.
+    /// Whether the limit claim was ignored because it is not a limit. The token stays valid, because a 401 is not a denial:
+    /// a player may keep playing.
     pub(crate) ignored_limit: bool,
 }
 
@@ -70,9 +71,9 @@ fn required_string<'a>(claims: &'a StrictObject, claim: &str) -> Result<&'a str,
     text.ok_or_else(|| invalid(claim, "must be a non-empty string"))
 }
 
-/// Accepts a whole number from 0, also with a fraction of zero (`3.0`), because some JSON libraries have only floating-point
-/// numbers. Also accepts a string of decimal digits, because Cognito sends custom attributes as strings. Above 50 counts
-/// as 50.
+/// Accepts a whole number from 0. Also accepts a fraction of zero (`3.0`), because some JSON libraries have only
+/// floating-point numbers, and a string of decimal digits, because Cognito sends custom attributes as strings. A number
+/// above 50 counts as 50.
 fn parse_limit(value: &Value) -> Option<StreamLimit> {
     let number = match value {
         Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {

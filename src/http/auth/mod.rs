@@ -31,7 +31,7 @@ pub(crate) const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// Longer tokens are rejected before they are decoded. Real tokens have one or two thousand bytes.
+/// Longer tokens are rejected before they are decoded. Typical tokens are 1–2 kB.
 const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Settings of token verification.

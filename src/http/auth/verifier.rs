@@ -23,7 +23,7 @@ pub use super::jwks_cache::JwksError;
 /// Tolerated clock skew between the issuer and this host.
 const LEEWAY_S: u64 = 30;
 
-/// Ignored limit claims are logged at most once per interval. An issuer with a wrong setting sends one in each token.
+/// Ignored limit claims are logged at most once per interval, because a misconfigured issuer adds one to every token.
 const IGNORED_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct TokenVerifier {
@@ -105,7 +105,7 @@ impl TokenVerifier {
         Ok(identity)
     }
 
-    /// The value is not logged, because no part of a token is.
+    /// Does not log the value, because log lines must not contain any part of a token.
     fn report_ignored_limit(&self) {
         self.metrics.token_limit_claims_ignored.inc();
         if let Some(suppressed) = self.ignored_limit_log.allow(&(), self.clock.monotonic()) {

@@ -58,7 +58,7 @@ static FILES: LazyLock<HashMap<&str, StaticDocument>> = LazyLock::new(|| {
     CONTENTS.map(file).into()
 });
 
-/// The pages of the demo. Compresses them now, so that no request has to wait for it.
+/// The pages of the demo. Compresses the files now, so that no request has to wait for the compression.
 pub(crate) fn pages() -> [Page; 2] {
     let (page, files) = (LazyLock::force(&PAGE), LazyLock::force(&FILES));
     let file = make_sync(|request| {

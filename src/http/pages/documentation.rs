@@ -37,8 +37,8 @@ static DOCUMENTS: LazyLock<Result<Documents, DocumentError>> = LazyLock::new(|| 
     })
 });
 
-/// The pages with the OpenAPI document. With `swagger`, also Swagger UI, and `/`, which redirects to it. Compresses them
-/// now, so that no request has to wait for it.
+/// The pages with the OpenAPI document. With `swagger`, also Swagger UI, and a redirect from `/` to it. Compresses the
+/// documents now, so that no request has to wait for the compression.
 ///
 /// # Errors
 /// The OpenAPI document cannot be written.

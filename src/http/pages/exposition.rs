@@ -11,7 +11,7 @@ use crate::http::pipeline::routes::Page;
 use crate::live_streams::LiveStreams;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 
-/// `live_streams` is `None` if other processes use the same store.
+/// The page with the metrics. `live_streams` is `None` if other processes use the same store.
 pub(crate) fn page(metrics: Arc<Metrics>, live_streams: Option<Arc<LiveStreams>>) -> Page {
     let endpoint = make(move |request| {
         let (metrics, live_streams) = (Arc::clone(&metrics), live_streams.clone());
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn prometheus_gets_the_format_with_the_highest_quality() {
-        // Prometheus 3 with its default settings.
+        // The `Accept` header of Prometheus 3 with its default settings.
         let by_default = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";

@@ -5,7 +5,7 @@ pub(crate) mod documentation;
 pub(crate) mod exposition;
 mod static_document;
 
-/// Which pages the public server has.
+/// The optional pages of the public server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pages {
     /// Whether to serve `/demo`.

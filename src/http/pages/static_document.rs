@@ -33,7 +33,8 @@ impl StaticDocument {
         Self { headers, plain, gzip: compressed.map(|compressed| Representation::new(compressed.into())) }
     }
 
-    /// Compressed if the client accepts gzip. 304 without a body if the client already has this representation.
+    /// Returns the compressed document if the client accepts gzip. Returns 304 without a body if the client already has this
+    /// representation.
     pub(crate) fn respond(&self, request: &Request) -> Response {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request.headers()));
         let Representation { bytes, etag } = gzip.unwrap_or(&self.plain);
@@ -66,7 +67,7 @@ impl Representation {
     }
 }
 
-/// `None` cannot happen, because a vector accepts every write.
+/// Never returns `None`, because a vector accepts every write.
 fn gzip(content: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).and_then(|()| encoder.finish()).ok()

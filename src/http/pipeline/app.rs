@@ -47,7 +47,7 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
-/// The next step after the checks of a request's head.
+/// The result of the checks of a request's head.
 enum Next {
     Respond(Result<Response, Problem>),
     Dispatch(Arc<Route>, PathParams),
@@ -162,7 +162,7 @@ impl App {
             BodyPolicy::Validated => {
                 body::read(body, max_bytes, parts.headers.contains_key(header::EXPECT), deadline).await
             }
-            // Leaves half of the time for the operation.
+            // Leaves half of the request timeout for the operation.
             BodyPolicy::Optional => {
                 Ok(body::read_optional(body, max_bytes, deadline - self.bounds.request_timeout / 2).await)
             }

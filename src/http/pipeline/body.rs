@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::http::api::problems::{Problem, ProblemCode};
 
-/// What happens to a request whose body cannot be read.
+/// The handling of a request whose body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyPolicy {
     /// The request is refused.
@@ -17,11 +17,12 @@ pub(crate) enum BodyPolicy {
     Optional,
 }
 
-/// Longer bodies are not read to their end. The connection then closes after the response, and the client may lose the
-/// response: a gateway reports 502, and may take the instance out of service. Browsers send at most 64 KiB with a beacon.
+/// Maximum size of a body that is read to its end. After the response to a longer body, the connection closes, and the
+/// client may lose the response. A gateway then reports 502, and may take the instance out of service. Browsers send at most
+/// 64 KiB with a beacon.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
-/// A body that was read to its end, or as far as possible.
+/// The result of reading a body.
 #[derive(Debug, PartialEq, Eq)]
 enum Received {
     Complete(Vec<u8>),
@@ -33,14 +34,15 @@ impl BodyPolicy {
     /// The policy of an operation. `operation_id` is its id in the code.
     pub(crate) fn of(operation_id: &str) -> Self {
         match operation_id {
-            // A player whose heartbeat or stop is refused loses its stream, or keeps a slot that it does not use.
+            // If a heartbeat is refused, the player loses its stream. If a stop is refused, the player keeps a slot that it
+            // does not use.
             "heartbeat" | "stop" | "stopByPost" => Self::Optional,
             _ => Self::Validated,
         }
     }
 }
 
-/// Reads the whole body. `expects_continue` is whether the client waits for "100 Continue" before it sends the body.
+/// Reads the whole body. `expects_continue` is true if the client waits for "100 Continue" before it sends the body.
 ///
 /// # Errors
 /// 413 if the body is longer than `max_bytes`; 400 if it is incomplete, or not received by `deadline`.
@@ -55,7 +57,7 @@ where
 {
     let too_large = || Problem::new(ProblemCode::PayloadTooLarge, format!("send at most {max_bytes} bytes"));
     let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    // The first read of the body makes hyper send "100 Continue".
+    // Refuses the body before the first read, because that read makes hyper send "100 Continue".
     if length > MAX_DISCARDED_BYTES || (expects_continue && length > max_bytes) {
         return Err(too_large());
     }
@@ -83,7 +85,8 @@ where
     }
 }
 
-/// Reads a body that is longer than `max_bytes` up to a bound and discards it, so that the client can read the response.
+/// Reads a body. If it is longer than `max_bytes`, discards it, but reads up to [`MAX_DISCARDED_BYTES`] so that the client
+/// can read the response.
 async fn receive<B>(body: B, max_bytes: usize) -> Received
 where
     B: Body<Data = Bytes> + Send,

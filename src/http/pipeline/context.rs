@@ -109,7 +109,7 @@ impl RequestContext {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         for (name, value) in self.cors_headers {
-            // A document also has a `Vary` header of its own.
+            // Appends, because a document already has a `Vary` header.
             headers.append(name, value);
         }
         let (status, seconds) = (response.status(), self.watch.elapsed().as_secs_f64());
@@ -129,7 +129,7 @@ impl RequestContext {
 }
 
 impl LogContext {
-    /// Calls `f` so that its log lines and store requests belong to the request.
+    /// Calls `f` in the log span and the trace of the request, so that they include its log lines and store requests.
     pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         let _trace = self.trace.as_ref().map(RequestSpan::attach);
         self.span.in_scope(f)

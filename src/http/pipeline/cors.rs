@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// Items are written as browsers send them: `config` has already checked and normalized them.
+/// The allowed origins and headers. `config` has already validated them, and converted them to the form that browsers send.
 #[derive(Clone, Debug, Default)]
 pub struct CorsSettings {
     pub allowed_origins: Vec<String>,
@@ -23,7 +23,7 @@ pub struct CorsSettings {
     pub allowed_headers: Vec<String>,
 }
 
-/// Without allowed origins, it adds no header to a response.
+/// Adds the CORS headers. Without allowed origins, adds no headers.
 pub struct Cors {
     origins: Vec<HeaderValue>,
     headers: Vec<HeaderName>,
@@ -40,8 +40,8 @@ enum Refused {
 }
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE");
-/// The headers of the API, and those of W3C trace context and baggage, which libraries for monitoring add to every request
-/// of a page.
+/// The request headers that are always allowed: those of the API, and those of W3C Trace Context and Baggage, which
+/// monitoring libraries add to every request of a page.
 const REQUEST_HEADERS: [HeaderName; 6] = [
     header::AUTHORIZATION,
     HeaderName::from_static("baggage"),
@@ -56,7 +56,8 @@ const EXPOSED_HEADERS: HeaderValue =
 /// example two hours in Chromium.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
-/// Maximum number, and maximum total length in bytes, of the requested headers that are read. Later ones are not allowed.
+/// Maximum number of requested headers that are read, and the maximum total length of their names in bytes. Further headers
+/// are not allowed.
 const MAX_REQUESTED: usize = 64;
 const MAX_REQUESTED_BYTES: usize = 2048;
 
@@ -111,8 +112,8 @@ impl Cors {
         Some(response)
     }
 
-    /// The value of `Access-Control-Allow-Headers`. Never `*`, which older browsers take for the name of a header, and
-    /// which does not include `Authorization`.
+    /// The value of `Access-Control-Allow-Headers`. Never `*`, because older browsers treat it as the name of a header, and
+    /// because it does not include `Authorization`.
     fn allow_headers(&self, requested: &[HeaderName]) -> HeaderValue {
         let mut allowed = self.headers.clone();
         if self.any_header {
@@ -124,8 +125,8 @@ impl Cors {
         HeaderValue::from_str(&join(&allowed)).unwrap_or(HeaderValue::from_static("authorization, content-type"))
     }
 
-    /// A browser blocks the whole request if one of its headers is not allowed. The service never sees that request, so
-    /// this line is the only sign of it.
+    /// A browser blocks the whole request if one of its headers is not allowed. The service never receives that request, so
+    /// this log line is the only sign of it.
     fn log_refused(&self, requested: &[HeaderName]) {
         let refused: Vec<HeaderName> =
             requested.iter().filter(|name| !self.headers.contains(name)).cloned().collect();

@@ -1,5 +1,5 @@
-//! Checks the `Host` header (RFC 9112, section 3.2). The service does not use the header, but a proxy may have chosen this
-//! service by it.
+//! Checks the `Host` header (RFC 9112, section 3.2). The service does not use the header, but a proxy may use it to select
+//! this service.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ use poem::http::{HeaderValue, Version, header};
 
 use crate::http::api::problems::Problem;
 
-/// HTTP/1.1 requires exactly one valid `Host` header, also in a request whose target is a whole URL. HTTP/1.0 allows a
+/// HTTP/1.1 requires exactly one valid `Host` header, even if the request target is an absolute URL. HTTP/1.0 allows a
 /// request without it.
 pub(crate) fn check(request: &Parts) -> Result<(), Problem> {
     let mut hosts = request.headers.get_all(header::HOST).iter();

@@ -1,5 +1,5 @@
-//! The OpenTelemetry span of a request, by the semantic conventions for HTTP servers. docs/MONITORING.md, "Traces", lists
-//! its attributes. No attribute contains a user name, a path or a query.
+//! The OpenTelemetry span of a request, according to the semantic conventions for HTTP servers. docs/MONITORING.md,
+//! "Traces", lists its attributes. No attribute contains a user name, a path or a query.
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt};
@@ -72,7 +72,7 @@ impl RequestSpan {
     }
 }
 
-/// The methods that the conventions name. A client can invent others, so these share one value.
+/// The method, if the conventions define it. Clients can invent methods, so all other methods share one value.
 fn known_method(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];

@@ -73,7 +73,7 @@ struct PathRoutes {
 /// The endpoints by path (in poem's syntax) and method.
 type Endpoints = HashMap<String, HashMap<Method, BoxEndpoint<'static>>>;
 
-/// The operations that log at `info`: the limiter logs denied starts, evictions and erasures.
+/// The operations whose requests may log at `info`. For example, the limiter logs denied starts, evictions and erasures.
 const LOGS_AT_INFO: [&str; 5] = ["start", "stop", "evict", "setLimit", "eraseUser"];
 
 /// The route name of the 404 and 405 responses.

@@ -10,7 +10,7 @@ use crate::store::{HeartbeatRequest, StoreError};
 
 pub const USER_NAME: &str = "userName";
 pub const RECORD: &str = "record";
-/// The attribute for DynamoDB's TTL, in epoch seconds. Leases have it, and the counter of an erased user.
+/// The attribute for DynamoDB's TTL, in epoch seconds. Leases and the counters of erased users have it.
 pub const TTL: &str = "ttl";
 pub const STREAMS: &str = "streams";
 pub const REVISION: &str = "revision";
@@ -250,8 +250,8 @@ impl<'a> Reader<'a> {
         device_id.map_err(|error| self.corrupt(DEVICE_ID, &error.to_string()))
     }
 
-    /// Texts are cleaned when they are stored. Cleaning them again keeps leases readable whose texts were written by
-    /// another program.
+    /// Texts are cleaned before they are stored. Cleans them again, so that leases stay readable even if another program
+    /// wrote their texts.
     fn display_text(&self, name: &str) -> Result<Option<DisplayText>, StoreError> {
         Ok(self.optional_text(name)?.and_then(DisplayText::clean))
     }

@@ -73,7 +73,7 @@ fn refusal(code: &str) -> Option<Refusal> {
     })
 }
 
-/// The outcome of a request whose condition failed, which the protocol expects.
+/// The outcome of a request whose condition failed. The protocol expects such failures.
 pub(crate) const CONDITION_FAILED: &str = "condition_failed";
 
 /// All values of the metric label: `ok`, and all values that [`outcome`] returns.

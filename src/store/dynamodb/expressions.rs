@@ -32,24 +32,24 @@ pub const HEARTBEAT_CONTENT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl, 
 pub(crate) static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
     LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
-/// Every write that makes the counter permanent again removes the TTL of a tombstone.
+/// Removes the TTL of a tombstone, because a counter with a limit is permanent.
 pub const SET_LIMIT_UPDATE: &str = "SET #streamLimit = :limit REMOVE #ttl";
 pub const REMOVE_LIMIT_UPDATE: &str = "REMOVE #streamLimit";
 /// Without the condition, DynamoDB would create an empty counter for a user that has none.
 pub const REMOVE_LIMIT_CONDITION: &str = "attribute_exists(#streamLimit)";
 
 /// Turns the counter of an erased user into a tombstone, which keeps the revision until its TTL. TTL may delete the
-/// tombstone while a write is in flight that is based on a read of it. The next counter begins at a revision of 1 and
-/// never reaches the revision of the tombstone, so that this write fails.
+/// tombstone while a write that has read it is in flight. The next counter begins at a revision of 1 and never reaches the
+/// revision of the tombstone, so this write fails.
 const TOMBSTONE_UPDATE: &str = "SET #ttl = :ttl REMOVE #streamLimit ADD #revision :step";
-/// How much a tombstone increases the revision: more than the changes of a user while a request is in flight.
+/// The increase of the revision by a tombstone. It exceeds the number of changes of a user while a request is in flight.
 pub const TOMBSTONE_REVISION_STEP: u64 = 1_000_000;
 /// Removes the limit of an erased user whose next stream has already started. It increases the revision, so that a delayed
 /// duplicate cannot remove a limit that is set later.
 const ERASE_LIMIT_UPDATE: &str = "REMOVE #streamLimit ADD #revision :step";
 
-/// A start without a read. [`StartRequest::needs_read`] must be false. The transaction fails if the user has a stored
-/// limit. If the token contains a limit, it fails only if the stored limit is 0.
+/// A start without a read. [`StartRequest::needs_read`] must be false. If the token contains no limit, the transaction fails
+/// if the user has a stored limit. If the token contains a limit, only a stored limit of 0 has this effect.
 pub fn optimistic_start(
     table: &str,
     user: &UserName,
@@ -102,10 +102,10 @@ pub fn end(table: &str, user: &UserName, commit: &EndCommit) -> Result<Vec<Trans
     Ok(actions)
 }
 
-/// The last write of an erasure: turns the counter into a tombstone. If a stream has started since the user's streams were
-/// ended, only removes the limit. `counter` was read after that. `None` if there is nothing to write.
+/// The last write of an erasure: turns the counter into a tombstone, or only removes the limit if a new stream has started
+/// since the erasure ended the user's streams. `counter` was read after they ended. `None` if there is nothing to write.
 ///
-/// The guard stops a delayed duplicate, which could otherwise remove a limit that was set later.
+/// The guard rejects a delayed duplicate, which could otherwise remove a limit that was set later.
 pub fn bury(table: &str, user: &UserName, counter: &Counter, ttl_s: i64) -> Result<Option<Update>, BuildError> {
     let is_empty = counter.streams.is_empty();
     if !counter.is_stored || (!is_empty && counter.stream_limit.is_none()) {
@@ -116,7 +116,8 @@ pub fn bury(table: &str, user: &UserName, counter: &Counter, ttl_s: i64) -> Resu
     let mut condition = format!("attribute_exists(#record) AND {}", unchanged(guard, &mut values));
     let (update, step) = if is_empty {
         values.insert(":ttl".to_owned(), number(ttl_s));
-        // The revision implies this. A TTL on a counter with members would free all of their slots.
+        // The unchanged revision already implies this. The condition is repeated, because a TTL on a counter with members
+        // would free all of their slots.
         condition.push_str(" AND attribute_not_exists(#streams)");
         (TOMBSTONE_UPDATE, TOMBSTONE_REVISION_STEP)
     } else {

@@ -101,7 +101,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Turns the counter of an erased user into a tombstone, or removes its limit if a stream was started meanwhile.
+    /// Turns the counter of an erased user into a tombstone, or removes its limit if a new stream has started.
     async fn bury_counter(&self, user: &UserName, counter: &Counter, now: Timestamp) -> Result<()> {
         let ttl_s = now.plus_s(TOMBSTONE_S).epoch_ms() / 1000;
         let Some(update) = expressions::bury(&self.table, user, counter, ttl_s)? else { return Ok(()) };
@@ -264,8 +264,8 @@ impl LeaseStore for DynamoStore {
     }
 
     async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
-        // The query may be torn, so a lease without a slot can look live. Every such lease has ended or is deleted already. The
-        // deletion checks it.
+        // The query may be torn, so a lease without a slot can look live although it has already been ended or deleted. The
+        // condition of the deletion checks this.
         let Partition { counter, leases } = self.partition(user).await?;
         let without_slot = leases.iter().map(|lease| lease.stream_id).filter(|id| !counter.streams.contains(id));
         self.delete_ended(user, &without_slot.collect::<Vec<_>>()).await?;

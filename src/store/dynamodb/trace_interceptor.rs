@@ -1,5 +1,5 @@
-//! An SDK interceptor that records the store requests of a traced request as client spans, by the semantic conventions for
-//! DynamoDB. docs/MONITORING.md, "Traces", lists their attributes. It does not change requests or responses.
+//! An SDK interceptor that records the store requests of a traced request as client spans, according to the semantic
+//! conventions for DynamoDB. docs/MONITORING.md, "Traces", lists their attributes. It does not change requests or responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl fmt::Debug for TraceInterceptor {
     }
 }
 
-/// The span of one store request with its retries. It ends when it is dropped, if the request is cancelled.
+/// The span of one store request with its retries. If the request is cancelled, the span ends when it is dropped.
 #[derive(Debug)]
 struct StoreSpan(Context);
 
@@ -68,7 +68,8 @@ impl Intercept for TraceInterceptor {
             KeyValue::new("db.operation.name", operation),
             KeyValue::new("db.collection.name", self.table.clone()),
             KeyValue::new("aws.dynamodb.table_names", Value::Array(Array::String(vec![self.table.clone()]))),
-            // The conventions require this one, though it is deprecated. AWS X-Ray shows the other two.
+            // The conventions require `rpc.system`, although it is deprecated. AWS X-Ray shows `rpc.service` and
+            // `rpc.method`.
             KeyValue::new("rpc.system", "aws-api"),
             KeyValue::new("rpc.service", "DynamoDB"),
             KeyValue::new("rpc.method", operation),
@@ -81,7 +82,7 @@ impl Intercept for TraceInterceptor {
         Ok(())
     }
 
-    /// Records the server. Only the first attempt does, because all attempts use the same server.
+    /// Records the server during the first attempt only, because all attempts use the same server.
     fn read_before_transmit(
         &self,
         context: &BeforeTransmitInterceptorContextRef<'_>,

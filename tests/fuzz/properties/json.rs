@@ -1,4 +1,4 @@
-//! A second, independent reading of request bodies: the members of a JSON object, in order and with duplicates.
+//! Parses request bodies independently of the service: returns the members of a JSON object, in order and with duplicates.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -11,9 +11,9 @@ pub enum Member<'a> {
 
 /// The content of a JSON string. It may contain bytes that are not UTF-8, unpaired surrogates and raw control characters.
 pub struct Text {
-    /// The text without everything that is not UTF-8.
+    /// The text without the bytes that are not UTF-8.
     pub valid: String,
-    /// Whether nothing was left out.
+    /// Whether all bytes are UTF-8.
     pub complete: bool,
     /// Whether the string has no raw control characters, which JSON does not allow.
     pub strict: bool,
@@ -37,10 +37,11 @@ impl Member<'_> {
     }
 }
 
-/// The members of an optional object. `None` if the body is neither an object nor absent: without content or `null`.
+/// The members of an optional object. Empty if the body is absent: without content, or `null`. `None` if the body is
+/// invalid.
 pub fn members(body: &[u8]) -> Option<Vec<(String, Member<'_>)>> {
     let body = body.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(body);
-    // A form feed is white space, but not in JSON.
+    // A body of only white space is absent. A form feed counts as white space here, but JSON does not allow it.
     if body.trim_ascii().is_empty() || serde_json::from_slice::<()>(body).is_ok() {
         return Some(Vec::new());
     }

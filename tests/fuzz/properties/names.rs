@@ -47,7 +47,7 @@ fn assert_reason(text: &str, error: NameError, max_bytes: usize) {
     let length = text.nfc().map(char::len_utf8).sum::<usize>();
     let correct = match error {
         NameError::Empty => text.is_empty(),
-        // The length of the normalized name, or of a text that is far too long.
+        // `actual` is the length of the normalized name, or of the original text if that is far too long.
         NameError::TooLong { max, actual } => {
             max == max_bytes && length > max && (actual == length || actual == text.len())
         }

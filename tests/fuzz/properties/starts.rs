@@ -69,7 +69,7 @@ fn assert_replayed(service: &mut Service, id: &str, headers: &Headers, body: &[u
 }
 
 /// Checks that a stream can be read, renewed and stopped. The heartbeat and the stop have the headers and the body of the
-/// input. The heartbeat changes the content if the body says so.
+/// input. The heartbeat changes the content if the body contains a new one.
 fn assert_usable(service: &mut Service, id: &str, headers: &Headers, body: &[u8], content: Option<String>) {
     let uri = |end: &str| format!("{}/{id}{end}", *STREAMS).parse::<Uri>().unwrap();
     assert_eq!(service.send(&Method::GET, &uri(""), &Headers::new(), b"").status, 200);
@@ -82,7 +82,7 @@ fn assert_usable(service: &mut Service, id: &str, headers: &Headers, body: &[u8]
     assert_eq!(service.send(&Method::DELETE, &uri(""), headers, body).status, 204);
 }
 
-/// The content that the body of a heartbeat names.
+/// The new content in the body of a heartbeat.
 fn new_content(body: &[u8]) -> Option<String> {
     let members = members(body).filter(|_| body.len() <= MAX_BODY_BYTES)?;
     if members.iter().any(|(name, member)| name != "contentId" && !member.is_strict()) {
@@ -134,7 +134,7 @@ fn start(body: &[u8]) -> Option<Start> {
 }
 
 impl Start {
-    /// A body with the same meaning: other order, another normalization form, noise in texts, and unknown fields.
+    /// A body with the same meaning, but in another order and normalization form, with noise in texts and an unknown field.
     fn rewritten(&self) -> Vec<u8> {
         let mut fields = Map::new();
         fields.insert("atLimit".to_owned(), self.at_limit.clone());

@@ -28,8 +28,8 @@ pub fn decomposed(text: &str) -> String {
     text.nfd().collect()
 }
 
-/// Control characters, and the characters with the Unicode property Bidi_Control. This list does not use the production
-/// code, so that it can check that code.
+/// Control characters, and the characters with the Unicode property Bidi_Control. Does not use the production code, because
+/// the tests check that code.
 pub fn is_forbidden(c: char) -> bool {
     let code = u32::from(c);
     let control = code < 0x20 || (0x7F..0xA0).contains(&code);

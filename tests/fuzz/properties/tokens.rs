@@ -1,5 +1,6 @@
-//! Checks bearer tokens. A second, independent implementation of the rules computes which headers and claims are valid,
-//! and which identity they contain. A limit that is not valid must be ignored and counted. A token that is not signed with the secret must always be rejected.
+//! Checks bearer tokens. A second, independent implementation of the rules computes which headers and claims are valid, and
+//! which identity they contain. An invalid limit must be ignored and counted. A token that is not signed with the secret
+//! must always be rejected.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -325,7 +325,7 @@ async fn keys_with_a_wrong_curve_or_length_are_ignored() {
         let mut changed = key.jwk();
         changed[name] = value;
         let server = serve_with_keys(&[changed.clone(), usable.jwk()], &ALGORITHMS).await;
-        // A key that the service ignores is unknown. Otherwise the reason would be its signature.
+        // The service must ignore the changed key, so the reason is an unknown key id and not an invalid signature.
         let refused = count(&server, "ann", &key.token(&valid_claims())).await;
         assert_eq!(refused.status, 401, "{changed}");
         assert!(

@@ -1,5 +1,5 @@
-//! The limit in a token. A claim that is not a limit is ignored and reported, because a 401 is not a denial: a player may
-//! play on.
+//! The limit in a token. A claim that is not a limit is ignored and reported. It does not cause a 401, because a 401 is not
+//! a denial: a player may keep playing.
 
 use std::sync::Arc;
 

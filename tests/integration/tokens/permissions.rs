@@ -56,7 +56,7 @@ async fn a_token_allows_its_own_user_in_any_path_encoding() {
         let name = dots.replace("%2E", ".").replace("%2e", ".");
         let token = sign_hs256(&claims_with(json!({ "sub": name })));
         assert_eq!(count(&server, "ann", &token).await.status, 403, "{dots}");
-        // HTTP clients remove such a segment, so write the request by hand.
+        // HTTP clients remove such a segment, so the test writes the request itself.
         let head = format!(
             "GET /v1/users/{dots}/streams/count HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Authorization: Bearer {token}\r\n\r\n"
@@ -85,7 +85,7 @@ async fn user_names_in_tokens_and_paths_are_normalized() {
         let token = sign_hs256(&claims_with(json!({ "sub": forms[1] })));
         assert_eq!(count(&server, "Zoe", &token).await.status, 403, "marks are part of a name");
     }
-    // Compatibility equivalents are different names.
+    // Names that are equal only after compatibility normalization (NFKC) are different.
     let token = sign_hs256(&claims_with(json!({ "sub": "ﬁlm" })));
     assert_eq!(count(&server, "film", &token).await.status, 403);
 }

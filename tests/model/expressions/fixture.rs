@@ -174,7 +174,7 @@ impl Fixture {
 
 const RETENTION_END_S: u32 = 5_000;
 
-/// The model's erasure adds a smaller number to the revision.
+/// Converts a revision of the service to one of the model, whose erasures add a smaller number.
 fn model_revision(revision: u64) -> Revision {
     let steps = (revision / TOMBSTONE_REVISION_STEP) as Revision;
     (revision % TOMBSTONE_REVISION_STEP) as Revision + steps * REVISION_STEP

@@ -203,12 +203,13 @@ fn unchanged_counter(members: IdSet) -> CounterItem {
     CounterItem { is_stored: true, members, revision: Some(READ_REVISION), ..CounterItem::default() }
 }
 
-/// The tests with every counter use only changes with all kinds of lease actions, and changes with none.
+/// Whether a change has either all kinds of lease actions or none. Tests that use every counter are restricted to these
+/// changes.
 fn writes_all_or_no_leases(change: &MembershipChange) -> bool {
     [change.dead.len(), change.pruned.len()] == [change.ended.len(); 2]
 }
 
-/// What a commit may have read.
+/// The guards that a commit may have.
 fn guards() -> Vec<Guard> {
     let mut guards = Vec::new();
     for revision in [None, Some(u64::from(READ_REVISION))] {

@@ -11,7 +11,7 @@ use super::{
     termination_mark, tick,
 };
 
-/// How much the model's erasure adds to the revision. As in the service, no other requests of a world add as much.
+/// The increase of the revision by an erasure in the model. As in the service, the other requests of a world add less.
 pub const REVISION_STEP: Revision = 1000;
 
 /// One write, alone or as an action of a transaction. Each flag enables one check or effect. A mutant clears one flag.
@@ -68,11 +68,11 @@ pub enum Write {
         checks_revision: bool,
         checks_limit: bool,
     },
-    /// Deletes the counter: by TTL without a condition, and by a mutant if it has no members.
+    /// Deletes the counter. TTL deletes it without a condition. A mutant deletes it only if it has no members.
     DeleteCounter { conditional: bool },
 }
 
-/// What an optimistic start requires of the stored limit.
+/// The condition of an optimistic start on the stored limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitCheck {
     NoLimit,
@@ -182,7 +182,7 @@ impl Write {
             }
             Self::MarkEnded { id, termination, .. } => {
                 let stored = items.leases[id as usize].unwrap_or(EMPTY_LEASE);
-                // A request that names neither a stream nor a message leaves the stored `endedBy`.
+                // A request without a stream and without a message does not change the stored `endedBy`.
                 let by = match stored.termination {
                     Some(stored) if termination.by.is_none() && !termination.message => stored,
                     _ => termination,

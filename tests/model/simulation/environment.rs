@@ -1,4 +1,4 @@
-//! The environment of the players: an operator, support staff, erasures, crashes, outages and TTL, as the seed decides.
+//! The environment of the players: an operator, support staff, erasures, crashes, outages and TTL. The seed controls them.
 //! After the run, it checks that every user can start exactly as many streams as their limit.
 
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use super::table::SIMULATED_TOMBSTONE_S;
 pub struct Environment {
     pub instances: Arc<Instances>,
     pub users: Vec<UserName>,
-    /// A user that only [`Environment::visits`] uses, so that TTL deletes this user's tombstones.
+    /// A user that only [`Environment::visits`] uses. This user is inactive for long enough that TTL can delete the
+    /// tombstones.
     pub visitor: UserName,
     pub until: Duration,
 }
@@ -63,7 +64,7 @@ impl Environment {
         }
     }
 
-    /// Evicts recent streams, including streams that ended long ago, or all streams, and lists streams.
+    /// Lists streams, evicts all streams, or evicts recent streams, some of which may have ended long ago.
     pub async fn support(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
             sleep(random_ms(&mut random, 800, 4_000)).await;

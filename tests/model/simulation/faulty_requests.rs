@@ -143,7 +143,7 @@ fn was_ended(queried: &[Value], delete: &Value) -> bool {
     queried.iter().any(|item| item["record"] == *record && item.get("endReason").is_some())
 }
 
-/// If the limit allows it, keeps the streams that a transaction ends for this reason as live members.
+/// Changes a transaction so that the streams that it ends for this reason stay live members, if the limit allows it.
 fn keep_ended_streams(body: &mut Value, reason: &str, limit: usize) {
     let Some(actions) = body["TransactItems"].as_array_mut() else { return };
     let is_ended = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == reason;

@@ -18,7 +18,8 @@ use super::state::StoreWrite;
 const CREATE_TABLE: &str = include_str!("../../../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../../../migrations/0002_user-streams.UpdateTimeToLive.json");
 
-/// How long a tombstone is kept. In the simulation, no write arrives later than 15 s after the read on which it is based.
+/// How long a tombstone is kept, in seconds. In the simulation, each write arrives at most 15 s after the read on which it
+/// is based.
 pub const SIMULATED_TOMBSTONE_S: u32 = 25;
 
 pub struct Table {

@@ -24,7 +24,7 @@ pub struct CallState {
     pub has_ended: bool,
     /// Only for a mutant: the ended leases that an erasure has read before it ended the user's streams.
     pub read_first: IdSet,
-    /// The streams that were stored when an erasure ended the user's streams, and that were never deleted since then.
+    /// The streams that were stored when an erasure ended the user's streams, and that have not been deleted since.
     pub not_erased: IdSet,
     /// Whether the stored limit was set after the call had ended.
     pub limit_is_newer: bool,
@@ -94,7 +94,7 @@ impl CallState {
         }
     }
 
-    /// The service retries after contention. An erasure continues after the step in which it has ended the streams.
+    /// The service retries after contention. If an erasure has already ended the streams, it continues with its second step.
     pub fn retry_step(&mut self) {
         let Self { has_ended, read_first, not_erased, .. } = *self;
         self.retry();

@@ -79,7 +79,7 @@ impl ProtocolModel {
         }
     }
 
-    /// After the streams have ended, an erasure reads again.
+    /// Begins the second step of an erasure, which reads again after the streams have ended.
     fn read_again(&self, state: &mut State, index: usize, now: Tick) {
         state.calls[index].has_ended = true;
         state.calls[index].phase = Phase::Reading { now, read: self.nothing_read() };
@@ -116,7 +116,7 @@ impl ProtocolModel {
         self.count(Event::Erased);
         invariants::check_erasure(state, index);
         state.calls[index].finish();
-        // A delayed first step of this erasure must not end newer streams.
+        // Keeps this flag, so that the checks find a delayed first step of this erasure that ends newer streams.
         state.calls[index].has_ended = true;
     }
 }

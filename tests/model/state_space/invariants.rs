@@ -76,7 +76,7 @@ pub fn check_writes(
             }
             Write::Prune { id } if !before.is_ended(id) => violations.extend(take(state, before, id, now)),
             Write::DeleteLease { id } => {
-                // An erasure may end the streams once.
+                // An erasure may end the streams only once.
                 if request.is_some_and(|request| !state.calls[request.call].has_ended) {
                     state.acknowledged[id as usize] = 0;
                 }
@@ -167,7 +167,7 @@ fn check_end(model: &ProtocolModel, state: &State, end: &End, members: IdSet, wr
     wrong.then_some(Violation::WrongStreamsEnded)
 }
 
-/// The limit of a start. Calls without a token have the limit of `start: None`.
+/// The limit that applies to a start. `start` is `None` for calls without a token.
 fn effective_limit(model: &ProtocolModel, start: Option<&Start>, counter: &CounterItem) -> u8 {
     match (counter.stream_limit, start.and_then(|start| start.token_limit)) {
         (Some(0), _) => 0,
@@ -210,8 +210,8 @@ fn take(state: &mut State, before: &Items, id: Id, now: Tick) -> Option<Violatio
     (before.leases[id as usize].is_some() && acknowledged > now).then_some(Violation::TakenEarly)
 }
 
-/// Whether the request may end this stream: a start evicts at the limit, uses the same device, or names the stream in
-/// `replaces`; another request selects the stream.
+/// Whether the request may end this stream. A start may end it if the start evicts at the limit, uses the same device, or
+/// contains the stream in `replaces`. Other requests may end the streams that they select.
 fn may_end(model: &ProtocolModel, request: &Request, id: Id, stored: Option<LeaseItem>) -> bool {
     match &model.world.calls[request.call] {
         Call::Start(start) => {
@@ -285,8 +285,8 @@ pub fn record_erased_data(state: &mut State) {
     state.calls.iter_mut().for_each(|call| call.not_erased &= stored);
 }
 
-/// Records for every call that has ended whether the limit that is now stored is newer. Repeating the stored limit sets no
-/// newer one.
+/// Updates `limit_is_newer` of every finished call: true if a limit is set, false if it is removed. Does nothing if the
+/// stored limit stays the same.
 pub fn record_newer_limit(state: &mut State, limit: Option<u8>) {
     if limit == state.items.counter.stream_limit {
         return;

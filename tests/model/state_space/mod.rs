@@ -7,8 +7,8 @@
 //!   lost.
 //! - Crashes need no action. No step is mandatory, so every state also represents a caller that crashed there.
 //! - Each call uses a clock with the skew that its [`worlds::World`] sets.
-//! - TTL deletes the tombstone of an erased user at any moment at which no request is in flight that was decided before
-//!   the tombstone was written.
+//! - TTL can delete the tombstone of an erased user at any moment, unless a request that was decided before the tombstone
+//!   was written is still in flight.
 
 mod call;
 mod call_steps;

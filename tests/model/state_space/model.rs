@@ -96,8 +96,8 @@ impl ProtocolModel {
         }
     }
 
-    /// Whether TTL can delete the counter now. [`stream_manager::store::TOMBSTONE_S`] is longer than any request can
-    /// take.
+    /// Whether TTL can delete the counter now. It cannot while an older request is in flight, because
+    /// [`stream_manager::store::TOMBSTONE_S`] is longer than any request can take.
     fn tombstone_can_expire(&self, state: &State) -> bool {
         let counter = &state.items.counter;
         let is_older = |revision: Option<Revision>| revision.is_some_and(|read| Some(read) < counter.revision);

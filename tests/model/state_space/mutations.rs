@@ -64,7 +64,7 @@ impl ProtocolModel {
         write
     }
 
-    /// The limit that decides how many streams a request ends, instead of its own limit.
+    /// The limit that decides how many streams a request ends. A mutant uses a limit other than the one in the request.
     pub fn mutate_excess_limit(&self, limit: u8, items: &Items, now: Tick) -> u8 {
         let is_dead = |id: &Id| items.leases[*id as usize].is_none_or(|lease| lease.expires_at <= now);
         if self.is(Mutant::ExcessOverOldLimit) {

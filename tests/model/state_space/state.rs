@@ -18,7 +18,7 @@ pub struct State {
     pub acknowledged: [Tick; STREAMS],
     /// Streams whose players have sent a stop request. The model does not start these streams again.
     pub stopped: IdSet,
-    /// How often the stored limit has changed.
+    /// The number of changes of the stored limit.
     pub limits_set: u8,
     pub violation: Option<Violation>,
 }
@@ -45,7 +45,7 @@ pub struct Request {
     pub second: Option<Writes>,
 }
 
-/// The step of a call that a request belongs to.
+/// The step of a call to which a request belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     OptimisticStart,

@@ -152,7 +152,7 @@ fn evict_oldest_ends_no_more_streams_than_needed() {
 #[test]
 fn evict_oldest_prefers_streams_with_an_overdue_heartbeat() {
     let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..request(9) };
-    // Renewed 75, 46 and 45 s ago. The first one is not the oldest.
+    // The leases were renewed 75, 46 and 45 s ago. The first lease is not the oldest.
     let renewed = |n: u8, seconds_ago: i64, started_ago: i64| Lease {
         started_at: NOW.plus_ms(-1000 * started_ago),
         expires_at: NOW.plus_ms(1000 * (90 - seconds_ago)),

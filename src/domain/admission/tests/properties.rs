@@ -52,7 +52,7 @@ pub(super) fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u
         .prop_map(|(members, leases, limit)| (members, leases.into_iter().flatten().collect(), limit))
 }
 
-/// A second implementation of the rule that a token's limit overrides the stored limit, unless that is 0.
+/// A second implementation of the rule that a token's limit overrides the stored limit, unless the stored limit is 0.
 fn effective_limit(stored: u64, request: &StartRequest) -> u64 {
     if stored == 0 { 0 } else { request.token_limit.map_or(stored, |limit| limit.get().into()) }
 }

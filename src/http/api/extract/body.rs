@@ -21,8 +21,8 @@ use crate::limiter::StartOptions;
 /// The body of a start: an optional JSON object. An empty body may have any media type.
 pub(crate) struct StartBody(StartRequest);
 
-/// The body of a heartbeat: the content that is played now. A heartbeat must not fail for its body, so the media type is
-/// irrelevant, and a body that is not a JSON object with a `contentId` is ignored.
+/// The body of a heartbeat: the content that is played now. A heartbeat must not fail because of its body. The media type is
+/// therefore ignored, and so is a body that is not a JSON object with a `contentId`.
 pub(crate) struct HeartbeatBody(pub(crate) Option<ContentId>);
 
 /// The body of an eviction: an optional JSON object.
@@ -144,7 +144,8 @@ impl<'a> ApiExtractor<'a> for HeartbeatBody {
 
     async fn from_request(_: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let body = read(body).await.unwrap_or_default();
-        // Most heartbeats have no body. The error of the parser would cost a sixth of the instructions of a heartbeat.
+        // Most heartbeats have no body. Skips the parser, because its error would cost a sixth of the instructions of a
+        // heartbeat.
         if body.is_empty() {
             return Ok(Self(None));
         }
@@ -173,7 +174,7 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
         if stream_ids.is_none()
             && let Some(misspelled) = field_names(&body).into_iter().find(|name| is_misspelled_stream_ids(name))
         {
-            // Ignoring it would end all streams.
+            // Rejects the field, because a request without `streamIds` ends all streams.
             let reason = "is not a known field; send the ids as \"streamIds\": [\"…\"]".to_owned();
             errors.push(FieldError { field: misspelled, reason });
         }
@@ -189,8 +190,8 @@ fn is_misspelled_stream_ids(name: &str) -> bool {
     name != "streamIds" && matches!(letters.collect::<String>().as_str(), "streamids" | "streamid")
 }
 
-/// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. The
-/// body itself is not nullable, although the service accepts `null`: generated clients could not omit it otherwise.
+/// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. Although
+/// the service accepts `null` as the body, the body is not nullable, because generated clients could then not omit it.
 fn register_body<T: Type>(registry: &mut Registry) {
     T::register(registry);
     let Some(schema) = registry.schemas.get_mut(&*T::name()) else { return };

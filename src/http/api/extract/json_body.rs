@@ -17,7 +17,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(request: &Request, body: &mut
     }
 }
 
-/// Reads a body that may be JSON, for [`parse`]. Returns `None` for a body without content, which may have any media type.
+/// Reads a body for [`parse`]. Returns `None` for a body without content, which may have any media type.
 pub(super) async fn read_content(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>> {
     let body = read(body).await?;
     if without_byte_order_mark(&body).trim_ascii().is_empty() {
@@ -36,8 +36,8 @@ pub(super) async fn read(body: &mut RequestBody) -> Result<Vec<u8>> {
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Problem> {
     let body = without_byte_order_mark(body);
     let invalid = |detail: String| Problem::new(ProblemCode::InvalidRequest, detail);
-    // JSON begins with an ASCII character, which contains a NUL byte in UTF-16 and UTF-32. The other bytes are their
-    // byte order marks.
+    // JSON begins with an ASCII character. In UTF-16 and UTF-32, this character contains a NUL byte. The bytes 0xFE and 0xFF
+    // belong to byte order marks.
     if matches!(body, [0, ..] | [_, 0, ..] | [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..]) {
         return Err(invalid("the body looks like UTF-16 or UTF-32; send it in UTF-8".to_owned()));
     }
@@ -48,7 +48,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<Option<T>, Probl
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize::<_, Option<T>>(&mut json).map_err(|error| {
         let (field, error) = (error.path().to_string(), error.inner());
-        // Replaces serde's terms: it calls an array a sequence and an object a map.
+        // Replaces serde's terms "sequence" and "map" by the JSON terms.
         let reason = error.to_string().replacen("type: sequence", "type: array", 1);
         let reason = reason.replacen("type: map", "type: object", 1);
         // serde reports a repeated field as an error of the object.

@@ -1,16 +1,16 @@
-//! A JSON string that may contain bytes that are not UTF-8, unpaired surrogates and raw control characters. serde_json
-//! rejects such a string as a whole and does not name the field. A text for people must not cause an error for them.
+//! Reads a JSON string that may contain bytes that are not UTF-8, unpaired surrogates and raw control characters. serde_json
+//! rejects such a string, and its error does not name the field. Texts that are only displayed must not cause such an error.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// The content of a JSON string. serde_json represents the escape of an unpaired surrogate, such as `\ud83d`, by the three
-/// bytes that UTF-8 would have for it.
+/// The content of a JSON string. serde_json decodes the escape of an unpaired surrogate, such as `\ud83d`, to the three
+/// bytes that UTF-8 would use for it.
 pub(super) struct JsonText(Vec<u8>);
 
 impl JsonText {
-    /// The text without everything that is not UTF-8.
+    /// The text without the bytes that are not UTF-8.
     pub(super) fn into_lossy(self) -> String {
         match String::from_utf8(self.0) {
             Ok(text) => text,
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for JsonText {
             }
         }
 
-        // serde_json validates a string that is read as a string, but not one that is read as bytes.
+        // serde_json validates the content of a string in `deserialize_str`, but not in `deserialize_bytes`.
         deserializer.deserialize_bytes(Text)
     }
 }

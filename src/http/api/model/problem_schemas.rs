@@ -1,5 +1,6 @@
-//! The schemas of problems in the OpenAPI document. All are derived from the schema of [`ProblemBody`]: `Problem` has the
-//! fields of every problem, and each problem with more fields has its own schema, which requires them.
+//! The schemas of problems in the OpenAPI document. All are derived from the schema of [`ProblemBody`]. `Problem` has only
+//! the fields that all problems share. Each problem with additional fields has its own schema, which lists them as required
+//! or optional.
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::Type;
@@ -7,7 +8,7 @@ use poem_openapi::types::Type;
 use super::problem::ProblemBody;
 use crate::http::api::problem_code::ProblemCode;
 
-/// The fields that a problem has besides those of every problem.
+/// The additional fields of a problem.
 struct Extension {
     code: ProblemCode,
     schema: &'static str,
@@ -50,13 +51,13 @@ pub(crate) fn schema_of(codes: &[ProblemCode]) -> MetaSchemaRef {
     }
 }
 
-/// May be called more than once: each operation registers its problems.
+/// Only the first call has an effect, because each operation registers its problems.
 pub(crate) fn register(registry: &mut Registry) {
     if registry.schemas.contains_key(EXTENSIONS[0].schema) {
         return;
     }
     ProblemBody::register(registry);
-    // All optional fields of `ProblemBody` are extensions.
+    // The required fields of `ProblemBody` are common to all problems. Its optional fields are extensions.
     let Some(mut common) = registry.schemas.remove(&*ProblemBody::name()) else { return };
     let required = &common.required;
     let (common_properties, extensions): (Vec<_>, Vec<_>) =

@@ -119,7 +119,7 @@ fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit
     }
 }
 
-/// Returns the highest number if the value is not a whole number. It is not a valid limit, so the caller reports the same
+/// Returns `u64::MAX` if the value is not a whole number. It is not a valid limit either, so the caller reports the same
 /// error for both.
 fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(u64::MAX))

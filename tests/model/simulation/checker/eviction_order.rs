@@ -11,8 +11,8 @@ use super::writes::WriteCheck;
 use crate::simulation::state::{StoreWrite, short_ids};
 
 impl WriteCheck<'_> {
-    /// A write must evict only as many streams as the limit requires, in eviction order. `own` is the stream that a start
-    /// starts.
+    /// A write must evict only as many streams as the limit requires, in eviction order. `own` is the stream that is being
+    /// started, if any.
     pub fn check_evictions(&self, limit: usize, own: Option<StreamId>) -> Result<(), Violation> {
         let evicted = self.evicted();
         let Some(first) = evicted.first() else { return Ok(()) };
@@ -46,7 +46,7 @@ impl WriteCheck<'_> {
         self.before.leases.values().filter(|lease| lease.termination.is_none()).filter(is_evicted).collect()
     }
 
-    /// The possible times of the decision. If the request does not contain its time, the TTL of an evicted lease contains
+    /// The possible times of the decision. If the request does not contain the time, the TTL of an evicted lease shows it to
     /// the second.
     fn times(&self, evicted: &Lease) -> impl Iterator<Item = Timestamp> {
         let exact = |now: &Timestamp| now.epoch_ms()..=now.epoch_ms();
@@ -71,7 +71,7 @@ impl WriteCheck<'_> {
         evicted.iter().all(|lease| lease.is_live_at(now)) && first_kept.is_none_or(|kept| last_evicted < Some(kept))
     }
 
-    /// The versions of a lease that was not ended, since the beginning of the call that sent the write.
+    /// All versions of a lease since the beginning of the call that sent the write, except ended ones.
     fn versions(&self, lease: &Lease) -> impl Iterator<Item = &Lease> {
         let id = lease.stream_id;
         let earlier = self.during_call.iter().filter_map(move |state| state.lease(id)).chain(self.before.lease(id));

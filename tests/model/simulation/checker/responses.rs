@@ -123,7 +123,7 @@ impl ResponseCheck<'_> {
     fn check_admission(&self, started: &Started, now: Timestamp) -> CheckResult {
         let (lease, id) = (&started.lease, started.lease.stream_id);
         let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
-        // An earlier lease of the same stream may have ended others.
+        // An earlier lease of the same stream may have ended other streams.
         let ends = |old: &UserState, new: &UserState| &new.ended_by(id) - &old.ended_by(id) == ended;
         let stored = |old: &UserState, new: &UserState| {
             old.lease(id) != Some(lease) && new.lease(id) == Some(lease) && ends(old, new)
@@ -238,7 +238,7 @@ impl ResponseCheck<'_> {
         self.check_ended(ended)
     }
 
-    /// One write must have ended these streams. It may have ended others only if they have expired.
+    /// One write must have ended these streams. It may have ended other streams only if they had expired.
     fn check_ended(&self, ended: &[StreamId]) -> CheckResult {
         if ended.is_empty() {
             return Ok(());

@@ -155,7 +155,7 @@ impl WriteCheck<'_> {
         }
     }
 
-    /// Whether the operation may end the stream, and leaves this information about it.
+    /// Whether the operation may end the stream with this `endedBy`.
     fn requests_end(&self, lease: &Lease, by: &Option<EndedBy>) -> bool {
         match self.operation {
             Some(Operation::Evict(ids, message)) => {
@@ -252,8 +252,8 @@ impl WriteCheck<'_> {
         Err(ViolationKind::NotEnded.with(format!("{} left{}", self.write, short_ids(left))))
     }
 
-    /// Only a tombstone has a TTL, and only its TTL deletes a counter. Otherwise, a later counter could have the revision
-    /// on which a delayed write is based.
+    /// Only a tombstone has a TTL, and only its TTL deletes a counter. Otherwise, a later counter could reach the revision
+    /// that a delayed write has read.
     fn check_counter(&self) -> CheckResult {
         let ttl_s = |state: &UserState| state.counter.and_then(|counter| counter.ttl_s);
         let expired = |ttl_s: i64| matches!(self.write, StoreWrite::Sweep { now } if ttl_s * 1000 <= now.epoch_ms());

@@ -155,7 +155,7 @@ impl World {
         self.until - BEGIN + self.calls.iter().map(|call| call.skew().min(0).unsigned_abs()).max().unwrap_or(0)
     }
 
-    /// Leases of one tick, and two points in time.
+    /// Leases last one tick, and the world has two points in time.
     fn brief(self) -> Self {
         Self { duration: 1, until: BEGIN + 1, ..self }
     }
