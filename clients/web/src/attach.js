@@ -8,7 +8,7 @@ import { watchPresence } from "./presence.js";
 import { createSession } from "./session.js";
 
 const DEFAULT_STOP_AFTER_PAUSE_S = 300;
-// WebKit may fire `play` this long after `pause()` and continue playback.
+// WebKit may fire `play` and continue playback up to this long after `pause()`.
 const LATE_PLAY_MS = 200;
 
 /** @type {typeof import("./player.d.ts").attach} */
@@ -34,7 +34,7 @@ export function attach(video, options) {
       if (!resuming && clock.now() - blockedAtMs < LATE_PLAY_MS) return video.pause();
       clearPause();
     } catch {
-      // The clock or the timers fail. The session reports this when it starts.
+      // The clock or the timers threw an exception. The session reports it when it starts.
     }
     blocked = false;
     stoppedByUnload = false;
@@ -65,7 +65,10 @@ export function attach(video, options) {
     else onEnded();
   }
 
-  /** After a sleep, a timer of the session may run before the timer of an expired pause. It must not take a slot again. */
+  /**
+   * Returns timers that check the pause first. After the device slept, a timer of the session may run before the pause timer.
+   * Without this check, the session would take a slot again although the allowed pause has ended.
+   */
   function sessionTimers() {
     const checkPauseBefore = (call) => () => {
       try {
@@ -91,7 +94,7 @@ export function attach(video, options) {
   }
 
   function onLeave() {
-    // Otherwise the element could play on without a slot.
+    // Otherwise the element could continue to play without a slot.
     if (isPlaying()) video.pause();
     if (isActive()) onEnded();
   }

@@ -24,8 +24,8 @@ export function createClient(settings) {
     const first = await getToken();
     const outcome = await sendOnce(operation, url, init, first);
     if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
-    // Repeat at once only after the first rejection in a row. Otherwise, if the token function returns invalid tokens,
-    // every response would cause another call of it.
+    // Repeat the request at once only after the first of several consecutive rejections. Otherwise a token function that
+    // returns invalid tokens would be called after every response.
     if (!tokens.reject(first, outcome)) return outcome;
     const second = await getToken();
     const repeated = await sendOnce(operation, url, init, second);
@@ -47,8 +47,8 @@ export function createClient(settings) {
       finish(result);
       controller?.abort();
     };
-    // The outcome if the token function fails. After a rejection, it is this rejection. Otherwise an application whose token
-    // function fails after a 401 would seem to have no connection to the service.
+    // The rejection (401 or 403) that caused the current call of the token function. If the function fails, this rejection is
+    // the outcome. Otherwise the failure would look like a lost connection to the service.
     let rejection;
     async function getToken() {
       rejection = tokens.rejection();
@@ -64,13 +64,13 @@ export function createClient(settings) {
   }
 
   /**
-   * Sends a stop during page unload, synchronously and without waiting for the response. No way is certain: content blockers
-   * let `sendBeacon` return true and send nothing, and not every browser completes a `fetch` with `keepalive`. Therefore send
-   * both. A repeated stop has no effect.
+   * Sends a stop during page unload, synchronously and without waiting for the response. Neither `sendBeacon` nor `fetch` is
+   * reliable: content blockers let `sendBeacon` return true without sending anything, and some browsers do not complete a
+   * `fetch` with `keepalive`. Therefore use both. A repeated stop has no effect.
    */
   function stopNow(streamId) {
     const token = tokens.cached();
-    // Without a token, POST needs no preflight, which might not complete during the unload.
+    // Without a token, use POST. It needs no preflight, which might not complete during the unload.
     const [url, method] = token ? [urlOf(streamId), "DELETE"] : [urlOf(streamId, "/stop"), "POST"];
     // A beacon cannot contain a token.
     let useBeacon = !token;
@@ -86,7 +86,7 @@ export function createClient(settings) {
     try {
       sendBeacon?.(urlOf(streamId, "/stop"));
     } catch {
-      // A content blocker may replace `sendBeacon` by a function that throws.
+      // A content blocker may replace `sendBeacon` with a function that throws.
     }
   }
 
@@ -134,7 +134,7 @@ function createTokenCache(source, timers, fetchTimeoutMs) {
       if (token !== undefined || typeof source !== "function") return token;
       return (pending ??= fetchToken());
     },
-    /** The latest response that rejected a token, unless a later request was accepted. */
+    /** The latest response that rejected a token. Undefined after a response that accepted a token. */
     rejection: () => rejection,
     /** Returns whether to repeat the request at once. The next call of the token function receives the rejected token. */
     reject(old, outcome) {

@@ -1,12 +1,12 @@
-// What a player sends about itself: device name, content, labels, and the policy of its start. These options may be
-// functions.
+// Reads the options that describe a playback: device name, content, labels, streams to replace, and the policy at the limit.
+// All of them except the policy may be functions.
 
-// The service cuts these texts to 256 bytes. A body with longer ones could exceed its maximum of 16 KiB.
+// The service cuts these texts to 256 bytes. Cut them here too, because a request body must not exceed 16 KiB.
 const MAX_TEXT_LENGTH = 1000;
 const MAX_REPLACES = 10;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** `onFailure(code, error)` is called when an option cannot be read, but not again until it succeeds. */
+/** Calls `onFailure(code, error)` when an option cannot be read. Does not call it again until the option was read successfully. */
 export function createDescription(settings, onFailure) {
   const failing = new Set();
 
@@ -27,7 +27,7 @@ export function createDescription(settings, onFailure) {
 
   return {
     contentId,
-    /** Fields that are undefined are not sent. */
+    /** Undefined fields are not sent. */
     startBody: (deviceId, replaces) => ({
       deviceId,
       deviceName: read("deviceName", "device-name-failed", text),
@@ -40,8 +40,8 @@ export function createDescription(settings, onFailure) {
 }
 
 /**
- * Keeps at most 10 ids. Ignores values that are no ids, because the service would reject the start, and because an application
- * may pass an id that it does not have.
+ * Returns at most 10 ids. Ignores all values that are not valid ids, for example undefined, because the service would reject a
+ * start that contains them.
  */
 function idsOf(value) {
   const ids = (Array.isArray(value) ? value : [value]).filter((id) => typeof id === "string" && UUID.test(id));
@@ -50,6 +50,6 @@ function idsOf(value) {
 
 function text(value) {
   if (value == null || value === "") return undefined;
-  // Do not leave half of a surrogate pair at the end.
+  // The cut may split a surrogate pair. Remove its first half.
   return String(value).slice(0, MAX_TEXT_LENGTH).replace(/[\ud800-\udbff]$/, "");
 }

@@ -1,5 +1,5 @@
-// How long players may play without a lease. All playbacks of a user in a page share this time until one of them gets a lease.
-// Otherwise a page that creates a player for each content could play without a limit.
+// Limits the time that players may play without a lease. All playbacks of a user in a page share this time until one of them
+// gets a lease. Otherwise a page that creates a new player for each content could always play without a lease.
 
 // Used until the lease duration of the service is known.
 const DEFAULT_LEASE_MS = 90_000;
@@ -7,7 +7,7 @@ const DEFAULT_LEASE_MS = 90_000;
 // Keyed by page and user.
 const graceOfPages = new WeakMap();
 
-/** Without a page, only the playbacks of one session share the time. */
+/** If there is no page, only the playbacks of one session share the time. */
 export function graceOf({ page, streamsUrl, unansweredStartMs }) {
   const used = usedTime(page, streamsUrl);
   const fullMs = () => unansweredStartMs ?? used.leaseMs;
@@ -15,16 +15,16 @@ export function graceOf({ page, streamsUrl, unansweredStartMs }) {
   return {
     fullMs,
     leftMs: () => Math.max(fullMs() - used.ms, 0),
-    /** A playback without a lease was stopped. `leftMs` of its time is left. */
+    /** Call this when a playback without a lease closes. `leftMs` is the remaining time. */
     setLeft(leftMs) {
       used.ms = Math.max(used.ms, fullMs() - Math.max(leftMs, 0));
     },
-    /** The service granted a lease of this duration. */
+    /** Call this when the service grants a lease of this duration. */
     setLease(leaseMs) {
       used.leaseMs = leaseMs;
       used.ms = 0;
     },
-    /** The service answered that the player must not play. The time starts again with the next playback. */
+    /** Call this when the service denies or ends a stream. The next playback then has the full time. */
     reset() {
       used.ms = 0;
     },

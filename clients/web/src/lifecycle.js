@@ -1,7 +1,8 @@
 // Listeners for page lifecycle events. These events show that the page may have slept or been offline. A throttled timer
 // would show this much later.
 
-// Firefox aborts one script per interrupt: one for the shutdown of the process, another if it hides the tab at the same moment.
+// Each interrupt in Firefox aborts one script. The shutdown of the process is one interrupt. Hiding the tab at the same moment is
+// another.
 const PAGE_HIDE_LISTENERS = 4;
 
 /** Calls `wake()` at each of these events. The returned function removes the listeners. Does nothing without a page. */
@@ -17,12 +18,12 @@ export function onPageWake(page, wake) {
 }
 
 /**
- * Several listeners that call `hide()` when the page unloads. When a tab is closed, Firefox shuts down its process and aborts the
- * script that runs at this moment. This is usually the first listener. Later listeners still run, so each call of `hide()` must
- * complete the work that an aborted call left undone.
+ * Returns several listeners that call `hide()` when the page unloads. When a tab is closed, Firefox shuts down the tab's process
+ * and aborts the script that runs at this moment. This script is usually the first listener. Later listeners still run, so each
+ * call of `hide()` must complete the work of an aborted call.
  */
 export function pageHideListeners({ window }, hide) {
-  // Each must be a distinct function, because the same function would be added only once.
+  // Create a separate function for each listener, because the browser adds the same function only once.
   return Array.from({ length: PAGE_HIDE_LISTENERS }, () => [window, "pagehide", () => hide()]);
 }
 

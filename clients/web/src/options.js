@@ -31,7 +31,7 @@ export function readOptions(options) {
     sendBeacon: options.sendBeacon ?? platform.navigator?.sendBeacon?.bind(platform.navigator),
     page: options.page === undefined ? defaultPage() : options.page,
     requestTimeoutMs: (positive(options.requestTimeoutS) ?? DEFAULT_REQUEST_TIMEOUT_S) * 1000,
-    // Undefined: one lease duration.
+    // If undefined, the time without a lease is one lease duration.
     unansweredStartMs: positive(options.unansweredStartS) && options.unansweredStartS * 1000,
   });
 }

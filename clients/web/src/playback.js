@@ -5,16 +5,16 @@ import { backoffMs, withJitter } from "./backoff.js";
 
 // Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
-// The device slept if the wall clock advanced this much more than the monotonic clock, or if a timer is this late.
+// The device slept if the wall clock advanced this much more than the monotonic clock, or if a timer fires this late.
 const SLEEP_THRESHOLD_MS = 5000;
 // When a device wakes up, the browser fires several page events. Events within this time after a request send no
 // second request.
 const WAKE_DEBOUNCE_MS = 1000;
-// Combines several changes of the content into one heartbeat. While the content keeps changing, the gap between two of these
-// heartbeats doubles, up to its maximum.
+// Minimum time between a request and a heartbeat that reports new content. Several changes in this time cause only one heartbeat.
+// While the content keeps changing, the time doubles, up to the maximum.
 const CONTENT_GAP_MS = { min: 500, max: 5000 };
 
-/** `graceMs` is how long the player may play without a lease. */
+/** `graceMs` is the time that the player may play without a lease. */
 export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
   const times = () => ({ nowMs: clock.now(), wallMs: clock.wall() });
   let sentAt = times();
@@ -24,11 +24,11 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
   return {
     /** True when the device id is known and no abandoned start of this device is pending. */
     ready: false,
-    /** Body of the start request, and its idempotency key. Both are the same for every retry. Undefined: create new ones. */
+    /** Body and idempotency key of the start request. All retries use the same ones. If `key` is undefined, the next start creates both. */
     body: undefined,
     key: undefined,
     /**
-     * Ids of streams that the start replaces. Undefined: use the option.
+     * Ids of the streams that the start replaces. If undefined, the start uses the `replaces` option of the player.
      * @type {string[] | undefined}
      */
     replaces: undefined,
@@ -45,25 +45,25 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     request: null,
     /** The outcome of the latest request if it failed, otherwise null. */
     failure: null,
-    /** Whether an `unavailable` event was emitted without an `available` event. */
+    /** True between an `unavailable` event and the next `available` event. */
     outage: false,
-    /** Code of the last error. A repeated error with the same code is not reported again. */
+    /** Code of the last `error` event. A repeated error with the same code emits no further event. */
     reported: null,
     failures: 0,
     restarts: 0,
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
     notBeforeMs: -Infinity,
-    /** When the lease expires. Without a lease: when playback must end, if the policy is "stop". */
+    /** Time when the lease expires. Without a lease: time when playback must end, if the policy is "stop". */
     endsMs: sentAt.nowMs + graceMs,
-    /** The latest content id in a request. */
+    /** Content id of the latest request that contained one. */
     sentContent: undefined,
-    /** The content id that the service has stored. Undefined if unknown. */
+    /** Content id that the service has stored. Undefined if unknown. */
     storedContent: undefined,
-    /** The content id in the latest response. It may differ from `storedContent`, because the service cleans it. */
+    /** Content id in the latest response. It may differ from `storedContent`, because the service normalizes content ids. */
     listedContent: undefined,
 
-    /** Call this before the request is created. If this throws an exception, the time of the attempt still counts. */
+    /** Records the time of the attempt. Call this before the request is created, because its creation may throw an exception. */
     beginRequest() {
       sentAt = times();
       this.sequence += 1;
@@ -76,7 +76,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       return this.sequence;
     },
 
-    /** The outcome of the pending request, if any, is ignored. */
+    /** Ensures that the outcome of a pending request is ignored. */
     requestAbandoned() {
       this.sequence += 1;
       this.request = null;
@@ -95,7 +95,8 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
 
     leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs, stream }) {
       if (this.streamId !== null) this.restarts = 0;
-      // A heartbeat that cannot move the expiry forward stores nothing. The next heartbeat then repeats the content id.
+      // The service stores nothing if a heartbeat cannot extend the lease. The response then contains the old content id, and the
+      // next heartbeat sends the new one again.
       const { contentId } = stream;
       const stored = this.streamId === null || contentId === this.sentContent || contentId !== this.listedContent;
       if (stored) this.storedContent = this.sentContent;
@@ -115,7 +116,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.notBeforeMs = -Infinity;
     },
 
-    /** The content changed. The next heartbeat is due soon, but not at once if another request was just sent. */
+    /** Call this when the content changes. The next heartbeat is then due now, or `contentGapMs` after the latest request. */
     contentChanged() {
       this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
     },
@@ -133,7 +134,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     /** The lease was lost without an eviction or replacement. The next start uses a new key. */
     leaseLost(outcome, graceMs) {
       const nowMs = clock.now();
-      // A start that fails in this way was never counted, so it does not extend the time without a lease.
+      // Only a stream that had a lease gets a new time without a lease. A start that fails in this way never had a lease.
       if (this.streamId !== null) this.endsMs = nowMs + graceMs;
       this.lost = { streamId: this.streamId ?? this.lost?.streamId ?? null, reason: outcome.reason };
       this.streamId = null;
@@ -144,18 +145,18 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.recovered();
     },
 
-    /** Whether the latest request was sent after the lease, or after the time without a lease. */
+    /** Whether the latest request was sent at or after `endsMs`. */
     sentAfterEnd() {
       return sentAt.nowMs >= this.endsMs;
     },
 
     /**
      * Whether the lease, or the time without a lease, ended while the device slept. The latest failure is then too old to end
-     * playback. A request after the sleep must decide.
+     * playback, so the session must send another request first.
      */
     sleptPastEnd() {
       const nowMs = clock.now();
-      // Without sleep, playback ends at this time at the latest: the last request may time out after the end.
+      // Latest time when playback ends if the device does not sleep. The last request may time out after `endsMs`.
       const latestMs = Math.max(this.endsMs, sentAt.nowMs + requestTimeoutMs);
       return !this.sentAfterEnd() && nowMs - latestMs > SLEEP_THRESHOLD_MS && nowMs >= this.notBeforeMs;
     },

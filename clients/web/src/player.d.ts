@@ -1,6 +1,6 @@
 // The public types of the package. `npm run types` checks them against the sources.
 
-/** The global of the script build. */
+/** Global variable of the script build. */
 export as namespace StreamManager;
 
 /** One live stream, as the service returns it. */
@@ -19,7 +19,7 @@ export interface Stream {
 
 /**
  * - `idle`: not started, or stopped.
- * - `starting`: the start is sent, without a response yet. Play.
+ * - `starting`: the start request was sent and has no response yet. Play.
  * - `live`: the session holds a slot. Play.
  * - `unavailable`: the service sent no valid response or rejected the token, and the session retries. Play.
  * - `failed`: the service rejected the request for another reason (see `error`), and the session retries. Play.
@@ -42,9 +42,9 @@ export interface Denial {
 
 export interface StartOptions {
   /**
-   * Ids of at most 10 streams of the same user that end when the new stream starts, for example in a hand-over from a phone
-   * to a television. If the start is denied, they continue. Values that are no ids are ignored. During a playback, the ids have
-   * an effect only before its first lease.
+   * Ids of at most 10 streams of the same user. The service ends these streams when the new stream starts, for example in a
+   * hand-over from a phone to a television. If the start is denied, they continue. Invalid ids are ignored. During a playback,
+   * the ids have an effect only before the first lease.
    */
   replaces?: string[];
 }
@@ -80,19 +80,20 @@ export interface Events {
      * - `refused`: no lease because the service rejected the requests (`onRefused`). `status` and `code` show why.
      */
     reason: "evicted" | "replaced" | "unavailable" | "refused" | (string & {});
-    /** The stream whose start ended this one, and the message of an eviction to the viewer. */
+    /** The stream whose start ended this stream. After an eviction, `message` is the text for the viewer, if any. */
     endedBy: { streamId?: string; deviceName?: string; message?: string } | undefined;
     status?: number;
     code?: string;
     detail?: string;
   };
-  /** `leaseEndsInSeconds`: when the lease expires, or when the time without a lease ends. */
+  /** `leaseEndsInSeconds`: time until the lease expires. Without a lease: time until `unansweredStartS` ends. */
   unavailable: Problem & { leaseEndsInSeconds: number };
   available: {};
   /**
-   * A bug in the application, its configuration or this library (`exception`). Playback continues until `onRefused` applies.
-   * `<option>-failed`, for example `content-id-failed`: the function of an option threw an exception, or the value is no text.
-   * The field is not sent.
+   * A rejected request, or an exception in this library (code `exception`). The cause is a bug in the application, its
+   * configuration or this library. Playback continues until `onRefused` applies. The code `<option>-failed`, for example
+   * `content-id-failed`, means that the function of an option threw an exception, or that its value cannot be converted. The
+   * request then does not contain this field.
    */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
@@ -112,33 +113,33 @@ export interface SessionOptions {
   baseUrl: string;
   userName: string;
   /**
-   * A bearer token, or a function that returns one. The function is called again after a 401 or 403, with the `rejected`
-   * token. If it then fails, or does not answer within `requestTimeoutS`, the 401 or 403 remains the failure and `onRefused`
-   * applies. If it fails before any request, `onUnavailable` applies.
+   * A bearer token, or a function that returns one. After a 401 or 403, the function is called again, with the rejected token
+   * in `rejected`. If this call fails or does not finish within `requestTimeoutS`, the session handles the 401 or 403 as the
+   * failure, and `onRefused` applies. If the function fails before any request, `onUnavailable` applies.
    */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
   /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
   /**
-   * Functions are called at each start. `contentId` is also called during playback: see `Session.update`. Texts are cut to 1000
-   * characters here, and to 256 bytes by the service.
+   * If an option is a function, it is called at each start. `contentId` is also called during playback (see `Session.update`).
+   * The session cuts texts to 1000 characters, and the service cuts them to 256 bytes.
    */
   deviceName?: Dynamic<string>;
   contentId?: Dynamic<string>;
   labels?: Dynamic<Record<string, string>>;
-  /** Streams that each start replaces, unless `start` or `retry` names others. */
+  /** Ids of the streams that each start replaces, unless a call of `start` or `retry` contains other ids. */
   replaces?: Dynamic<string[]>;
   /** At the limit, reject the start or evict the oldest stream of the user. Default: the server's setting. */
   atLimit?: "reject" | "evictOldest";
-  /** After one lease duration without a lease because the service is unavailable. Default `"continue"`. */
+  /** Behaviour after one lease duration without a lease, if the service is unavailable. Default `"continue"`. */
   onUnavailable?: "continue" | "stop";
   /**
-   * After one lease duration without a lease because the service rejects the requests. Default `"stop"` for 401 and 403 (the
-   * token is wrong), `"continue"` for other statuses.
+   * Behaviour after one lease duration without a lease, if the service rejects the requests. Default `"stop"` for 401 and 403
+   * (the token is wrong), `"continue"` for other statuses.
    */
   onRefused?: "continue" | "stop";
   /**
-   * How many seconds to play without a lease. Default: the lease duration of the service (90 before the first lease). All
+   * Maximum time to play without a lease, in seconds. Default: the lease duration of the service (90 before the first lease). All
    * sessions of a user in a page share this time until one of them gets a lease, a denial or an eviction.
    */
   unansweredStartS?: number;
@@ -167,9 +168,13 @@ export interface Session extends Emitter {
    */
   start(options?: StartOptions): Promise<State>;
   /**
-   * Stops the playback. Resolves when the slot is free, or after the last failed attempt. With `unload`, sends the stop at
-   * once and does not wait for the response. Use this in four `pagehide` listeners, because Firefox may abort the first
-   * ones; `attach` has them. If the page returns from the back/forward cache (`pageshow` with `persisted`), call `start`. With `forGood`, later starts send nothing and resolve with `idle`. `detach` uses this.
+   * Stops the playback. Resolves when the slot is free, or after the last failed attempt.
+   *
+   * With `unload`, sends the stop at once and does not wait for the response. Call `stop` with `unload` in four `pagehide`
+   * listeners, because Firefox may abort the first ones. If the page returns from the back/forward cache (`pageshow` with
+   * `persisted`), call `start`. `attach` does all of this automatically.
+   *
+   * With `forGood`, later starts send nothing and resolve with `idle`. `detach` uses `forGood`.
    */
   stop(options?: { unload?: boolean; forGood?: boolean }): Promise<void>;
   /**
@@ -183,8 +188,9 @@ export interface Session extends Emitter {
    */
   wake(): void;
   /**
-   * Call this when the content changes during playback. If `contentId` returns another value, the next heartbeat is sent now
-   * and contains it. While the content keeps changing, the heartbeats are up to 5 s apart. `attach` does this automatically.
+   * Call this when the content changes during playback. If `contentId` returns a new value, the session sends a heartbeat with
+   * this value soon. While the content keeps changing, these heartbeats are up to 5 s apart. `attach` calls `update`
+   * automatically.
    */
   update(): void;
   /** The same as `stopOther` of the `denied` event. */

@@ -1,9 +1,9 @@
-// Detects that an element leaves its document, also if it is in a shadow tree or if a library replaces it. An element that
-// moves within one task, for example into the container of a player library, does not leave.
+// Detects when an element leaves its document, even if it is in a shadow tree or a library replaces it. Moving an element within
+// one task, for example into the container of a player library, does not count as leaving.
 
 import { report } from "./emitter.js";
 
-/** `onLeave()` is called once for each time that the element leaves. */
+/** Calls `onLeave()` once each time the element leaves. */
 export function watchPresence(element, onLeave) {
   // Elements that were never in a document, for example `new Audio()`, cannot leave it.
   let present = element.isConnected === true;
@@ -13,7 +13,7 @@ export function watchPresence(element, onLeave) {
 
   function check() {
     const wasPresent = present;
-    // Undefined in a browser without this property.
+    // Old browsers do not have `isConnected`.
     present = element.isConnected === true;
     if (present && !wasPresent) observeRoots();
     if (!wasPresent || present) return;
@@ -36,15 +36,15 @@ export function watchPresence(element, onLeave) {
         observer.observe(root, { childList: true, subtree: true });
       }
     } catch (error) {
-      // Playback must be counted all the same.
+      // Do not throw, because playback must still be counted.
       report(error);
     }
   }
 
   return {
-    /** Call this often. An element may enter the document while it plays, and there is no event for this. */
+    /** Call this often, because an element may enter the document during playback and no event reports this. */
     check,
-    /** Observes the document and all shadow trees that contain the element now. */
+    /** Observes the document and all shadow trees that currently contain the element. */
     observe,
     disconnect,
   };

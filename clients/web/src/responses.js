@@ -10,7 +10,7 @@
 // - unavailable: the service sent no valid response. Retry.
 // - error: the request was rejected for another reason. Report it, and retry.
 //
-// After the last three, the player keeps playing until its lease expires. It then follows `onRefused` or `onUnavailable`.
+// After the last three outcomes, the player keeps playing until its lease expires. It then follows `onRefused` or `onUnavailable`.
 
 // Bounds for values from the server. With a wrong server setting, players must not flood the service, and must not stop
 // sending for days.
@@ -47,7 +47,7 @@ export function classifyResponse(operation, status, header, body) {
   if (status < 300) return classifyStream(body, outcome);
   if (operation === "start" && status === 409) return outcome("denied", denialFields(problem));
   if (status === 410) return classifyEnded(problem, outcome);
-  // Also without a code, because a gateway may replace the body. If the response was not from the service, the new start fails.
+  // Accept a 404 without a code, because a gateway may replace the body. If a 404 is not from the service, the new start also fails.
   if (operation === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return outcome("lost", { reason: "forgotten" });
   }

@@ -74,7 +74,7 @@ export function createSession(options) {
     return p.result;
   }
 
-  /** The application called `start` or `retry` during a playback. Before the lease, its `replaces` still has an effect. */
+  /** Handles a call of `start` or `retry` during a playback. Before the first lease, `replaces` still has an effect. */
   function repeatStart(p, startOptions) {
     if (startOptions?.replaces === undefined || p.streamId !== null) return p.result;
     p.replaces = startOptions.replaces;
@@ -83,7 +83,7 @@ export function createSession(options) {
     return p.result;
   }
 
-  /** Sends a start with a new body. The outcome of a pending start does not matter, because the new start replaces its stream. */
+  /** Sends a start with a new body. Ignores the outcome of a pending start, because the new start replaces its stream. */
   function startAgain(p) {
     if (p.request) abandonStart(deviceKey(p), p.request.outcome);
     p.requestAbandoned();
@@ -174,7 +174,7 @@ export function createSession(options) {
 
   function handleLostLease(p, starting, outcome) {
     if (starting && p.restarts > 0) {
-      // A second new start was also lost.
+      // The restart was also lost. Handle this as an outage, and use a new key.
       p.key = undefined;
       return handleOutage(p, outcome);
     }
@@ -184,8 +184,8 @@ export function createSession(options) {
     return transition("starting", ...recovery);
   }
 
-  // The service rejected the request, or this library threw an exception. Later attempts can succeed, for example with
-  // another value of an option that is a function.
+  // The service rejected the request, or this library threw an exception. A later attempt can succeed, for example if the
+  // function of an option returns another value.
   function handleError(p, outcome) {
     const { status, code, detail, requestId } = outcome;
     const recovery = recoveryEvents(p);
@@ -193,7 +193,7 @@ export function createSession(options) {
     p.requestFailed(outcome);
     // The next start uses a new key and body.
     if (p.streamId === null) p.key = undefined;
-    // The lease is still valid, so the next heartbeat is on time.
+    // Send the next heartbeat at the normal interval.
     else p.dueMs = clock.now() + p.intervalMs;
     if (mustEnd(p)) return endWithoutLease(p);
     const emitted = p.reported === code ? [] : [["error", { status, code, detail, requestId }]];
@@ -223,7 +223,7 @@ export function createSession(options) {
     return policy === "stop";
   }
 
-  /** When a timer must end the playback. If a request was sent later than that, its outcome decides. */
+  /** Time when a timer ends the playback. Infinity if a request was sent after that time, because its outcome decides. */
   function deadlineMs(p) {
     return p.failure && stopsWithoutLease(p.failure) && !p.sentAfterEnd() ? p.endsMs : Infinity;
   }
@@ -241,7 +241,7 @@ export function createSession(options) {
     if (p.streamId !== null) void stops.release(p.streamId);
   }
 
-  /** Runs a step of a playback. An exception must not leave a player that plays without a slot and without an event. */
+  /** Runs a step of a playback and reports an exception. Otherwise a player could play without a slot and without an event. */
   function guard(p, step) {
     try {
       return step();
@@ -256,7 +256,7 @@ export function createSession(options) {
     }
   }
 
-  // The clock or the timers throw, so there can be no retry.
+  // Ends the playback after an exception of the clock or the timers, because a retry is not possible without them.
   function giveUp(p, error) {
     playback = null;
     p?.unwatch?.();
@@ -317,7 +317,7 @@ export function createSession(options) {
 
   function update() {
     const p = playback;
-    // After a failure, the next request contains the content id anyway.
+    // No extra heartbeat is needed after a failure, because the retry contains the content id.
     if (!p || p.streamId === null || p.request || p.failure) return;
     const contentId = description.contentId();
     if (contentId === undefined || contentId === p.sentContent) return;
@@ -340,7 +340,7 @@ export function createSession(options) {
     const p = playback;
     const { streamId, request } = p ?? {};
     disposed ||= forGood;
-    // Send the stop before all other changes. If the browser aborts this script, a second call sends the stop again.
+    // Send the stop before any other step. If the browser aborts this script, a second call sends the stop again.
     if (unload) stops.unload(streamId);
     if (p) close(p);
     const done = streamId ? (unload ? undefined : stops.release(streamId)) : request?.settled;

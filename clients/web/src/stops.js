@@ -7,12 +7,12 @@ const MAX_ATTEMPTS = 4;
 const MAX_BACKOFF_MS = 8000;
 
 export function createStops(client, { timers, random, page }) {
-  /** Each callback sends a stop that still waits for its retry. */
+  /** Each handler sends one stop that waits for a retry. */
   const unloadHandlers = new Set();
 
   /** Resolves when the slot is free, or after the last failed attempt. */
   async function release(streamId) {
-    // Only the first attempt uses keepalive. If the page unloads between two attempts, the stop is sent at once.
+    // Only the first attempt uses keepalive. If the page unloads between two attempts, `onUnload` sends the stop at once.
     let waiting = false;
     const onUnload = () => {
       if (waiting) client.stopNow(streamId);

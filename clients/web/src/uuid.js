@@ -1,6 +1,6 @@
 import { platform } from "./platform.js";
 
-/** A random UUID (version 4). `crypto.randomUUID` is not available in old browsers, and on pages without TLS. */
+/** A random UUID (version 4). `crypto.randomUUID` is not available in old browsers or on pages without TLS. */
 export function randomUuid() {
   const { crypto } = platform;
   if (crypto?.randomUUID) return crypto.randomUUID();
