@@ -2,12 +2,12 @@
 
 import { eventually } from "./service.js";
 
-/** The browser under test: "chromium", "firefox" or "webkit". Chromium has Playwright's interface, the others have a part of it. */
+/** The browser under test: "chromium", "firefox" or "webkit". Only Chromium has Playwright's full interface. */
 export const BROWSER = process.env.BROWSER ?? "chromium";
 // Chromium ends a page if its unload handlers take longer than 0.5 s, which may be too short on a busy machine. WebKitGTK sometimes
-// ends a page before its unload handlers run. Firefox does neither.
+// ends a page before its unload handlers run. Firefox has neither problem.
 const CLOSE_ATTEMPTS = BROWSER === "firefox" ? 1 : 3;
-// Shorter than the lease of 30 s. `isStopped` must not accept a stream whose lease expired.
+// Shorter than the lease of 30 s, so that a stream whose lease expired does not count as stopped.
 const STOP_TIMEOUT_MS = 20_000;
 
 export async function launch() {
@@ -15,7 +15,7 @@ export async function launch() {
   return engine.launch();
 }
 
-/** Options of a test that some browsers cannot run: `skipIn({ webkit: "reason" })`. */
+/** Test options that skip a test in some browsers: `skipIn({ webkit: "reason" })`. */
 export const skipIn = (reasons) => ({ skip: reasons[BROWSER] ?? false });
 
 let users = 0;

@@ -1,12 +1,12 @@
-// A page with one player for each `user` of the query. All titles and device names are the same as the user's name. The page adds
-// the headers of a monitoring library to all requests. The tests call `window.crowd`.
+// A page with one player for each `user` parameter in its URL. The content id and the device name of a player are its user's name.
+// The page adds the headers of a monitoring library to all requests. The tests call `window.crowd`.
 
 import { attach } from "./demo/player.js";
 import { createSilence } from "./silence.js";
 
 const query = new URLSearchParams(location.search);
 
-// As Sentry does: https://docs.sentry.io/platforms/javascript/tracing/trace-propagation/
+// Sentry adds the same headers: https://docs.sentry.io/platforms/javascript/tracing/trace-propagation/
 const { fetch: originalFetch } = window;
 window.fetch = (input, init = {}) => {
   const headers = new Headers(init.headers);
@@ -26,7 +26,7 @@ function watch(userName) {
     player.on(type, ({ code }) => (seen[type] ??= []).push(code));
   }
   const isPlaying = () => !video.paused && !video.ended;
-  // `[time, playing]` of each change.
+  // One pair `[time, playing]` for each change.
   const changes = [];
   for (const type of ["play", "pause", "ended"]) video.addEventListener(type, () => changes.push([Date.now(), isPlaying()]));
   video.muted = true;

@@ -34,7 +34,7 @@ function demoUrl(user, on = service) {
 async function open(context, user, on = service) {
   const page = await context.newPage();
   const failures = [];
-  // Only Playwright has page events.
+  // Only Playwright's pages emit events.
   page.on?.("pageerror", (error) => failures.push(String(error)));
   page.on?.("console", (message) => message.type() === "error" && failures.push(message.text()));
   await page.goto(demoUrl(user, on));

@@ -1,5 +1,5 @@
-// Every viewer is counted: four pages of one user never play more than the user's limit, whatever the name, the title, the browser,
-// the gateway or the monitoring library.
+// Tests that every viewer is counted. Four pages of one user never play more streams than the user's limit, with any name, title,
+// browser, gateway or monitoring library.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -13,11 +13,11 @@ const PAGES = 4;
 const LEASE_S = 15;
 const LEASE_MS = LEASE_S * 1000;
 const HEARTBEAT_INTERVAL_S = 3;
-// So many heartbeats take longer than a lease. The player sends each up to 10 % early.
+// Number of heartbeats. They take longer than one lease, even if the player sends each of them 10 % early.
 const RENEWALS = 6;
-// To load the pages and to start the players, also on a slow machine.
+// Long enough to load the pages and to start the players on a slow machine.
 const TIMEOUT_MS = 120_000;
-// Decomposed accents, vowel signs and jamo. Some of the letters have no composed form.
+// Names with accents, vowel signs or jamo. Some of the letters have no composed form.
 const NAMES = {
   Latin: "Zoë Nguyễn m̃",
   Cyrillic: "Фёдор Й",
@@ -35,7 +35,7 @@ let browser;
 let pages;
 let service;
 const gateways = [];
-/** For each route, the origins of the pages, and the URL of the service for each. */
+/** For each route: the origins of the pages, and the URL of the service that the pages of each origin use. */
 const routes = {};
 
 before(async () => {
@@ -47,7 +47,7 @@ before(async () => {
     LEASE__HEARTBEAT_INTERVAL_S: HEARTBEAT_INTERVAL_S,
   });
   const [nginx, haproxy] = await Promise.all(["nginx", "haproxy"].map((name) => startProxy(name, { service, pages })));
-  // Behind a gateway, half of the pages have the gateway's origin, and half have another.
+  // Behind a gateway, half of the pages have the gateway's origin, and the other half have a different origin.
   const behind = ({ url }) => [{ origin: url, api: "" }, { origin: pages.url, api: url }];
   Object.assign(routes, {
     directly: [{ origin: pages.url, api: service.url }],
@@ -72,7 +72,7 @@ async function setLimit(user, limit) {
   assert.equal(response.status, 200, await response.text());
 }
 
-/** Opens the pages. The first half has the names in NFC, the second in NFD. */
+/** Opens the pages. The names are in NFC in the first half of the pages, and in NFD in the second half. */
 async function openPages(context, route, users) {
   return Promise.all(
     Array.from({ length: PAGES }, async (_, index) => {
@@ -86,15 +86,15 @@ async function openPages(context, route, users) {
   );
 }
 
-/** The states of the players: a list of users for each page. */
+/** Returns the states of the players: one list for each page, with one state for each user. */
 const statesOf = (opened) => Promise.all(opened.map((page) => page.evaluate(() => window.crowd.states())));
 
 const byUser = (states) => states[0].map((_, user) => states.map((page) => page[user]));
 
-/** How many pages play for each user. */
+/** Returns the number of pages that play, for each user. */
 const countPlaying = (states) => byUser(states).map((players) => players.filter(({ playing }) => playing).length);
 
-/** How many pages played at the same time for each user, at most, from `sinceMs` on. */
+/** Returns the maximum number of pages that played at the same time after `sinceMs`, for each user. */
 function maxPlaying(states, sinceMs) {
   return byUser(states).map((players) => {
     const times = players.flatMap(({ changes }) => changes.map(([ms]) => ms)).filter((ms) => ms > sinceMs);
@@ -103,7 +103,7 @@ function maxPlaying(states, sinceMs) {
   });
 }
 
-/** Waits until all players are in the state, and returns all states. */
+/** Waits until `isExpected` returns true for the states of all players, and returns these states. */
 async function expectEach(opened, description, isExpected) {
   let states;
   const check = async () => {
@@ -114,7 +114,7 @@ async function expectEach(opened, description, isExpected) {
   return states;
 }
 
-/** The service lists so many streams, with the device names and titles in NFC. */
+/** Checks that the service lists `count` streams, with the device names and content ids in NFC. */
 async function expectListed(user, count) {
   const listed = (await service.streams(user)).map(({ deviceName, contentId }) => [deviceName, contentId]);
   assert.deepEqual(listed, Array(count).fill([user, user]));
@@ -128,7 +128,7 @@ async function expectPlaying(opened, expected) {
   await eventually(`${expected} of ${PAGES} pages play for each user`, isExpected, TIMEOUT_MS);
 }
 
-// Whether the player knows that it may play, or that it may not, or has failed.
+// Whether the player has started, was denied or has failed.
 const hasDecided = ({ seen }) => Boolean(seen.started ?? seen.denied ?? seen.error ?? seen.unavailable);
 const hasRenewed = ({ slot, seen }) => !slot || seen.renewed?.length >= RENEWALS;
 

@@ -1,4 +1,4 @@
-// The player package in a browser, against the service's binary on another origin.
+// Tests the player package in a browser, against the service's binary on another origin.
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -68,7 +68,7 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   });
 
   browserTest("closing the tab frees the slot", async ({ user, open }) => {
-    // Firefox aborts page scripts while it closes a tab, but not always.
+    // Firefox sometimes aborts page scripts while it closes a tab, so the test closes several tabs.
     const [tab, tabs] = BROWSER === "firefox" ? [true, 12] : [false, 1];
     const play = async () => {
       const tv = await open({ tab });
@@ -82,7 +82,8 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   browserTest("leaving the page frees the slot, returning takes another", async ({ user, open }) => {
     const tab = await open();
     let { streamId } = await tab.waitFor("started");
-    // A browser may remove a page from its back/forward cache at any time, for example if memory is low. Then it loads the page again.
+    // A browser may remove a page from its back/forward cache at any time, for example if memory is low. `goBack` then loads the page
+    // again, so the test makes several attempts.
     let isFromCache = false;
     for (let attempt = 0; attempt < 5 && !isFromCache; attempt += 1) {
       await tab.page.evaluate(() => (window.marker = true));
@@ -128,7 +129,7 @@ describe("a player in a browser", { concurrency: 3 }, () => {
     assert.equal(ended.reason, "evicted");
     await eventually("the player pauses", async () => !(await tv.isPlaying()));
     assert.equal(await service.count(user), 0);
-    // The library ignores a `play` within 200 ms of its own pause.
+    // The library ignores a `play` within 200 ms after its own pause, so the test repeats the call.
     await eventually("the user plays again", async () => {
       await tv.page.evaluate(() => window.watched.video.play().catch(String));
       return (await service.count(user)) === 1;
@@ -136,7 +137,7 @@ describe("a player in a browser", { concurrency: 3 }, () => {
   });
 
   test("an offline player keeps playing and restarts when online", skipIn({ webkit: "its driver cannot set it offline" }), async () => {
-    // Firefox can only set the whole browser offline.
+    // Firefox can only set the whole browser offline, so this test needs its own browser.
     const own = await launch();
     try {
       const user = newUser();
@@ -207,7 +208,7 @@ describe("a player in a browser", { concurrency: 3 }, () => {
         const tv = await watch(context, { pages, service: secured, user, tokens: true });
         const { streamId } = await tv.waitFor("started");
         const { count } = pages.issued;
-        // The next token is valid when the tab is closed. Otherwise the service could reject the stop.
+        // The next token must still be valid when the tab is closed. Otherwise the service could reject the stop.
         pages.issued.validS = 600;
         await eventually("the player fetches another token", () => pages.issued.count > count);
         await tv.clearEvents();

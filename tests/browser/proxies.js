@@ -1,4 +1,4 @@
-// Gateways in front of the service and of the page server, which then have one origin.
+// Starts gateways in front of the service and the page server, so that both have the same origin.
 
 import { connect } from "node:net";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

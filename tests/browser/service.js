@@ -6,7 +6,7 @@ import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const BINARY = process.env.SERVICE ?? new URL("../../target/debug/stream-manager", import.meta.url).pathname;
-// Long, because these tests also run on machines that are ten times slower. A test that passes does not wait for it.
+// Long enough for machines that are ten times slower. A test that passes does not wait for this timeout.
 const TIMEOUT_MS = 30_000;
 
 export async function freePort() {

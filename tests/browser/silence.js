@@ -1,6 +1,6 @@
 // Media for the test pages.
 
-/** One minute of silence as a WAV file. With a canvas stream, a page would not enter the back/forward cache. */
+/** Returns one minute of silence as a WAV file. The pages use no canvas stream, because it would disable the back/forward cache. */
 export function createSilence() {
   const bytes = 60 * 8000;
   const header = new DataView(new ArrayBuffer(44));

@@ -1,4 +1,4 @@
-"""A whole session with the client that openapi-generator generates. Reads BASE_URL, TOKEN and USER_NAME."""
+"""Runs a whole session with the client that openapi-generator generates. Uses the variables BASE_URL, TOKEN and USER_NAME."""
 
 import os
 import uuid
@@ -9,7 +9,7 @@ USER = os.environ["USER_NAME"]
 
 
 def problem(call, status, model):
-    """The body of the problem that the call raises."""
+    """Returns the body of the problem that the call raises."""
     try:
         call()
     except sm.ApiException as error:

@@ -1,4 +1,4 @@
-"""A whole session with the client that openapi-python-client generates. Reads BASE_URL, TOKEN and USER_NAME."""
+"""Runs a whole session with the client that openapi-python-client generates. Uses the variables BASE_URL, TOKEN and USER_NAME."""
 
 import os
 import uuid

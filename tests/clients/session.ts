@@ -1,4 +1,5 @@
-// A whole session with the types of openapi-typescript and the client openapi-fetch. Reads BASE_URL, TOKEN and USER_NAME.
+// Runs a whole session with the types of openapi-typescript and the client openapi-fetch. Uses the variables BASE_URL, TOKEN and
+// USER_NAME.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import createClient from "openapi-fetch";
@@ -13,7 +14,7 @@ const userName = USER_NAME ?? "";
 const user = { params: { path: { userName } } };
 const stream = (streamId: string) => ({ params: { path: { userName, streamId } } });
 
-/** The body of a success. */
+/** Returns the body of a successful response. */
 function success<T>({ data, response }: { data?: T; response: Response }, status: number): T {
     assert.equal(response.status, status);
     assert.match(response.headers.get("X-Request-Id") ?? "", /^[0-9a-f-]{36}$/);
@@ -21,7 +22,7 @@ function success<T>({ data, response }: { data?: T; response: Response }, status
     return data;
 }
 
-/** The body of a problem. */
+/** Returns the body of a problem response. */
 function problem<E extends Schemas["Problem"]>({ error, response }: { error?: E; response: Response }, status: number): E {
     assert.equal(response.status, status);
     assert(error !== undefined);

@@ -22,7 +22,7 @@ for (const [path, methods] of Object.entries(document.paths)) {
     }
 }
 
-// Finds the operation of a path with a literal value for a parameter, such as a malformed stream id.
+// Finds the operation for a path that contains a value, such as a malformed stream id, where the document has a parameter.
 const matchTemplate = (method, path) => {
     const segments = path.split("/");
     const found = templates.find(([templateMethod, template]) =>

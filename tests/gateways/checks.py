@@ -1,7 +1,7 @@
-"""Checks that a gateway passes requests and responses unchanged, with nothing but requests to its URL: GATEWAY=URL python3 checks.py
+"""Checks that a gateway passes requests and responses unchanged: GATEWAY=URL python3 checks.py
 
-Each run uses new user names and stops the streams that it starts. TOKEN is sent as a bearer token. If it is set, it must be an
-administrator's. CA_FILE is a file of trusted certificates.
+The checks only send requests to this URL. Each run uses new user names and stops the streams that it starts. If TOKEN is set, the
+checks send it as a bearer token. It must be an administrator's token. CA_FILE is a file with trusted certificates.
 """
 
 import gzip
@@ -11,7 +11,7 @@ import uuid
 
 from client import Client, user_path
 
-# Ends of user names. Names from other systems contain such characters, and a gateway that decodes the path changes them.
+# Suffixes of user names. Names from other systems may contain such characters. A gateway that decodes the path changes them.
 NAMES = [
     "ann@example.com", "a/b", "a//b", "/a", "a/", "a/../b", "a/./b", "../a", "a b", " a ", "a+b", "a;b=c", "a&b=c", "a?b", "a#b", "a:b",
     "a,b", "a|b", "a\\b", "100%", "a%2Fb", "%41", "a%252Fb", "Zoë", "日本", "😀", "~_-.", ".hidden", "!$'()*", "[a]{b}", "<a>\"^`",
@@ -36,7 +36,7 @@ class Checks(unittest.TestCase):
         return f"{self.run_id}{end}"
 
     def test_user_names_reach_the_service_unchanged(self):
-        # The first names begin with the run's id, and the last ones with the name, because a leading dot or slash is special.
+        # Most names begin with the run's id. The last ones begin with special characters, such as a dot or a slash.
         for name in [self.user(end) for end in NAMES] + [end + self.user() for end in ("../", "/", ".", " ", "%2F")]:
             with self.subTest(name):
                 count = self.client.send("GET", user_path(name, "/streams/count"))

@@ -19,7 +19,7 @@ class Response:
 
     @property
     def code(self):
-        """The problem code of the service. None if the response is not one of its problems."""
+        """Returns the problem code, or None if the response is not a problem of the service."""
         if self.headers.get_content_type() != "application/problem+json":
             return None
         return self.body["code"]

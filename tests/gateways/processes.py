@@ -40,7 +40,7 @@ def wait_until(description, condition, seconds=START_S):
 
 class Process:
     def __init__(self, command, address, environment=None):
-        # A file, because a full pipe would block the process.
+        # Use a file, because a full pipe would block the process.
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         try:
@@ -68,7 +68,7 @@ class Process:
 
 
 def instance(index, **settings):
-    """A real instance with its own store in memory."""
+    """Starts a real instance with its own in-memory store."""
     host, port = ADDRESSES[index]
     settings = {"SERVER__BIND": f"{host}:{port}", "SERVER__MANAGEMENT_BIND": f"{host}:0", "STORE__KIND": "memory", **settings}
     environment = {f"STREAM_MANAGER__{name}": value for name, value in settings.items()}
@@ -76,7 +76,7 @@ def instance(index, **settings):
 
 
 def gateway(name):
-    """nginx, haproxy or envoy with its configuration in deploy/gateways."""
+    """Starts nginx, haproxy or envoy with its configuration in deploy/gateways."""
     if name == "nginx":
         folder = tempfile.mkdtemp(dir=os.environ["FOLDER"])
         paths = "\n".join(f"{path}_temp_path {folder}/{path};" for path in NGINX_PATHS)
@@ -92,9 +92,9 @@ def gateway(name):
 
 
 class FakeInstance:
-    """Records the requests that an instance receives. Replies with `reply`, or closes the connection if that is None.
+    """Records the requests that an instance receives. Sends `reply`, or closes the connection if `reply` is None.
 
-    Health checks are answered and not recorded. `connections` and `open_connections` do not count their connections.
+    Health checks get a 200 response and are not recorded. `connections` and `open_connections` do not include their connections.
     """
 
     def __init__(self, index, reply):

@@ -1,6 +1,6 @@
-"""nginx, HAProxy and Envoy with the configurations in deploy/gateways, in front of real and of failing instances.
+"""Tests nginx, HAProxy and Envoy with the configurations in deploy/gateways, in front of real and fake instances.
 
-scripts/test-gateways creates the network namespace and the certificate, and calls this program.
+scripts/test-gateways creates the network namespace and the certificate, and runs this program.
 """
 
 import http.client
@@ -18,7 +18,7 @@ from processes import ADDRESSES, FakeInstance, gateway, instance, wait_until
 
 URL = os.environ["GATEWAY"]
 GATEWAYS = os.environ.get("GATEWAYS", "nginx haproxy envoy").split()
-# The default of server.header_read_timeout_s
+# Default of server.header_read_timeout_s.
 IDLE_TIMEOUT_S = 75
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -57,7 +57,7 @@ class Gateway:
 
 
 class Passing(Gateway, Checks):
-    """The checks of a gateway's URL, with one real instance. The other one does not run, which no client may notice."""
+    """Runs checks.py with one real instance. The other instance does not run, and no client may notice this."""
 
     def setUp(self):
         super().setUp()
@@ -74,7 +74,7 @@ class Passing(Gateway, Checks):
 
 
 class Recorded(Gateway, unittest.TestCase):
-    """What an instance receives, and what clients receive from it."""
+    """Tests the requests that an instance receives, and the responses that clients receive."""
 
     def test_requests_arrive_as_they_were_sent(self):
         fake = self.run_fake(0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -88,7 +88,7 @@ class Recorded(Gateway, unittest.TestCase):
         method, received, version, received_headers, body = fake.requests[-1]
         self.assertEqual((method, received, version, body), ("POST", path, "HTTP/1.1", b'{"deviceId":"tv"}'))
         for name, value in headers.items():
-            # Envoy starts a span of its own only if tracing is configured.
+            # Envoy changes `traceparent` only if tracing is configured.
             self.assertEqual(received_headers[name.lower()], value, name)
         self.assertTrue(received_headers["host"].startswith("streams.example.com"), received_headers)
         client.send("GET", path + "?evict=true&x=%2F")
@@ -133,13 +133,13 @@ class Recorded(Gateway, unittest.TestCase):
 
 
 class Failing(Gateway, unittest.TestCase):
-    """Instances that close connections, restart or die."""
+    """Tests instances that close connections, restart or die."""
 
     def test_a_start_is_not_repeated_on_another_instance(self):
         dying, good = self.run_fake(0, None), self.run_fake(1, b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
         self.run_gateway()
         client = self.new_client()
-        # Envoy's own headers must not change the rule.
+        # Clients must not be able to enable retries with the headers of Envoy.
         headers = {"X-Envoy-Retry-On": "reset,5xx", "X-Envoy-Max-Retries": "3"}
         sent = created = 0
 
@@ -213,13 +213,13 @@ class Failing(Gateway, unittest.TestCase):
                 thread.join()
         self.assertGreater(others.total(), 300)
         self.assertEqual(set(others), {200, 204, 404}, others)
-        # nginx has no active health checks. A start can meet the connection that the instance closes.
+        # nginx has no active health checks, so it may send a start on a connection that the instance closes.
         lost = 3 if self.name == "nginx" else 0
         self.assertLessEqual(starts.total() - starts[201], lost, starts)
 
 
 def send_requests(client, starts, others):
-    """A start, a heartbeat and a stop of an unknown stream, and a count, of a new user. Counts the responses by status."""
+    """Sends a start, a heartbeat and a stop of an unknown stream, and a count, all for a new user. Counts the responses by status."""
     user, stream = f"gateway/{uuid.uuid4()}", f"/streams/{uuid.uuid4()}"
     for method, path, results in (("POST", user_path(user), starts), ("POST", user_path(user, stream + "/heartbeat"), others),
                                   ("DELETE", user_path(user, stream), others), ("GET", user_path(user, "/streams/count"), others)):

@@ -13,7 +13,7 @@ PREFIX = "STREAM_MANAGER__"
 
 
 class Loader(yaml.SafeLoader):
-    """Refuses repeated keys, as the API server does. YAML parsers keep only the last one."""
+    """Refuses repeated keys, as the Kubernetes API server does. Other YAML loaders keep only the last value of a repeated key."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -48,7 +48,7 @@ def check_config(variables):
 
 
 def settings(variables):
-    """Returns the service's settings with only these environment variables."""
+    """Returns the settings of a service that has only these environment variables."""
     command = check_config(variables)
     assert command.returncode == 0, command.stderr
     return tomllib.loads(command.stdout)

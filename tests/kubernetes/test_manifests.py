@@ -11,7 +11,7 @@ import urllib.request
 import kubernetes_validate
 from manifests import BINARY, PREFIX, ROOT, check_config, container, environment, manifest, manifests, settings
 
-# The oldest version that the manifests support. The newest one is the newest that the validator knows.
+# Oldest Kubernetes version that the manifests support. The newest supported version is the newest one that the validator supports.
 OLDEST_VERSION = "1.30"
 
 
@@ -139,7 +139,7 @@ def free_ports(number):
 
 
 def status(service, url):
-    """Returns the status of the response. Waits until the service is ready or has ended."""
+    """Waits until the service is ready or has ended, and returns the status of the last response."""
     deadline = time.monotonic() + 30
     while True:
         try:

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-# The header of Prometheus 3 with its default settings.
+# The `Accept` header that Prometheus 3 sends by default.
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
@@ -27,7 +27,7 @@ def scrape(url, accept):
 
 
 def families(parsed):
-    """The type, help text and sample names of each metric family."""
+    """Returns the type, help text and sample names of each metric family."""
     return {family.name: (family.type, family.documentation, {sample.name for sample in family.samples})
             for family in parsed}
 
@@ -41,7 +41,7 @@ def check(url, file):
         assert content_type == expected, f"Accept: {accept}: {content_type}"
     plain = families(parser.text_string_to_metric_families(texts[TEXT]))
     strict = families(openmetrics_parser.text_string_to_metric_families(texts[OPENMETRICS]))
-    # The plain format has no type `info`. There, it is a gauge whose name contains the suffix.
+    # The Prometheus text format has no type `info`. In this format, the metric is a gauge whose name contains the suffix `_info`.
     type_, help_text, samples = strict.pop("stream_manager_build")
     assert type_ == "info", type_
     strict["stream_manager_build_info"] = ("gauge", help_text, samples)

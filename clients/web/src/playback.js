@@ -116,7 +116,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.notBeforeMs = -Infinity;
     },
 
-    /** Call this when the content changes. The next heartbeat is then due now, or `contentGapMs` after the latest request. */
+    /** Call this when the content changes. The next heartbeat is then due now, but at the earliest `contentGapMs` after the latest request. */
     contentChanged() {
       this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
     },

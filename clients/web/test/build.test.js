@@ -1,5 +1,5 @@
-// The builds in dist: their syntax, their exports and their size. old-chromium.test.js runs them in old browsers. `npm test` builds
-// before all tests, because the test files run at the same time.
+// Tests the syntax, the exports and the size of the builds in dist. old-chromium.test.js runs the builds in old browsers. `npm test`
+// creates the builds before it runs the tests, because the test files run in parallel.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

@@ -1,4 +1,4 @@
-// The service lists what a player plays: options that are functions, and changes of the content during playback.
+// Tests the content that a player reports: options that are functions, and changes of the content during playback.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

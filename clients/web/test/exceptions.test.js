@@ -1,5 +1,5 @@
-// An exception of the application or of the platform is reported. It never leaves a player that plays without a slot and without an
-// event.
+// Tests that exceptions of the application or the platform are reported. After an exception, a player never plays without a slot and
+// without an event.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// Hand-over from another device: the ids in `replaces` reach the service with the start.
+// Tests the hand-over from another device: the start request contains the ids in `replaces`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

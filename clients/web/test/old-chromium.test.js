@@ -1,6 +1,6 @@
-// Runs both builds in dist in real old browsers against a running service. OLD_CHROMIUM is a list of executables
-// (scripts/old-chromium), and STREAM_MANAGER_URL is the URL of the service. Without them, the tests are skipped. `npm test` builds
-// before all tests.
+// Runs both builds in dist in old browsers against a running service. OLD_CHROMIUM is a list of executables (scripts/old-chromium),
+// and STREAM_MANAGER_URL is the URL of the service. Without them, the tests are skipped. `npm test` creates the builds before it runs
+// the tests.
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
@@ -14,7 +14,7 @@ import { build } from "esbuild";
 const browsers = process.env.OLD_CHROMIUM?.split(/\s+/).filter(Boolean) ?? [];
 const service = process.env.STREAM_MANAGER_URL;
 const skip = browsers.length > 0 && service ? false : "OLD_CHROMIUM or STREAM_MANAGER_URL is not set";
-// Longer than the page's own limit (old-chromium/page.js).
+// Longer than the timeout of the page (old-chromium/page.js).
 const REPORT_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 30_000;
 const folder = new URL("./", import.meta.url);
@@ -32,7 +32,7 @@ before(async () => {
     stdin: { contents: `import { attach } from "./dist/player.js"; run(attach);`, resolveDir: root.pathname },
     bundle: true,
     format: "iife",
-    // An application that bundles the module does not change its syntax.
+    // Do not transpile the module, so that the test runs its syntax unchanged.
     target: "esnext",
     write: false,
   });
@@ -67,7 +67,7 @@ async function handle(request, response) {
   for await (const data of request) body += data;
   if (pathname.startsWith("/v1/")) return forward(request, body, response);
   if (pathname === "/report") {
-    // The page leaves when it receives the response.
+    // The page navigates away when it receives this response.
     const user = searchParams.get("user");
     reports.get(user)({ report: JSON.parse(body), listed: await streamsOf(user) });
     return response.end();
@@ -81,7 +81,7 @@ async function handle(request, response) {
   return response.end(`<video></video><script ${name === "module" ? "type=module" : ""} src="${name}.js"></script>`);
 }
 
-// The page and the service have the same origin.
+// Forwards API requests, so that the page and the service have the same origin.
 async function forward({ method, url, headers }, body, response) {
   const kept = ["content-type", "authorization", "idempotency-key"].filter((name) => headers[name]);
   const init = { method, headers: Object.fromEntries(kept.map((name) => [name, headers[name]])), body: body || undefined };
@@ -109,7 +109,7 @@ function silence(seconds) {
 
 const streamsOf = async (user) => (await (await fetch(`${service}/v1/users/${user}/streams`)).json()).streams;
 
-/** The status of a stream that has ended: 404 after a stop, 410 after its lease expired. */
+/** Waits until a stream has ended, and returns its status: 404 after a stop, 410 after its lease expired. */
 async function endedStatus(user, { streamId }) {
   for (const endMs = Date.now() + STOP_TIMEOUT_MS; ; await sleep(50)) {
     const { status } = await fetch(`${service}/v1/users/${user}/streams/${streamId}`);
@@ -117,7 +117,7 @@ async function endedStatus(user, { streamId }) {
   }
 }
 
-// A browser sometimes fails to start on a busy machine.
+// Retries, because a browser sometimes fails to start on a busy machine.
 async function play(browser, name) {
   for (let attemptsLeft = 2; ; attemptsLeft -= 1) {
     const result = await tryToPlay(browser, name);
@@ -148,7 +148,7 @@ async function tryToPlay(browser, name) {
 
 for (const browser of browsers.length > 0 ? browsers : [""]) {
   const qt = browser.split("/").at(-5);
-  // `bundle` is the module build as part of an application's script. Qt 5.9 has Chromium 56, which has no modules.
+  // `bundle` is the module build, bundled into an application's script. Qt 5.9 contains Chromium 56, which does not support modules.
   for (const name of qt === "5.9.2" ? ["script", "bundle"] : ["script", "bundle", "module"]) {
     test(`${name} build in Qt ${qt}`, { skip, timeout: 600_000 }, async (t) => {
       const { report, listed, status } = await play(browser, name);

@@ -1,4 +1,4 @@
-// Playback and retries continue while the service is unavailable, slow or overloaded.
+// Tests that playback and retries continue while the service is unavailable, slow or overloaded.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

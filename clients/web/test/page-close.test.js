@@ -1,4 +1,4 @@
-// Tests of `attach` when the page is closed, hidden or restored.
+// Tests `attach` when the page is closed, hidden or restored.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,11 +1,11 @@
-// An element that leaves its document ends its playback.
+// Tests that playback ends when the element leaves its document.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attach } from "../src/player.js";
 import { createEnvironment, FakeVideo, flushPromises } from "./environment.js";
 
-/** A document that reports changes to its observers. `inside` elements are in a shadow tree of the document. */
+/** A fake document. `changed(root)` notifies the observers of this root, by default the document. */
 function createDocument() {
   const observers = new Map();
   class MutationObserver {

@@ -1,5 +1,5 @@
-// A start or heartbeat that the service rejects for a reason other than the limit. The player keeps playing and retries for
-// one lease duration, and then follows `onRefused`.
+// Tests starts and heartbeats that the service rejects for a reason other than the limit. The player keeps playing and retries
+// for one lease duration. It then follows `onRefused`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -165,7 +165,7 @@ test("repeated starts share the time without a lease", async () => {
   assert.equal(env.emitted("ended").length, 0);
   await env.advance(1);
   assert.equal(session.state, "ended");
-  // The user plays again: the first refusal ends the playback.
+  // The user plays again. No time without a lease is left, so the first refusal ends the playback.
   assert.equal(await session.start(), "ended");
   env.responses.start.length = 0;
   assert.equal(await session.start(), "live");

@@ -1,4 +1,4 @@
-// Tokens: when the token function is called, and what follows if it fails.
+// Tests when the player calls the token function, and how it handles a failure of this function.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -19,7 +19,7 @@ export function launch() {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ARGUMENTS,
-    // Playwright disables the back/forward cache, but it is enabled in the browsers of users.
+    // Enable the back/forward cache, as in the browsers of users. Playwright disables it by default.
     ignoreDefaultArgs: ["--disable-back-forward-cache"],
   });
 }

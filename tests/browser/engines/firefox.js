@@ -1,4 +1,4 @@
-// Starts Firefox and sends it WebDriver commands over Marionette, its own protocol. This needs no geckodriver, which Debian lacks.
+// Starts Firefox and sends it WebDriver commands over Marionette, Firefox's own protocol. Debian has no geckodriver.
 
 import { once } from "node:events";
 import { connect } from "node:net";
@@ -11,13 +11,13 @@ import { createBrowser } from "./webdriver.js";
 
 const START_TIMEOUT_MS = 60_000;
 const PREFERENCES = {
-  // A free port. Firefox writes it into its profile.
+  // With 0, Firefox selects a free port and writes it to its profile.
   "marionette.port": 0,
   "media.autoplay.default": 0,
   "media.block-autoplay-until-in-foreground": false,
-  // Otherwise pages of this host stay online.
+  // Without this preference, pages of this host stay online.
   "network.disable-localhost-when-offline": true,
-  // Requests and pages of the browser itself.
+  // Disable the requests and pages of the browser itself.
   "app.normandy.enabled": false,
   "browser.aboutwelcome.enabled": false,
   "browser.newtabpage.enabled": false,
@@ -41,7 +41,7 @@ export async function launch() {
   const firefox = start(process.env.FIREFOX ?? "firefox-esr", [
     "--headless",
     "--marionette",
-    // Allows scripts with the browser's own privileges, which set the browser offline.
+    // Allows privileged scripts, such as SET_OFFLINE.
     "--remote-allow-system-access",
     "--no-remote",
     "--profile",
@@ -50,7 +50,7 @@ export async function launch() {
 
   async function close() {
     await firefox.stop();
-    // Firefox has more processes, which may still write.
+    // Child processes of Firefox may still write to the profile.
     await rm(profile, { recursive: true, force: true, maxRetries: 20 });
   }
 
@@ -70,7 +70,7 @@ export async function launch() {
   }
 }
 
-// Connections to this host would stay open.
+// Close all connections, because those to this host would stay open.
 const SET_OFFLINE = `Services.io.offline = arguments[0];
   Services.obs.notifyObservers(null, "net:prune-all-connections");`;
 
@@ -81,7 +81,8 @@ const offlineSwitch = (send) => async (offline) => {
   await send("Marionette:SetContext", { value: "content" });
 };
 
-// A message is its length in bytes, a colon, and JSON: `[0, id, command, parameters]` or `[1, id, error, result]`.
+// A message consists of its length in bytes, a colon and JSON. A command is `[0, id, command, parameters]`, and a response is
+// `[1, id, error, result]`.
 async function openMarionette(port) {
   const socket = connect(port, "127.0.0.1");
   await once(socket, "connect");
@@ -92,7 +93,7 @@ async function openMarionette(port) {
   socket.on("data", (data) => {
     received = Buffer.concat([received, data]);
     for (let message; (message = next()); ) {
-      // The first message describes the server.
+      // The first message is not a response. It describes the server.
       if (!Array.isArray(message)) continue;
       const [, id, error, result] = message;
       const { resolve, reject } = pending.get(id);

@@ -5,7 +5,7 @@ import { eventually } from "../service.js";
 // Key of an element reference in WebDriver.
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 
-/** `steps` lead from the document to the elements. */
+/** `steps` are the selectors, in order. The first one applies to the document, each other one to the elements found before. */
 export function createLocator(page, steps = []) {
   const { command, evaluate, press } = page;
   const within = (step) => createLocator(page, [...steps, step]);
@@ -13,7 +13,7 @@ export function createLocator(page, steps = []) {
   /** Runs `use(elements, argument)` in the page. */
   const inPage = (use, argument) => evaluate(`(steps, argument) => (${use})((${findAll})(steps), argument)`, steps, argument);
 
-  /** Runs `use(element, argument)` in the page, as soon as there is an element. */
+  /** Waits until an element is found, and runs `use(element, argument)` in the page. */
   async function withElement(use, argument) {
     await eventually(`there is ${JSON.stringify(steps)}`, async () => (await inPage(({ length }) => length)) > 0);
     return inPage(`([element], argument) => (${use})(element, argument)`, argument);
@@ -50,7 +50,7 @@ export function createLocator(page, steps = []) {
   };
 }
 
-// Runs in the page, so it must not use anything outside.
+// Runs in the page, so it must not use variables from outside this function.
 function findAll(steps) {
   const roles = { article: "article", button: "button", link: "a[href]" };
   const nameOf = (element) => element.getAttribute("aria-label") ?? element.textContent.trim();

@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 
-/** `check()` throws with the program's output if it has exited. `stop()` ends it. */
+/** `check()` throws an error with the program's output if the program has exited. `stop()` ends the program. */
 export function start(command, parameters, env = {}) {
   const child = spawn(command, parameters, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
@@ -11,7 +11,7 @@ export function start(command, parameters, env = {}) {
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (output += data));
   child.on("error", (error) => ((exited = true), (output += error)));
   child.on("exit", () => (exited = true));
-  // A test that fails before it stops the program must neither wait for it nor leave it behind.
+  // If a test fails before it stops the program, Node.js must not wait for the program, and must end it at exit.
   for (const handle of [child, child.stdout, child.stderr]) handle.unref();
   process.once("exit", () => child.kill("SIGKILL"));
 

@@ -1,18 +1,20 @@
-// Contexts, pages and locators for browsers with a WebDriver: the part of Playwright's interface that the tests use.
+// Controls a browser over WebDriver. Implements the part of Playwright's interface that the tests use: contexts, pages and locators.
 //
-// `send(command, parameters)` sends one command and resolves with its value. A session has one current window, so each operation
-// selects its window and holds a lock. Windows of different tests can then take turns.
+// `send(command, parameters)` sends one command and resolves with its value. A WebDriver session has one current window. Each operation
+// therefore takes a lock and selects its window, so that tests can use different windows at the same time.
 
 import { createLocator } from "./locator.js";
 
 const KEYS = { Control: "\uE009", Tab: "\uE004", Enter: "\uE007", Space: " " };
 
 /**
- * Optional: `setOffline(offline)`; `closeAsUser(page)` if the driver's own command closes pages in another way than a user;
- * `clicksByScript` if the driver cannot click elements that are replaced often.
+ * Optional parameters:
+ * - `setOffline(offline)`
+ * - `closeAsUser(page)`, if the driver's own command does not close a page like a user does
+ * - `clicksByScript`, if the driver cannot click elements that are replaced often
  */
 export async function createBrowser({ name, version, send, close, setOffline, closeAsUser, clicksByScript }) {
-  // Stays open, because a command that opens a window needs one.
+  // Keep this window open, because the command `NewWindow` needs an existing window.
   const home = await send("GetWindowHandle");
   let last = Promise.resolve();
 
@@ -26,7 +28,7 @@ export async function createBrowser({ name, version, send, close, setOffline, cl
   async function newContext() {
     const pages = new Set();
 
-    /** A window by default, because browsers throttle background tabs. */
+    /** Opens a window by default, because browsers throttle background tabs. */
     async function newPage({ tab = false } = {}) {
       const page = await openPage(tab ? "tab" : "window");
       pages.add(page);
@@ -65,7 +67,7 @@ export async function createBrowser({ name, version, send, close, setOffline, cl
       return result ?? undefined;
     }
 
-    /** Presses a key, or keys joined by "+". */
+    /** Presses one key, or several keys joined by "+". */
     async function press(keys) {
       const values = keys.split("+").map((key) => KEYS[key] ?? key);
       const down = values.map((value) => ({ type: "keyDown", value }));
@@ -99,17 +101,17 @@ export async function createBrowser({ name, version, send, close, setOffline, cl
   return { name, version: () => version, newContext, close };
 }
 
-// WebKit's driver also returns before the scripts of the page have run.
+// Waits until the page has loaded, because WebKit's driver may return before the scripts of the page have run.
 const loaded = () => document.readyState === "complete" || new Promise((resolve) => addEventListener("load", () => resolve(true)));
 
-// The browser adds a callback to the arguments.
+// The browser passes a callback as the last argument.
 const scriptOf = (run) => `
   const parameters = [...arguments];
   const done = parameters.pop();
   const result = new Promise((resolve) => resolve((${run})(...parameters)));
   result.then((value) => done([value ?? null, null]), (error) => done([null, String(error)]));`;
 
-/** Sends commands over a WebDriver's HTTP interface. */
+/** Starts a session over the HTTP interface of a WebDriver. */
 export async function connect(url, capabilities) {
   const { sessionId, capabilities: granted } = await request("POST", "/session", { capabilities: { alwaysMatch: capabilities } });
 

@@ -1,4 +1,4 @@
-// Starts WebKitGTK with its WebDriver, under a virtual display.
+// Starts WebKitGTK with its WebDriver, on a virtual display.
 
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -42,7 +42,7 @@ export async function launch() {
   }
 }
 
-/** The driver's own command ends a page's process, often before the page gets its `pagehide` event. */
+/** Closes a page with Ctrl+W. The driver's own command often ends the process of the page before the `pagehide` event. */
 const pressCtrlW = (environment) => async (page) => {
   const title = randomUUID();
   await page.evaluate((title) => (document.title = title), title);

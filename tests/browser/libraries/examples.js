@@ -1,5 +1,4 @@
-// Builds the examples of clients/web/README.md into pages. Each page runs an example as it is in the README, with the real
-// library from npm.
+// Builds one page for each example in clients/web/README.md. The page runs the unchanged example with the real library from npm.
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -13,7 +12,7 @@ const root = new URL("../../../", import.meta.url);
 const installed = fileURLToPath(new URL("target/libraries/", root));
 const { build } = createRequire(installed)("esbuild");
 
-/** The code block of the README that imports this library. */
+/** Returns the code block of the README that imports this library. */
 async function exampleOf(library) {
   const readme = await readFile(new URL("clients/web/README.md", root), "utf8");
   const blocks = [...readme.matchAll(/```jsx?\n(.*?)```/gs)].map(([, code]) => code);
@@ -22,7 +21,7 @@ async function exampleOf(library) {
   return found[0];
 }
 
-// The page defines the free variables of the examples: `video`, `options` and, for React, the props.
+// The page defines the variables that the examples use: `video`, `options` and, for React, the props.
 const MAIN = `
 import * as example from "example";
 window.example = example;

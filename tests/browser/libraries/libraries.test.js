@@ -1,4 +1,4 @@
-// The examples of clients/web/README.md in Chromium, with the real libraries, against the service's binary.
+// Tests the examples of clients/web/README.md in Chromium, with the real libraries and the service's binary.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -23,7 +23,7 @@ before(async () => {
   pages = await serveExamples();
   // No heartbeat is due during a test, so only a change of the content can cause one.
   const settings = { CORS__ALLOWED_ORIGINS: pages.url, LEASE__DURATION_S: 90, LEASE__HEARTBEAT_INTERVAL_S: 30 };
-  // Start the service first. If it fails, no browser keeps the test process alive.
+  // Start the service before the browser. If the service fails, no browser keeps the test process alive.
   service = await startService(settings);
   browser = await launch();
 });
@@ -32,11 +32,11 @@ after(async () => {
   await Promise.all([browser?.close(), service?.stop(), pages?.stop()]);
 });
 
-/** Opens the page of a library. `play(id)` plays another content. */
+/** Opens the page of a library. `play(id)` plays the content with this id. */
 async function open(library, file) {
   const context = await browser.newContext();
   const tab = await context.newPage();
-  // Plyr loads its icons from a server.
+  // Plyr loads its icons over HTTPS. Return an empty response.
   await context.route(/^https:/, (route) => route.fulfill({ body: "" }));
   const user = newUser();
   const failures = [];
@@ -61,13 +61,13 @@ async function open(library, file) {
 }
 
 /**
- * Call this before the source changes. The returned function resolves with the time from the change to the response to the next
- * start or heartbeat, measured by the page. It is negative if the player reports the content before the element loads it.
+ * Call this before the source changes. Returns a function that resolves with the time in milliseconds from the next `loadstart` event
+ * to the response to the next start or heartbeat. The time is negative if this response arrives before the `loadstart` event.
  */
 async function watchSource(tab) {
   await tab.evaluate(() => {
     const onLoad = () => (window.sourceChangedMs = performance.now());
-    // Media events do not bubble.
+    // Media events do not bubble, so the listener needs `capture`.
     document.addEventListener("loadstart", onLoad, { capture: true, once: true });
     window.requests = () =>
       performance.getEntriesByType("resource").filter(({ name }) => /\/streams(\/[^/]+\/heartbeat)?$/.test(name));

@@ -1,5 +1,5 @@
-// Silent media for the tests: AAC in fragmented MP4 as one file, as an HLS playlist and as a DASH manifest. Generated here, so
-// that the repository contains no media files.
+// Silent media for the tests: AAC in fragmented MP4 as one file, as an HLS playlist and as a DASH manifest. This file generates
+// the media, so that the repository contains no media files.
 
 const SAMPLE_RATE = 48_000;
 const SAMPLES_PER_FRAME = 1024;
@@ -22,7 +22,7 @@ function box(type, ...contents) {
 const fullBox = (type, flags, ...contents) => box(type, u32(flags), ...contents);
 
 function sampleEntry() {
-  // Descriptors of ISO 14496-1: decoder configuration for AAC-LC (2) at 48 kHz (index 3) with one channel.
+  // Descriptors of ISO 14496-1. `specific` configures the decoder: AAC-LC (2) at 48 kHz (index 3) with one channel.
   const specific = Buffer.from([0x05, 2, 0x11, 0x88]);
   const config = Buffer.concat([Buffer.from([0x04, 13 + specific.length, 0x40, 0x15, 0, 0, 0]), u32(8000, 8000), specific]);
   const content = Buffer.concat([u16(1), Buffer.from([0]), config, Buffer.from([0x06, 1, 2])]);

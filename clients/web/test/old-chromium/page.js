@@ -1,4 +1,4 @@
-// Plays in an old browser and reports what happened to /report. Written for Chromium 56, because the tests do not transpile it.
+// Plays in an old browser and posts the result to /report. Uses the syntax of Chromium 56, because the tests do not transpile it.
 // `attach` is the function under test.
 
 function run(attach) {
