@@ -24,7 +24,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
   return {
     /** True when the device id is known and no abandoned start of this device is pending. */
     ready: false,
-    /** Body and idempotency key of the start request. All retries use the same ones. If `key` is undefined, the next start creates both. */
+    /** Body and idempotency key of the start, the same for all retries. If `key` is undefined, the next start creates both. */
     body: undefined,
     key: undefined,
     /**
@@ -116,7 +116,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.notBeforeMs = -Infinity;
     },
 
-    /** Call this when the content changes. The next heartbeat is then due now, but at the earliest `contentGapMs` after the latest request. */
+    /** Call this when the content changes. The next heartbeat is then due now, or `contentGapMs` after the latest request if later. */
     contentChanged() {
       this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
     },
