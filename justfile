@@ -93,7 +93,7 @@ test-player *url:
 old-chromium:
     @scripts/old-chromium
 
-# Test the JavaScript player and the demo page in Chromium, Firefox and WebKit, with the binary that `cargo build` made
+# Test the JavaScript player and the demo page in Chromium, Firefox and WebKit, with the binary of `cargo build`
 test-browser *files:
     DEMO_FROM_SERVICE=1 scripts/test-browser {{files}}
 
@@ -103,7 +103,7 @@ test-libraries:
 
 # --- Deployment files ---
 
-# Run nginx, HAProxy and Envoy in front of the service, with the binary that `cargo build` made; with a URL, check that gateway
+# Test nginx, HAProxy and Envoy in front of the binary of `cargo build`; with a URL, check that gateway instead
 test-gateways *url:
     scripts/test-gateways {{url}}
 
