@@ -127,7 +127,8 @@ fn exceeded_quotas_have_advice() {
     let used: Vec<(f64, Option<&str>)> =
         plan.headroom.iter().map(|quota| (quota.used_percent.round(), quota.advice)).collect();
     let (request, warm) = (Some("request a higher quota"), Some("raise its warm throughput first"));
-    // All streams start in 900 s: 33,333 + 1,111 × 4 = 37,778 of 40,000.
+    // Write units per second while all streams start within 900 s: 33,333.3 heartbeats × 1 + 1,111.1 starts × 4 = 37,778 of
+    // 40,000, which is 94 %.
     let expected =
         [(91.0, None), (2.0, None), (94.0, None), (130.0, request), (65.0, None), (907.0, warm), (0.0, None)];
     assert_eq!(used, expected);

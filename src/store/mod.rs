@@ -121,7 +121,7 @@ pub trait LeaseStore: Send + Sync {
 }
 
 /// A store that only this process uses. It can therefore count the live streams of all users. A DynamoDB table can be shared
-/// and large, so that a count would be expensive.
+/// and large, so a count would be expensive.
 #[async_trait]
 pub trait CountLiveStreams: Send + Sync {
     /// Counts the streams that are live at `now`. Reads in small steps, between which the store executes other requests. A

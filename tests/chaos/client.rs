@@ -179,7 +179,7 @@ impl Client {
                 return true;
             }
             404 | 410 => {
-                // Guarantee G3: only an eviction or a replacement ends a lease before its expiry.
+                // Guarantee G3: unless the client stops the stream, only an eviction or a replacement ends its lease before the expiry.
                 let evicted = matches!(response.text("reason"), "evicted" | "replaced");
                 let allowed = if evicted { self.user != UNDISTURBED_USER } else { !same_clock || remaining_ms <= 0 };
                 recorder.check(allowed, || {

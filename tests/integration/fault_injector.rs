@@ -90,7 +90,7 @@ impl FaultInjector {
         })
     }
 
-    /// A store with a single attempt that may take `attempt_timeout`.
+    /// A store that sends each request once, with a timeout of `attempt_timeout`.
     pub fn store_with_timeout(&self, attempt_timeout: Duration) -> DynamoStore {
         self.store_with(ClientSettings { attempt_timeout, max_attempts: 1, ..client_settings() })
     }

@@ -58,7 +58,7 @@ pub enum Mutant {
     /// A start of a blocked user does not read first. (The condition of an optimistic start holds if there are no
     /// members.)
     BlockedStartIsOptimistic,
-    /// An optimistic start with a limit in its token does not check that the user is not blocked.
+    /// An optimistic start with a limit in its token does not check whether the user is blocked.
     TokenLimitOverridesBlock,
     /// An erasure deletes the counter, and leaves no tombstone.
     ErasureDeletesCounter,

@@ -248,7 +248,7 @@ for (const [name, unload] of [
     assert.deepEqual(env.beacons, []);
     void unload({ env, session });
     assert.deepEqual(env.beacons, ["https://streams.test/v1/users/ann/streams/stream-1/stop"]);
-    // If the page is not closed, the retry still follows.
+    // If the page stays open, the stop is still retried.
     await env.advance(60_000);
     await stopped;
     assert.deepEqual(env.sent("stop").map(({ method }) => method), ["DELETE", "POST", "DELETE"]);

@@ -65,7 +65,7 @@ pub fn run(file: Option<&Path>) -> Result<ExitCode> {
 
 /// Serves until SIGTERM, Ctrl-C, or the unexpected end of a background task.
 async fn serve(config: &Config, tracer: Option<Tracer>) -> Result<ExitCode> {
-    // Must come first: as long as process 1 of a container has no handler for SIGTERM, the kernel ignores the signal.
+    // Must come first: until process 1 of a container has a handler for SIGTERM, the kernel ignores the signal.
     let mut signals = ShutdownSignals::new()?;
     let service = tokio::select! {
         service = start(config, tracer) => service?,

@@ -270,8 +270,8 @@ fn dead_members(snapshot: &Snapshot<'_>, kept: &[&Lease]) -> Vec<StreamId> {
     members.filter(|id| kept.iter().all(|lease| lease.stream_id != *id)).collect()
 }
 
-/// Removes the dead and ended members, and prunes ended leases. Members that do not fit into the transaction stay until the
-/// next change. `own` is the stream that is being started, if any. Its lease is never pruned.
+/// Removes the dead and ended members, and prunes ended leases. Dead members that do not fit into the transaction stay
+/// until the next change. `own` is the stream that is being started, if any. Its lease is never pruned.
 fn membership_change(
     snapshot: &Snapshot<'_>,
     mut dead: Vec<StreamId>,

@@ -136,7 +136,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// The length of the text, byte or character literal, or of the lifetime, at the start of `code`.
+/// The length of the string, byte or character literal, or of the lifetime, at the start of `code`.
 fn text_literal(code: &str) -> Option<usize> {
     let prefix = ["br", "cr", "b", "c", "r", ""].into_iter().find(|prefix| {
         let rest = code.strip_prefix(prefix).map(|rest| rest.trim_start_matches('#'));

@@ -31,7 +31,7 @@ pub enum JwksReply {
     Body(String),
     Status(u16),
     Redirect(String),
-    /// A body without an end.
+    /// A body that never ends.
     Endless,
     /// No response.
     Hang,

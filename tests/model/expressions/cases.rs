@@ -35,7 +35,7 @@ pub fn commits(guard: Guard) -> Vec<Commit> {
         .collect()
 }
 
-/// Every kind of commit of a request that only ends streams.
+/// Every kind of commit for requests that end streams without starting one.
 pub fn end_commits(guard: Guard) -> Vec<EndCommit> {
     let with = |message| Termination {
         reason: EndReason::Evicted,

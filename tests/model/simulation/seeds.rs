@@ -69,7 +69,8 @@ const REQUIRED_EVENTS: [&str; 46] = [
     "throttled",
     "users blocked",
 ];
-/// Additional events that must occur on DynamoDB. The memory store reads in one step and has no request tokens.
+/// Additional events that must occur on DynamoDB. The memory store reads in one step, has no request tokens
+/// and leaves no tombstones.
 const REQUIRED_EVENTS_ON_DYNAMODB: [&str; 9] = [
     "duplicate, applied again",
     "late, applied",
