@@ -57,7 +57,8 @@ class Templates(unittest.TestCase):
         self.assertEqual(len(list((ROOT / "migrations").glob("*.json"))), 2, "the template lacks a migration")
 
     def test_timeouts_exceed_the_timeouts_that_they_contain(self):
-        # None of these timeouts is a parameter, so every deployment has these values. The authentication mode is a parameter, so the test sets it.
+        # None of these timeouts is a parameter, so every deployment has these values. The authentication mode is a
+        # parameter, so the test sets it.
         fixed = {name: value for name, value in self.variables.items() if isinstance(value, str)}
         fixed[f"{PREFIX}AUTH__MODE"] = "none"
         server = settings(fixed)["server"]
