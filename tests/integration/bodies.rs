@@ -242,9 +242,21 @@ async fn an_eviction_body_is_as_liberal_as_a_start_body() {
 async fn a_misspelled_list_of_streams_ends_no_stream() {
     let server = TestServer::start().await;
     let id = server.start_stream("ann", json!({})).await;
-    for field in
-        ["streamIDs", "streamids", "stream_ids", "stream-ids", "StreamIds", "streamId", "stream_id", "STREAM_ID"]
-    {
+    for field in [
+        "streamIDs",
+        "stream_ids",
+        "stream-ids",
+        "stream ids",
+        "streamId",
+        "STREAM_ID",
+        "streamIds[]",
+        "streamIdsList",
+        "streams",
+        "stream",
+        "ids",
+        "id",
+        "session_ids",
+    ] {
         for body in [json!({ field: [id] }), json!({ field: id, "streamIds": null, "message": "Bye" })] {
             let response = server.json("POST", "/v1/users/ann/evictions", body).await;
             response.assert_problem(400, "invalid-request", field);
@@ -255,7 +267,7 @@ async fn a_misspelled_list_of_streams_ends_no_stream() {
     assert_eq!(server.call("GET", STREAMS).await.body["count"], 1);
     let with_list = json!({ "streamIds": [], "stream_ids": [id] });
     assert_eq!(server.json("POST", "/v1/users/ann/evictions", with_list).await.body["ended"], json!([]));
-    let other = json!({ "streams": [], "ids": [], "streamIdsList": [] });
+    let other = json!({ "reason": "end of the day", "devices": [] });
     assert_eq!(server.json("POST", "/v1/users/ann/evictions", other).await.body["ended"], json!([id]));
 }
 

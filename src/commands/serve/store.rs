@@ -78,7 +78,8 @@ async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Int
     let engine = Embedded::open(path, config.embedded.sync)?;
     let uncounted = client::in_process(&config.client(), engine.http_client());
     let client = interceptors.add_to(&uncounted);
-    migrate::migrate(&client, &config.dynamodb.table).await?;
+    // A new database has no table. The check for it must not count as a rejected request.
+    migrate::migrate(&uncounted, &config.dynamodb.table).await?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
     readiness.mark_store_seen();

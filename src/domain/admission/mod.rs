@@ -143,17 +143,8 @@ pub struct Denial {
     pub limit: StreamLimit,
     /// The live streams that hold the slots, oldest first.
     pub streams: Vec<Lease>,
-}
-
-impl Denial {
-    /// The time at which a slot becomes free if no stream is renewed. More than one stream may have to expire first, because
-    /// more streams than the limit may be live. `None` if the user is blocked.
-    pub(crate) fn slot_frees_at(&self) -> Option<Timestamp> {
-        let mut expiries: Vec<Timestamp> = self.streams.iter().map(|lease| lease.expires_at).collect();
-        expiries.sort();
-        let last_to_expire = expiries.len().checked_sub(usize::from(self.limit.get()))?;
-        if self.limit.is_blocked() { None } else { expiries.get(last_to_expire).copied() }
-    }
+    /// The time at which a repetition of the start would be admitted if no stream is renewed. `None` if the user is blocked.
+    pub slot_frees_at: Option<Timestamp>,
 }
 
 /// How a start treats a lease that is already stored under its stream id.
@@ -237,10 +228,10 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     let live = member_leases(snapshot, |lease| lease.stream_id != request.stream_id && lease.is_live_at(now));
     let victims = victims(&live, request, limit, now);
     if limit.exceeded_by(live.len() - victims.len() + 1) > 0 {
-        return Decision::NoWrite(StartOutcome::Denied(Denial {
-            limit,
-            streams: live.into_iter().cloned().collect(),
-        }));
+        let kept = live.iter().filter(|lease| victims.iter().all(|(victim, _)| victim.stream_id != lease.stream_id));
+        let slot_frees_at = slot_frees_at(kept.map(|lease| lease.expires_at).collect(), limit);
+        let streams = live.into_iter().cloned().collect();
+        return Decision::NoWrite(StartOutcome::Denied(Denial { limit, streams, slot_frees_at }));
     }
     let mut dead = dead_members(snapshot, &live);
     dead.retain(|id| *id != request.stream_id);
@@ -254,6 +245,14 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     let mut change = membership_change(snapshot, dead, ended.collect(), Some(request.stream_id), now);
     change.members.insert(request.stream_id);
     Decision::Admit(Commit { change, limit, lease: request.lease(now) })
+}
+
+/// `expiries` are those of the live streams that the start does not end. More than one of them may have to expire first, because
+/// more streams than the limit may be live.
+fn slot_frees_at(mut expiries: Vec<Timestamp>, limit: StreamLimit) -> Option<Timestamp> {
+    expiries.sort();
+    let last_to_expire = expiries.len().checked_sub(usize::from(limit.get()))?;
+    if limit.is_blocked() { None } else { expiries.get(last_to_expire).copied() }
 }
 
 /// The leases of members that satisfy `include`, oldest first.

@@ -83,7 +83,7 @@ impl<'a> ApiExtractor<'a> for Administrator {
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         match identify(request).await? {
             Some((verifier, identity)) if !identity.admin => {
-                Err(forbidden(&verifier, "setting limits needs an administrator's token").into())
+                Err(forbidden(&verifier, "this operation needs an administrator's token").into())
             }
             _ => Ok(Self),
         }

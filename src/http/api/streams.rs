@@ -245,7 +245,7 @@ impl StreamsApi {
             false => format!("{count} of {limit} streams are in use"),
         };
         let mut problem = Problem::new(ProblemCode::StreamLimitReached, detail);
-        problem.extensions.slot_frees_in_seconds = denial.slot_frees_at().map(|at| at.seconds_after(now));
+        problem.extensions.slot_frees_in_seconds = denial.slot_frees_at.map(|at| at.seconds_after(now));
         problem.extensions.limit = Some(limit.get());
         problem.extensions.count = Some(count as u32);
         problem.extensions.streams = Some(denial.streams.iter().map(|lease| self.stream(user, lease, now)).collect());

@@ -8,7 +8,6 @@ use flate2::write::GzEncoder;
 use futures_util::stream;
 use hyper::body::Bytes;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use poem::web::headers::{ETag, HeaderMapExt, IfNoneMatch};
 use poem::{Body, Request, Response};
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ pub(crate) struct StaticDocument {
 
 struct Representation {
     bytes: Bytes,
-    etag: Option<ETag>,
+    etag: Option<HeaderValue>,
 }
 
 impl StaticDocument {
@@ -43,9 +42,8 @@ impl StaticDocument {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if let Some(etag) = etag {
-            headers.typed_insert(etag.clone());
-            let condition = request.headers().typed_get::<IfNoneMatch>();
-            if condition.is_some_and(|condition| !condition.precondition_passes(etag)) {
+            headers.insert(header::ETAG, etag.clone());
+            if matches(request.headers(), etag) {
                 response.set_status(StatusCode::NOT_MODIFIED);
                 return response;
             }
@@ -63,7 +61,7 @@ impl StaticDocument {
 impl Representation {
     fn new(bytes: Bytes) -> Self {
         let hash = Uuid::new_v5(&Uuid::NAMESPACE_URL, &bytes);
-        Self { bytes, etag: format!("\"{}\"", hash.simple()).parse().ok() }
+        Self { bytes, etag: HeaderValue::try_from(format!("\"{}\"", hash.simple())).ok() }
     }
 }
 
@@ -71,6 +69,14 @@ impl Representation {
 fn gzip(content: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).and_then(|()| encoder.finish()).ok()
+}
+
+/// Whether `If-None-Match` lists the entity tag (RFC 9110, section 13.1.2). The tag contains no comma, so a comma inside another
+/// tag does not matter. Not parsed with the crate `headers`, because its version 0.4 panics on a tag that contains a space.
+fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let listed =
+        headers.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    listed.map(<[u8]>::trim_ascii).any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }
 
 /// Whether `Accept-Encoding` allows gzip (RFC 9110, section 12.5.3). `gzip` takes precedence over `*`.
@@ -139,6 +145,31 @@ mod tests {
             let mut map = HeaderMap::new();
             headers.for_each(|(name, value)| _ = map.append(name, value));
             assert_eq!(accepts_gzip(&map), accepted, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_listed_entity_tag_matches() {
+        let etag = HeaderValue::from_static("\"abc\"");
+        for (matching, values) in [
+            (false, &[][..]),
+            (false, &[&b""[..]]),
+            (false, &[b"abc"]),
+            (false, &[b"\"a b\""]),
+            (false, &[b"W/\"a, b\", \", \""]),
+            (false, &[b"\"\xff\t\""]),
+            (false, &[b"w/\"abc\""]),
+            (true, &[b"*"]),
+            (true, &[b"\"abc\""]),
+            (true, &[b"W/\"abc\""]),
+            (true, &[b"\"a b\" ,\t\"abc\""]),
+            (true, &[b"\"x\"", b"\"abc\""]),
+        ] {
+            let mut headers = HeaderMap::new();
+            values
+                .iter()
+                .for_each(|value| _ = headers.append(header::IF_NONE_MATCH, HeaderValue::from_bytes(value).unwrap()));
+            assert_eq!(matches(&headers, &etag), matching, "{values:?}");
         }
     }
 

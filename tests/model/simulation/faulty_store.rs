@@ -49,7 +49,7 @@ impl FaultyStore {
         let kept = leases.iter().filter(|lease| !replaced(lease)).count();
         let any_dead = leases.iter().any(|lease| !lease.is_live_at(now));
         let denied = request.at_limit == AtLimit::Reject && any_dead && kept >= limit.get() as usize;
-        Ok(denied.then_some(Denial { limit, streams: leases }))
+        Ok(denied.then_some(Denial { limit, streams: leases, slot_frees_at: None }))
     }
 
     /// Returns the limit that `ExcessCountsDeadLeases` uses instead of `limit`, if there are live and dead leases.
@@ -69,7 +69,7 @@ impl FaultyStore {
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         self.context.count("mutations");
         let UserStreams { stored_limit, live: streams } = self.store.streams(user, now).await?;
-        Ok(StartOutcome::Denied(Denial { limit: request.limit(stored_limit), streams }))
+        Ok(StartOutcome::Denied(Denial { limit: request.limit(stored_limit), streams, slot_frees_at: None }))
     }
 }
 

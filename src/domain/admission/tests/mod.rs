@@ -71,8 +71,9 @@ fn first_start_gets_a_lease_of_the_configured_duration() {
 fn denial_lists_live_streams_oldest_first() {
     let leases = [lease(1), lease(2), lease(3)];
     let denial = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &request(9)));
-    let oldest_first = vec![lease(3), lease(2), lease(1)];
-    assert_eq!(denial, StartOutcome::Denied(Denial { limit: StreamLimit::DEFAULT, streams: oldest_first }));
+    let streams = vec![lease(3), lease(2), lease(1)];
+    let slot_frees_at = Some(lease(1).expires_at);
+    assert_eq!(denial, StartOutcome::Denied(Denial { limit: StreamLimit::DEFAULT, streams, slot_frees_at }));
 }
 
 #[test]
@@ -136,7 +137,14 @@ fn denied_start_ends_no_streams() {
     let one = StreamLimit::new(1).unwrap();
     let replacing = StartRequest { replaces: vec![id(1)], default_limit: one, ..request(9) };
     let denied = without_write(decide_on(&[id(1), id(2)], &[lease(1), lease(2)], &replacing));
-    assert_eq!(denied, StartOutcome::Denied(Denial { limit: one, streams: vec![lease(2), lease(1)] }));
+    assert_eq!(
+        denied,
+        StartOutcome::Denied(Denial {
+            limit: one,
+            streams: vec![lease(2), lease(1)],
+            slot_frees_at: Some(lease(2).expires_at)
+        })
+    );
 }
 
 #[test]
@@ -175,7 +183,7 @@ fn blocked_user_is_denied_and_loses_no_stream() {
             let snapshot = Snapshot { guard, members: &[id(1)], leases: &[lease(1)] };
             let outcome = without_write(decide(&snapshot, &blocked, NOW));
             let StartOutcome::Denied(denial) = outcome else { panic!("not denied: {outcome:?}") };
-            assert_eq!((denial.limit.get(), denial.streams.len(), denial.slot_frees_at()), (0, 1, None));
+            assert_eq!((denial.limit.get(), denial.streams.len(), denial.slot_frees_at), (0, 1, None));
         }
     }
     let blocked_by_token = StartRequest { token_limit: StreamLimit::new(0), ..request(9) };
@@ -184,9 +192,20 @@ fn blocked_user_is_denied_and_loses_no_stream() {
 
 #[test]
 fn slot_frees_when_enough_streams_have_expired() {
-    let denial =
-        |limit: u64| Denial { limit: StreamLimit::new(limit).unwrap(), streams: [3, 2, 1].map(lease).to_vec() };
-    assert_eq!([1, 2, 3].map(|limit| denial(limit).slot_frees_at()), [3, 2, 1].map(|n| Some(NOW.plus_s(n))));
+    let frees_at = |limit: u64, replaces: &[u8]| {
+        let guard = Guard { revision: Some(7), stored_limit: StreamLimit::new(limit) };
+        let (members, leases) = ([1, 2, 3].map(id), [1, 2, 3].map(lease));
+        let start = StartRequest { replaces: replaces.iter().map(|n| id(*n)).collect(), ..request(9) };
+        let outcome = without_write(decide(&Snapshot { guard, members: &members, leases: &leases }, &start, NOW));
+        let StartOutcome::Denied(denial) = outcome else { panic!("not denied: {outcome:?}") };
+        denial.slot_frees_at
+    };
+    assert_eq!([1, 2, 3].map(|limit| frees_at(limit, &[])), [3, 2, 1].map(|n| Some(NOW.plus_s(n))));
+    assert_eq!(
+        frees_at(1, &[2, 3]),
+        Some(NOW.plus_s(1)),
+        "a start that replaces streams needs only the others to expire"
+    );
 }
 
 #[test]

@@ -184,10 +184,11 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
     }
 }
 
-/// Whether an unknown field is probably meant to be `streamIds`.
+/// Whether an unknown field probably names streams.
 fn is_misspelled_stream_ids(name: &str) -> bool {
-    let letters = name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase);
-    name != "streamIds" && matches!(letters.collect::<String>().as_str(), "streamids" | "streamid")
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let letters = letters.to_ascii_lowercase();
+    name != "streamIds" && (letters.contains("stream") || letters.ends_with("id") || letters.ends_with("ids"))
 }
 
 /// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. Although
