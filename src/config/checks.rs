@@ -153,7 +153,7 @@ fn check_keys(auth: &Auth) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Returns `None` unless `url` is an HTTP or HTTPS URL without user and password.
+/// Returns `None` unless `url` is an HTTP or HTTPS URL without a user name or password.
 fn parse_url(url: &str) -> Option<Uri> {
     let url = url.parse::<Uri>().ok()?;
     let authority = url.authority()?;

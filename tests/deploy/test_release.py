@@ -94,7 +94,7 @@ class Release(unittest.TestCase):
             process = self.create_archive("1.2.3", output)
             self.assertEqual(process.returncode, 0, process.stderr)
             files.append(Path(process.stdout.strip()))
-            # The archive must not depend on the time or the mode of the file.
+            # The archive must not depend on the modification times and modes of its source files.
             os.utime(self.folder / "README.md", (1, 1))
             (self.folder / "README.md").chmod(0o600)
         one, two = (hashlib.sha256(file.read_bytes()).hexdigest() for file in files)

@@ -28,7 +28,7 @@ const PROMETHEUS_LABELS: [&str; 3] = ["instance", "job", "le"];
 /// Maps the name of each series to its labels and their values.
 type Exported = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// The series of a service with at least one event of every kind.
+/// Returns the exported series with their labels. First records samples, because some series are exported only with samples.
 async fn exported() -> Exported {
     let server = TestServer::start().await;
     server.start_stream("ann", json!({})).await;

@@ -59,7 +59,7 @@ impl Worker {
         Ok((measurements, observations))
     }
 
-    /// Waits until a request is due. Returns the time from which its latency counts, or `None` if the run is over.
+    /// Waits until a request is due. Returns the time from which to measure its latency, or `None` if the run is over.
     pub async fn wait_until(&self, due: Instant) -> Option<Instant> {
         let (now, end) = (Instant::now(), self.run.end());
         if now >= end || self.run.cancel.is_cancelled() {

@@ -47,7 +47,8 @@ export function classifyResponse(operation, status, header, body) {
   if (status < 300) return classifyStream(body, outcome);
   if (operation === "start" && status === 409) return outcome("denied", denialFields(problem));
   if (status === 410) return classifyEnded(problem, outcome);
-  // Accept a 404 without a code, because a gateway may replace the body. If a 404 is not from the service, the new start also fails.
+  // Accept a 404 without a code, because a gateway may replace the body. The player then starts again. If the 404 is not from the
+  // service, this start fails too.
   if (operation === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return outcome("lost", { reason: "forgotten" });
   }

@@ -73,7 +73,7 @@ test("a duplicated tab stores a new id", async () => {
   const original = openTab(env, Channel);
   const { id } = await claim(env, original);
   const copy = openTab(env, Channel, original.copy());
-  // The reply of the original tab ends the wait, so the test does not advance the clock.
+  // The reply of the original tab ends the wait, so the test need not advance the clock.
   const copied = await copy.devices.claim();
   assert.notEqual(copied.id, id);
   assert.ok(Object.values(copy.storage.items).includes(copied.id));

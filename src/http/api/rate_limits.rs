@@ -1,5 +1,5 @@
 //! Rate limits for starts and heartbeats: one token bucket per user and instance. They are checked before the store is used,
-//! because a denied start costs the store as much as an admitted one.
+//! because a denied start also costs store requests.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

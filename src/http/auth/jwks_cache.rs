@@ -21,7 +21,7 @@ use crate::clock::Clock;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 /// Used instead of `REFRESH_INTERVAL` while no keys are loaded.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// Minimum interval between refreshes that unknown keys cause. Each refresh is a request to the issuer, and any client
+/// Minimum interval between refreshes triggered by unknown keys. Each refresh is a request to the issuer, and any client
 /// can invent a `kid`.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Maximum skew of an instance against the host, in both directions. Between two instances, the skew can be twice as
+/// Maximum skew of an instance relative to the host, in either direction. Between two instances, the skew can be twice as
 /// large, which is longer than a lease.
 pub const MAX_SKEW_MS: i64 = 1500;
 

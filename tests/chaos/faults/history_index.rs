@@ -21,7 +21,7 @@ pub struct HistoryIndex<'a> {
     starts: Vec<Vec<&'a Call>>,
     creates: HashMap<&'a str, Vec<&'a StoreRequest>>,
     ends: HashMap<&'a str, Vec<&'a StoreRequest>>,
-    /// Deletions by stream, each with an upper bound of the sending instance's clock at the time of sending.
+    /// Delete requests by stream, each with the latest possible time on the clock of the instance that sent it.
     deletes: HashMap<&'a str, Vec<(&'a StoreRequest, i64)>>,
     /// Writes by user, in the order in which the proxies received them.
     writes: Vec<Vec<&'a StoreRequest>>,

@@ -1,5 +1,6 @@
-//! Checks which streams a write evicts: as few as possible, first the ones whose heartbeat is overdue, and the oldest
-//! first. A heartbeat may have renewed a stream after the read on which the write is based.
+//! Checks that a write evicts no more streams than necessary, in this order: overdue streams first, then the others, the
+//! oldest first in both groups. A heartbeat may have renewed a stream after the read on which the write is based, so the
+//! check accepts both versions of its lease.
 
 use std::ops::RangeInclusive;
 
