@@ -1,6 +1,7 @@
 //! Measures how the time of an operation grows with the number of users, of leases per user, and of expired leases in the user's
 //! partition. Prints the median time of each operation and, in parentheses, its ratio to the first row. Also measures the memory
-//! per lease and the sweep pauses of the memory store, and the count of all live streams. Uses one thread and no HTTP.
+//! per lease and the sweep pauses of the memory store, and the time to count all live streams, during which heartbeats are slower.
+//! Uses one thread and no HTTP.
 //! Run it with `cargo bench --bench growth`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]

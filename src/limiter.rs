@@ -139,7 +139,7 @@ impl Limiter {
         Ok(Timestamped { now, value: state })
     }
 
-    /// The player's own stop: frees the slot of a stream. Does nothing if the stream holds no slot.
+    /// Stops a stream for its own player and frees its slot. Does nothing if the stream holds no slot.
     pub async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop> {
         let stop = self.retry(|_, _| self.store.stop(user, stream_id)).await.map(|stop| stop.value);
         let counters = &self.metrics.stops;

@@ -10,8 +10,8 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     Ok(Config::load(file, environment()?)?)
 }
 
-/// The environment variables that may be settings. The values of settings must be UTF-8. Variables with a single underscore
-/// may have any value, because `Config::load` ignores or refuses them by name.
+/// Returns the environment variables whose names start with `STREAM_MANAGER_`, in any case. A value that is not UTF-8 is an
+/// error only after a double underscore. `Config::load` ignores or refuses the other variables by name, whatever their value.
 pub fn environment() -> Result<HashMap<String, String>> {
     let candidates = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;

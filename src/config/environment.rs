@@ -21,7 +21,7 @@ pub(super) fn settings_in(mut environment: HashMap<String, String>) -> Result<Ha
     }
 }
 
-/// The name after the prefix, in upper case.
+/// The part of the name after the prefix, in upper case. `None` without the prefix.
 fn after_prefix(name: &str) -> Option<String> {
     name.to_ascii_uppercase().strip_prefix(PREFIX).map(str::to_owned)
 }
@@ -60,7 +60,7 @@ fn kubernetes_suffix(name: &str, value: &str) -> Option<usize> {
 /// The protocols of a port. Names contain them in upper case. Values contain them in lower case, as URL schemes.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
-/// Whether a text starts with a port and a protocol, such as `8080_TCP` or `8080_TCP_ADDR`.
+/// Whether `text` starts with a port and a protocol, such as `8080_TCP` or `8080_TCP_ADDR`.
 fn is_port_and_protocol(text: &str) -> bool {
     let mut words = text.split('_');
     let is_port = words.next().is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));

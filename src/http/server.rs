@@ -98,7 +98,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSetting
     _ = tokio::time::timeout(FLUSH_GRACE, open.wait()).await;
     force_close.cancel();
     open.wait().await;
-    // A request head may have become complete during the grace period. Its handler may still be running.
+    // A client may have completed a request head during the grace period, so its handler may still be running.
     completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
 }
 

@@ -1,4 +1,4 @@
-//! The standard metrics of a process, such as its CPU time and its memory. Each scrape reads them from the operating system.
+//! Standard process metrics, such as CPU time and memory. Each scrape reads them from the operating system.
 
 use std::fmt;
 

@@ -96,7 +96,7 @@ async fn the_file_is_unlocked_after_the_last_client_is_dropped() {
         migrate::migrate(&client, TABLE).await.unwrap();
         assert!(Embedded::open(&file, SyncMode::Normal).is_err(), "in use");
         drop((engine, client));
-        // The engine's thread may end later than the drop of the last client.
+        // After the last client is dropped, the engine's thread may still be running and hold the lock.
         let lock = folder.path().join("deeper/state.db.lock");
         eventually(async || std::fs::File::open(&lock).unwrap().try_lock().is_ok()).await;
     }

@@ -10,7 +10,7 @@ use crate::limit_check::{LimitCheck, MAX_REPORTED_VIOLATIONS};
 use crate::measurements::{Latencies, Measurements, OPERATIONS, Second};
 use crate::options::Options;
 
-/// Number of points of the latency curve each time the distance to 100 % halves, for example from 90 % to 95 %.
+/// Number of points on the latency curve per halving of the distance to 100 %, for example from 90 % to 95 %.
 const CURVE_POINTS_PER_HALVING: u32 = 4;
 
 #[derive(Serialize)]

@@ -46,8 +46,8 @@ fn check_no_response(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     require(call.short_timeout || killed, || "no response from an instance that was not killed".to_owned())
 }
 
-/// A 503 requires a fault of this instance or of its store requests for this user. A 503 for contention requires
-/// concurrent writes.
+/// A 503 is allowed only if a fault hit this instance or its store requests for this user. A 503 for contention is allowed
+/// only during concurrent writes.
 fn check_unavailable(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     let explained = if call.label == CONTENTION {
         index.had_concurrent_writes(call)

@@ -17,7 +17,7 @@ pub struct HistoryIndex<'a> {
     /// Requests to the store by instance, in the order in which the proxy received them.
     requests: &'a [Vec<StoreRequest>],
     calls: HashMap<&'a str, Vec<&'a Call>>,
-    /// Starts by user, sorted by begin time.
+    /// Starts by user, sorted by the time at which they began.
     starts: Vec<Vec<&'a Call>>,
     creates: HashMap<&'a str, Vec<&'a StoreRequest>>,
     ends: HashMap<&'a str, Vec<&'a StoreRequest>>,
