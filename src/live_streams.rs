@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::debug;
 
 use crate::clock::Clock;
@@ -22,22 +22,25 @@ pub struct LiveStreams {
     clock: Arc<dyn Clock>,
     gauge: Arc<LiveStreamsGauge>,
     /// The earliest time of the next count, on the monotonic clock.
-    next_count: Mutex<Duration>,
+    next_count: Arc<Mutex<Duration>>,
 }
 
 impl LiveStreams {
     pub fn new(store: Arc<dyn CountLiveStreams>, clock: Arc<dyn Clock>, gauge: Arc<LiveStreamsGauge>) -> Arc<Self> {
-        Arc::new(Self { store, clock, gauge, next_count: Mutex::default() })
+        Arc::new(Self { store, clock, gauge, next_count: Arc::default() })
     }
 
     /// Counts the live streams, unless the last count was too recent.
     pub async fn refresh(self: &Arc<Self>) {
-        let count = tokio::spawn(Arc::clone(self).count());
+        let count = async {
+            // Waits here and not in the task, so that scrapes during a long count leave no tasks behind.
+            let next_count = Arc::clone(&self.next_count).lock_owned().await;
+            tokio::spawn(Arc::clone(self).count(next_count)).await
+        };
         _ = tokio::time::timeout(MAX_WAIT, count).await;
     }
 
-    async fn count(self: Arc<Self>) {
-        let mut next_count = self.next_count.lock().await;
+    async fn count(self: Arc<Self>, mut next_count: OwnedMutexGuard<Duration>) {
         let began = self.clock.monotonic();
         if began < *next_count {
             return;
