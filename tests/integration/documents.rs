@@ -94,8 +94,14 @@ fn parameters_and_headers_are_described() {
                 let headers = response["headers"].as_object().unwrap();
                 assert!(headers.contains_key("X-Request-Id"), "{method} {path} {status}");
                 for name in headers.keys() {
-                    let usual =
-                        ["Idempotency-Replayed", "Location", "Retry-After", "WWW-Authenticate", "X-Request-Id"];
+                    let usual = [
+                        "Accept-Encoding",
+                        "Idempotency-Replayed",
+                        "Location",
+                        "Retry-After",
+                        "WWW-Authenticate",
+                        "X-Request-Id",
+                    ];
                     assert!(usual.contains(&name.as_str()), "{method} {path} {status}: {name}");
                 }
             }

@@ -179,6 +179,11 @@ fn response(status: u16, codes: &[ProblemCode]) -> MetaResponse {
     if matches!(status, 401 | 403) {
         headers.push(header("WWW-Authenticate", "Bearer challenge (RFC 6750).", String::schema_ref()));
     }
+    if status == 415 {
+        let accept_encoding =
+            header("Accept-Encoding", "`identity`, if the body was compressed.", String::schema_ref());
+        headers.push(MetaHeader { required: false, ..accept_encoding });
+    }
     MetaResponse {
         // poem-openapi requires a `&'static str`. The leak is bounded, because the document is built only at startup.
         description: String::leak(lines.join(" ")),
