@@ -173,7 +173,7 @@ impl Metrics {
             heartbeat_interval: registered(
                 r,
                 "heartbeat_interval_seconds",
-                "Interval at which players are asked to send heartbeats",
+                "Heartbeat interval that players receive",
                 Gauge::default(),
             ),
             live_streams,

@@ -49,6 +49,7 @@ impl Client {
                 None => self.start().await,
                 Some(stream) => self.use_stream(stream).await,
             }
+            // A real pause, because the instances are real processes with real clocks.
             let pause = Duration::from_millis(self.pause_ms());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

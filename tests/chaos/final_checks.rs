@@ -38,6 +38,7 @@ pub async fn limit_holds_after_a_ttl_deletion(api: &Api, table: &Table, users: u
             if !in_time {
                 return;
             }
+            // The emulator deletes expired items in real time.
             tokio::time::sleep(Duration::from_millis(500)).await;
             continue;
         }
@@ -57,6 +58,7 @@ async fn wait_until_expired(table: &Table, user: usize) {
     let begin = Instant::now();
     while table.read(user).await.unwrap().live_at(now_ms()) > 0 {
         assert!(begin.elapsed() < Duration::from_secs(4 * LEASE_S), "a lease of user {user} does not expire");
+        // Leases expire in real time.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

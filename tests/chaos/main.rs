@@ -182,6 +182,7 @@ async fn restart_store(emulator: &mut Emulator, api: &Arc<Api>, begin: Instant) 
     recorder.begin_outage("restart");
     emulator.stop().await;
     recorder.store_is_down();
+    // A real pause, because the emulator and the instances are real processes.
     tokio::join!(tokio::time::sleep(RESTART_OUTAGE), probe(api));
     recorder.store_may_be_up();
     emulator.launch().await;

@@ -57,7 +57,8 @@ impl Proxy {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes every connection, and refuses new connections for `duration`.
+    /// Closes every connection, and refuses new connections for `duration`. The times here are real, because the instances are
+    /// processes with real timeouts.
     pub async fn disconnect(self: &Arc<Self>, duration: Duration) {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).cancel();
         tokio::time::sleep(duration).await;
