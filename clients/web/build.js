@@ -5,7 +5,7 @@ import { build } from "esbuild";
 import { copyFile, readFile, rm } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 
-// The syntax of each build must not be newer than its target. Object spread, for example, is ES2018.
+// esbuild replaces syntax that is newer than the `target`, for example `??=` (ES2021), with older syntax.
 const BUILDS = [
   { outfile: "dist/player.js", format: "esm", target: "es2017" },
   { outfile: "dist/player.script.js", format: "iife", globalName: "StreamManager", target: "es2015" },

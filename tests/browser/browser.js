@@ -38,7 +38,7 @@ export async function watch(context, { pages, service, user, name, tokens, tab }
 
 /**
  * Opens a playing tab with `play()`, which returns `{ page, streamId }`. Closes the tab as a user does, and waits until
- * `isStopped(streamId)` is true.
+ * `isStopped(streamId)` is true. If it stays false, tries again with another tab, at most `CLOSE_ATTEMPTS` times in all.
  */
 export async function closeTab(play, isStopped) {
   for (let attempt = 1; ; attempt += 1) {

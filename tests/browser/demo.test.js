@@ -203,9 +203,9 @@ describe("the demo page", { concurrency: BROWSER === "webkit" ? 1 : 3 }, () => {
     const secured = await startService({ CORS__ALLOWED_ORIGINS: pages.url, ...auth });
     try {
       const { page, click, expectCount, noteText, card } = await open(context, user, secured);
-      await eventually("the page reports it", async () => /token is needed/.test(await page.locator("#count-label").innerText()));
+      await eventually("the page reports the missing token", async () => /token is needed/.test(await page.locator("#count-label").innerText()));
       await click("Phone", "Play");
-      await eventually("the device reports it", async () => /token is missing/.test(await noteText("Phone")));
+      await eventually("the device reports the missing token", async () => /token is missing/.test(await noteText("Phone")));
       assert.equal(await card("Phone").locator("video").evaluate((video) => video.paused), false);
       await page.getByLabel("Token").fill(tokenFor(user));
       await page.getByLabel("Token").press("Enter");

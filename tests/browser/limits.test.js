@@ -13,7 +13,7 @@ const PAGES = 4;
 const LEASE_S = 15;
 const LEASE_MS = LEASE_S * 1000;
 const HEARTBEAT_INTERVAL_S = 3;
-// Number of heartbeats. They take longer than one lease, even if the player sends each of them 10 % early.
+// Number of heartbeats that each stream must send. They take longer than one lease, even if the player sends each of them 10 % early.
 const RENEWALS = 6;
 // Long enough to load the pages and to start the players on a slow machine.
 const TIMEOUT_MS = 120_000;
@@ -142,7 +142,7 @@ describe("four pages of one user", { concurrency: 3 }, () => {
         try {
           const opened = await openPages(context, routes[route], users);
           const openedMs = Date.now();
-          await expectEach(opened, "all players have an answer", hasDecided);
+          await expectEach(opened, "all players have started, were denied or have failed", hasDecided);
           await expectPlaying(opened, limit);
           const states = await expectEach(opened, "all streams are renewed", hasRenewed);
           assert.deepEqual(countPlaying(states), users.map(() => limit));

@@ -15,7 +15,7 @@ const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8"
 export const SECRET = "a secret of the tests that is long enough";
 export const ISSUER = "https://issuer.example";
 export const AUDIENCE = "stream-manager";
-// The service tolerates this clock skew of the issuer.
+// The service accepts a token for this long after it has expired, because the issuer's clock may differ.
 const LEEWAY_S = 30;
 
 /** A token that the service rejects after `validS` seconds. */

@@ -6,7 +6,7 @@ import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const BINARY = process.env.SERVICE ?? new URL("../../target/debug/stream-manager", import.meta.url).pathname;
-// Long enough for machines that are ten times slower. A test that passes does not wait for this timeout.
+// Long enough even if the machine is ten times slower than usual. Only a test that fails waits this long.
 const TIMEOUT_MS = 30_000;
 
 export async function freePort() {

@@ -18,5 +18,5 @@ window.watched = { player, events, video };
 video.muted = true;
 video.loop = true;
 video.src = URL.createObjectURL(createSilence());
-// The page also plays after a reload.
+// Play without a user action, so that the page also plays after a reload.
 void video.play();

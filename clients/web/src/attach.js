@@ -8,7 +8,7 @@ import { watchPresence } from "./presence.js";
 import { createSession } from "./session.js";
 
 const DEFAULT_STOP_AFTER_PAUSE_S = 300;
-// WebKit may fire `play` and continue playback up to this long after `pause()`.
+// For up to this long after `pause()`, WebKit may fire `play` and continue playback, although the user did nothing.
 const LATE_PLAY_MS = 200;
 
 /** @type {typeof import("./player.d.ts").attach} */
@@ -50,7 +50,7 @@ export function attach(video, options) {
   }
 
   function onPause() {
-    // Browsers pause an element that leaves the document.
+    // The browser also pauses an element that leaves the document.
     presence.check();
     if (pauseEndsMs < Infinity || !isActive()) return;
     pauseEndsMs = clock.now() + stopAfterPauseMs;
@@ -66,7 +66,7 @@ export function attach(video, options) {
   }
 
   /**
-   * Returns timers that check the pause first. After the device slept, a timer of the session may run before the pause timer.
+   * Returns timers that call `checkPause` first. After the device slept, a timer of the session may run before the pause timer.
    * Without this check, the session would take a slot again although the allowed pause has ended.
    */
   function sessionTimers() {
@@ -110,7 +110,8 @@ export function attach(video, options) {
     void session.stop({ unload: true });
   }
 
-  // The page was restored from the back/forward cache, or it was not unloaded. A download link also fires `pagehide`.
+  // Starts again if the element plays after `pagehide`. The page was then restored from the back/forward cache, or it was never
+  // unloaded, because a download link also fires `pagehide`.
   function onPageReturn() {
     if (stoppedByUnload && isPlaying()) onPlay();
   }
@@ -122,7 +123,7 @@ export function attach(video, options) {
     clearPause();
   }
 
-  // Ends a pause that `block` caused. Called in every state that allows playback, including `unavailable`.
+  // Ends a pause that `block` caused. Not only `live`, but also `unavailable` and `failed` allow playback.
   async function resume() {
     if (!blocked) return;
     blocked = false;

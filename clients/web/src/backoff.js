@@ -5,7 +5,7 @@ const MAX_DOUBLINGS = 12;
 // Spreads the heartbeats of players that started at the same time. Jitter only makes a heartbeat earlier, so that it never
 // lets a lease expire.
 const HEARTBEAT_JITTER = 0.1;
-/** Browsers run a timer with a longer delay immediately. */
+/** If the delay of a timer is longer, browsers run the timer immediately. */
 export const MAX_TIMER_DELAY_MS = 2 ** 31 - 1;
 
 /** The full delay doubles with each failure, up to `maxMs`. Returns a random 50–100 % of it, but at least 1 s. */

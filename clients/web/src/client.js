@@ -12,7 +12,7 @@ export function createClient(settings) {
   const urlOf = (streamId, rest = "") => `${streamsUrl}/${encodeURIComponent(streamId)}${rest}`;
 
   async function sendOnce(operation, url, init, token) {
-    // The lease is measured from this time. The server starts its lease later, so the local lease ends first.
+    // The lease is measured from this time. The server measures its lease from a later time, so the local lease ends first.
     const sentAtMs = clock.now();
     const response = await fetch(url, Object.assign({}, init, { headers: authorized(init.headers, token) }));
     const header = (name) => response.headers?.get?.(name);
@@ -25,7 +25,7 @@ export function createClient(settings) {
     const outcome = await sendOnce(operation, url, init, first);
     if (outcome.kind !== "unauthorized") return tokens.accept(), outcome;
     // Repeat the request at once only after the first of several consecutive rejections. Otherwise a token function that
-    // returns invalid tokens would be called after every response.
+    // returns invalid tokens would be called twice for each retry.
     if (!tokens.reject(first, outcome)) return outcome;
     const second = await getToken();
     const repeated = await sendOnce(operation, url, init, second);
@@ -66,13 +66,13 @@ export function createClient(settings) {
   /**
    * Sends a stop during page unload, synchronously and without waiting for the response. Neither `sendBeacon` nor `fetch` is
    * reliable: content blockers let `sendBeacon` return true without sending anything, and some browsers do not complete a
-   * `fetch` with `keepalive`. Therefore use both. A repeated stop has no effect.
+   * `fetch` with `keepalive`. Therefore a stop without a token uses both. A repeated stop has no effect.
    */
   function stopNow(streamId) {
     const token = tokens.cached();
     // Without a token, use POST. It needs no preflight, which might not complete during the unload.
     const [url, method] = token ? [urlOf(streamId), "DELETE"] : [urlOf(streamId, "/stop"), "POST"];
-    // A beacon cannot contain a token.
+    // A beacon cannot contain a token. With a token, send one only if `fetch` throws.
     let useBeacon = !token;
     try {
       Promise.resolve(fetch(url, { method, keepalive: true, headers: authorized({}, token) })).catch(() => {});
@@ -93,10 +93,10 @@ export function createClient(settings) {
   return {
     start: (key, body) =>
       send("start", streamsUrl, { method: "POST", headers: Object.assign({ "Idempotency-Key": key }, JSON_TYPE), body }),
-    /** `body` is optional. */
+    /** With a `body`, the heartbeat also reports new content. */
     heartbeat: (streamId, body) =>
       send("heartbeat", urlOf(streamId, "/heartbeat"), Object.assign({ method: "POST" }, body && { headers: JSON_TYPE, body })),
-    // Some browsers, for example on old televisions, reject `keepalive` for a request that needs a preflight.
+    // `keepalive` is optional, because some browsers, for example on old televisions, reject it for a request that needs a preflight.
     stop: (streamId, { keepalive }) =>
       send("stop", urlOf(streamId), Object.assign({ method: "DELETE" }, keepalive && { keepalive })),
     evict: (streamId) => send("evict", urlOf(streamId, "?evict=true"), { method: "DELETE" }),
@@ -134,9 +134,12 @@ function createTokenCache(source, timers, fetchTimeoutMs) {
       if (token !== undefined || typeof source !== "function") return token;
       return (pending ??= fetchToken());
     },
-    /** The latest response that rejected a token. Undefined after a response that accepted a token. */
+    /** The latest response that rejected a token. Undefined after any other response. */
     rejection: () => rejection,
-    /** Returns whether to repeat the request at once. The next call of the token function receives the rejected token. */
+    /**
+     * Returns whether to repeat the request at once: after the first of several consecutive rejections, or if another request has
+     * fetched a newer token or is fetching one. The next call of the token function receives the rejected token.
+     */
     reject(old, outcome) {
       if (typeof source !== "function") return false;
       rejected = old;

@@ -6,7 +6,7 @@ const MAX_TEXT_LENGTH = 1000;
 const MAX_REPLACES = 10;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** Calls `onFailure(code, error)` when an option cannot be read. Does not call it again until the option was read successfully. */
+/** Calls `onFailure(code, error)` when an option cannot be read. Repeated failures of the same option cause only one call. */
 export function createDescription(settings, onFailure) {
   const failing = new Set();
 

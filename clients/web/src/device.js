@@ -1,7 +1,7 @@
 // Device ids of a tab. The id is stored in sessionStorage, so that a reloaded page takes over its own slot. A duplicated
-// tab has a copy of sessionStorage. Therefore a tab with a stored id sends a query over a BroadcastChannel, and a tab that
-// uses the same id replies. Without storage, an id lasts as long as the page. Without BroadcastChannel, a duplicated tab has
-// the same id as the original. `claim()` never rejects.
+// tab has a copy of sessionStorage. Therefore a tab with a stored id asks over a BroadcastChannel whether another tab uses
+// this id. If one replies, the asking tab creates a new id. Without storage, an id lasts as long as the page. Without
+// BroadcastChannel, a duplicated tab has the same id as the original. `claim()` never rejects.
 
 import { randomUuid } from "./uuid.js";
 
@@ -27,8 +27,8 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
 
   function onMessage({ id, taken, from, to }) {
     if (id !== tabDeviceId) return;
-    // Reply even while this tab waits for a reply. If two tabs start together, the first sends its query before the second
-    // listens, so only the query of the second is received.
+    // Reply even while this tab itself waits for a reply. If two tabs with the same id start together, the first sends its query
+    // before the second listens. Only the query of the second is then received, so only the second changes its id.
     if (!taken) return post(channel, { id, taken: true, to: from });
     if (to !== tabId) return;
     // If the reply arrives after the wait, for example from a background tab, the next playback uses the new id.
@@ -43,7 +43,7 @@ export function createDevices({ page, timers, storage = storageOf(page), Channel
     if (!stored) write(storage, tabDeviceId);
     listen();
     // Close the channel, because an open channel keeps the page out of the back/forward cache. A cached page must also not
-    // reply to queries.
+    // reply to queries, because the next page of the tab uses the same id.
     page?.window.addEventListener("pagehide", () => close(channel));
     page?.window.addEventListener("pageshow", (event) => event.persisted && listen());
     if (!stored || !channel) return;
@@ -120,6 +120,6 @@ function close(channel) {
   try {
     channel.close();
   } catch {
-    // The channel is already closed.
+    // The channel is already closed, or the browser does not support channels.
   }
 }

@@ -32,7 +32,8 @@ export function createEmitter() {
   return { on, off, emit };
 }
 
-// `reportError` is the page's error handling. Elsewhere, log the error, because throwing it would end a Node process.
+// `reportError` fires the page's `error` event. Platforms without it log the error, because an uncaught exception would end a
+// Node.js process.
 export function report(error) {
   if (typeof platform.reportError === "function") platform.reportError(error);
   else platform.console?.error(error);

@@ -7,7 +7,7 @@ const DEFAULT_LEASE_MS = 90_000;
 // Keyed by page and user.
 const graceOfPages = new WeakMap();
 
-/** If there is no page, only the playbacks of one session share the time. */
+/** If there is no page, only the playbacks of one session share the time without a lease. */
 export function graceOf({ page, streamsUrl, unansweredStartMs }) {
   const used = usedTime(page, streamsUrl);
   const fullMs = () => unansweredStartMs ?? used.leaseMs;
@@ -15,7 +15,7 @@ export function graceOf({ page, streamsUrl, unansweredStartMs }) {
   return {
     fullMs,
     leftMs: () => Math.max(fullMs() - used.ms, 0),
-    /** Call this when a playback without a lease closes. `leftMs` is the remaining time. */
+    /** Call this when a playback closes without a valid lease. `leftMs` is the remaining time without a lease. */
     setLeft(leftMs) {
       used.ms = Math.max(used.ms, fullMs() - Math.max(leftMs, 0));
     },

@@ -1,8 +1,8 @@
 // Listeners for page lifecycle events. These events show that the page may have slept or been offline. A throttled timer
 // would show this much later.
 
-// Each interrupt in Firefox aborts one script. The shutdown of the process is one interrupt. Hiding the tab at the same moment is
-// another.
+// Each interrupt in Firefox aborts one listener. Closing a tab may cause two interrupts, because Firefox shuts down the tab's process
+// and hides the tab at the same moment. Four listeners leave a margin.
 const PAGE_HIDE_LISTENERS = 4;
 
 /** Calls `wake()` at each of these events. The returned function removes the listeners. Does nothing without a page. */

@@ -5,7 +5,7 @@ import { backoffMs, withJitter } from "./backoff.js";
 
 // Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
-// The device slept if the wall clock advanced this much more than the monotonic clock, or if a timer fires this late.
+// The device slept if the wall clock advanced this much more than the monotonic clock, or if a timer runs this much too late.
 const SLEEP_THRESHOLD_MS = 5000;
 // When a device wakes up, the browser fires several page events. Events within this time after a request send no
 // second request.
@@ -63,7 +63,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     /** Content id in the latest response. It may differ from `storedContent`, because the service normalizes content ids. */
     listedContent: undefined,
 
-    /** Records the time of the attempt. Call this before the request is created, because its creation may throw an exception. */
+    /** Records the time of the next request. Call this before creating the request, so that the time is recorded even if that throws. */
     beginRequest() {
       sentAt = times();
       this.sequence += 1;
@@ -116,7 +116,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.notBeforeMs = -Infinity;
     },
 
-    /** Call this when the content changes. The next heartbeat is then due now, or `contentGapMs` after the latest request if later. */
+    /** Call this when the content changes. The next heartbeat is then due as soon as `contentGapMs` has passed since the latest request. */
     contentChanged() {
       this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
     },
@@ -134,7 +134,8 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     /** The lease was lost without an eviction or replacement. The next start uses a new key. */
     leaseLost(outcome, graceMs) {
       const nowMs = clock.now();
-      // Only a stream that had a lease gets a new time without a lease. A start that fails in this way never had a lease.
+      // If the playback had a lease, it gets the full time without a lease again. A start that was lost never had a lease, so its
+      // time continues to run.
       if (this.streamId !== null) this.endsMs = nowMs + graceMs;
       this.lost = { streamId: this.streamId ?? this.lost?.streamId ?? null, reason: outcome.reason };
       this.streamId = null;
@@ -156,7 +157,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
      */
     sleptPastEnd() {
       const nowMs = clock.now();
-      // Latest time when playback ends if the device does not sleep. The last request may time out after `endsMs`.
+      // Latest time when playback ends if the device does not sleep: the latest request may time out after `endsMs`.
       const latestMs = Math.max(this.endsMs, sentAt.nowMs + requestTimeoutMs);
       return !this.sentAfterEnd() && nowMs - latestMs > SLEEP_THRESHOLD_MS && nowMs >= this.notBeforeMs;
     },

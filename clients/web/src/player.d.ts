@@ -21,7 +21,7 @@ export interface Stream {
  * - `idle`: not started, or stopped.
  * - `starting`: the start request was sent and has no response yet. Play.
  * - `live`: the session holds a slot. Play.
- * - `unavailable`: the service sent no valid response or rejected the token, and the session retries. Play.
+ * - `unavailable`: no valid response, a temporary error (such as 429 or 503) or a rejected token. The session retries. Play.
  * - `failed`: the service rejected the request for another reason (see `error`), and the session retries. Play.
  * - `denied`: the limit is reached. Do not play.
  * - `ended`: the stream was evicted or replaced, or it had no lease for too long (`onUnavailable`, `onRefused`). Do not play.
@@ -43,7 +43,7 @@ export interface Denial {
 export interface StartOptions {
   /**
    * Ids of at most 10 streams of the same user. The service ends these streams when the new stream starts, for example in a
-   * hand-over from a phone to a television. If the start is denied, they continue. Invalid ids are ignored. During a playback,
+   * hand-over from a phone to a television. If the start is denied, these streams continue. Invalid ids are ignored. During a playback,
    * the ids have an effect only before the first lease.
    */
   replaces?: string[];
@@ -76,7 +76,7 @@ export interface Events {
   ended: {
     /**
      * - `evicted`, `replaced`: ended by another stream or by the operator.
-     * - `unavailable`: no lease because the service sent no valid response (`onUnavailable: "stop"`).
+     * - `unavailable`: no lease because the service was unavailable (`onUnavailable: "stop"`).
      * - `refused`: no lease because the service rejected the requests (`onRefused`). `status` and `code` show why.
      */
     reason: "evicted" | "replaced" | "unavailable" | "refused" | (string & {});
@@ -86,14 +86,14 @@ export interface Events {
     code?: string;
     detail?: string;
   };
-  /** `leaseEndsInSeconds`: time until the lease expires. Without a lease: time until `unansweredStartS` ends. */
+  /** `leaseEndsInSeconds`: time until the lease expires. Without a lease: time left of `unansweredStartS`. */
   unavailable: Problem & { leaseEndsInSeconds: number };
   available: {};
   /**
    * A rejected request, or an exception in this library (code `exception`). The cause is a bug in the application, its
    * configuration or this library. Playback continues until `onRefused` applies. The code `<option>-failed`, for example
    * `content-id-failed`, means that the function of an option threw an exception, or that its value cannot be converted. The
-   * request then does not contain this field.
+   * request then does not contain this option.
    */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
@@ -114,15 +114,15 @@ export interface SessionOptions {
   userName: string;
   /**
    * A bearer token, or a function that returns one. After a 401 or 403, the function is called again, with the rejected token
-   * in `rejected`. If this call fails or does not finish within `requestTimeoutS`, the session handles the 401 or 403 as the
-   * failure, and `onRefused` applies. If the function fails before any request, `onUnavailable` applies.
+   * in `rejected`. If this call fails or does not finish within `requestTimeoutS`, the request still counts as rejected, so
+   * `onRefused` applies. If the function fails before the first request, `onUnavailable` applies.
    */
   token?: string | ((about: { rejected: string | undefined }) => string | undefined | Promise<string | undefined>);
   /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
   /**
-   * If an option is a function, it is called at each start. `contentId` is also called during playback (see `Session.update`).
-   * The session cuts texts to 1000 characters, and the service cuts them to 256 bytes.
+   * `deviceName`, `contentId`, `labels` and `replaces` may be functions. They are called at each start, and `contentId` also during
+   * playback (see `Session.update`). The session cuts texts to 1000 characters, and the service cuts them to 256 bytes.
    */
   deviceName?: Dynamic<string>;
   contentId?: Dynamic<string>;
@@ -131,16 +131,17 @@ export interface SessionOptions {
   replaces?: Dynamic<string[]>;
   /** At the limit, reject the start or evict the oldest stream of the user. Default: the server's setting. */
   atLimit?: "reject" | "evictOldest";
-  /** Behaviour after one lease duration without a lease, if the service is unavailable. Default `"continue"`. */
+  /** Behaviour when the lease expires, or `unansweredStartS` ends, while the service is unavailable. Default `"continue"`. */
   onUnavailable?: "continue" | "stop";
   /**
-   * Behaviour after one lease duration without a lease, if the service rejects the requests. Default `"stop"` for 401 and 403
-   * (the token is wrong), `"continue"` for other statuses.
+   * Behaviour when the lease expires, or `unansweredStartS` ends, while the service rejects the requests. Default
+   * `"stop"` for 401 and 403 (the token is wrong), `"continue"` for other statuses.
    */
   onRefused?: "continue" | "stop";
   /**
-   * Maximum time to play without a lease, in seconds. Default: the lease duration of the service (90 before the first lease). All
-   * sessions of a user in a page share this time until one of them gets a lease, a denial or an eviction.
+   * How many seconds to play without a lease before `onUnavailable` or `onRefused` applies. Default: the lease
+   * duration of the service (90 before the first lease). All sessions of a user in a page share this time until one of them gets a
+   * lease, a denial or an eviction.
    */
   unansweredStartS?: number;
   /** Timeout of each request in seconds. Default 10. */
@@ -183,8 +184,8 @@ export interface Session extends Emitter {
    */
   retry(options?: StartOptions): Promise<State>;
   /**
-   * Sends a heartbeat now if the lease may be lost. If there is no page, call this after sleep or a network change. In
-   * browsers, the session does this automatically.
+   * Sends the next request now if the latest one failed or was sent too long ago. If there is no page, call this after sleep or
+   * a network change. In browsers, the session does this automatically.
    */
   wake(): void;
   /**

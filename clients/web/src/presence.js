@@ -13,7 +13,7 @@ export function watchPresence(element, onLeave) {
 
   function check() {
     const wasPresent = present;
-    // Old browsers do not have `isConnected`.
+    // In old browsers without `isConnected`, the element never counts as present, so it cannot leave.
     present = element.isConnected === true;
     if (present && !wasPresent) observeRoots();
     if (!wasPresent || present) return;
@@ -36,7 +36,7 @@ export function watchPresence(element, onLeave) {
         observer.observe(root, { childList: true, subtree: true });
       }
     } catch (error) {
-      // Do not throw, because playback must still be counted.
+      // Do not throw, because the player must still take a slot.
       report(error);
     }
   }

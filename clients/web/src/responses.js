@@ -4,16 +4,16 @@
 // Outcomes:
 // - ok: the request succeeded.
 // - denied: the limit is reached. Do not play.
-// - lost: the lease expired or was not found. Start again without user action.
+// - lost: the stream's lease expired, or the stream was not found. Start again without user action.
 // - ended: the stream was evicted or replaced. Stop, and let the user decide.
 // - unauthorized: the token was rejected (401, 403). Retry with a new token.
-// - unavailable: the service sent no valid response. Retry.
+// - unavailable: no valid response, or a temporary error, for example 429 or 503. Retry.
 // - error: the request was rejected for another reason. Report it, and retry.
 //
 // After the last three outcomes, the player keeps playing until its lease expires. It then follows `onRefused` or `onUnavailable`.
 
-// Bounds for values from the server. With a wrong server setting, players must not flood the service, and must not stop
-// sending for days.
+// Bounds for values from the server. Even with a wrong server setting, players must neither flood the service nor send nothing
+// for days.
 const INTERVAL_S = { min: 1, max: 3600 };
 const LEASE_S = { min: 1, max: 86_400 };
 const RETRY_AFTER_S = { min: 0, max: 300 };
@@ -47,8 +47,8 @@ export function classifyResponse(operation, status, header, body) {
   if (status < 300) return classifyStream(body, outcome);
   if (operation === "start" && status === 409) return outcome("denied", denialFields(problem));
   if (status === 410) return classifyEnded(problem, outcome);
-  // Accept a 404 without a code, because a gateway may replace the body. The player then starts again. If the 404 is not from the
-  // service, this start fails too.
+  // A 404 without a code also counts as a lost stream, because a gateway may replace the body. The player then starts again. If the
+  // 404 is not from the service, this start fails too.
   if (operation === "heartbeat" && status === 404 && problem.code !== "route-not-found") {
     return outcome("lost", { reason: "forgotten" });
   }

@@ -19,9 +19,9 @@ const MAX_TICK_MS = 10_000;
 // All sessions of a page share one set of device ids.
 let pageDevices;
 
-// Pending outcomes of starts that were stopped before their response, keyed by user and device. A new start of the same
-// device waits for the pending outcome. Otherwise both starts would run at the same time. The service keeps the stream that
-// it commits last, and that may be the older one.
+// Pending outcomes of starts that were abandoned before their response, keyed by user and device. A new start of the same
+// device waits for the pending outcome. Otherwise both starts would run at the same time, and the service would keep the
+// stream that it commits last, which may be the stream of the older start.
 const abandonedStarts = new Map();
 
 /** @type {typeof import("./player.d.ts").createSession} */
@@ -223,7 +223,10 @@ export function createSession(options) {
     return policy === "stop";
   }
 
-  /** Time when a timer ends the playback. Infinity if a request was sent after that time, because its outcome decides. */
+  /**
+   * Time when a timer ends the playback. Infinity if no request has failed since the last success, or if the policy is "continue".
+   * Also Infinity if the latest request was sent at or after `endsMs`, because the playback then ends only if this request fails.
+   */
   function deadlineMs(p) {
     return p.failure && stopsWithoutLease(p.failure) && !p.sentAfterEnd() ? p.endsMs : Infinity;
   }

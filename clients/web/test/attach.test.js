@@ -264,7 +264,7 @@ test("a silent restart does not pause the player", async () => {
   assert.equal(video.pauses, 0);
 });
 
-test("an outage pauses only at lease expiry under stop", async () => {
+test("with stop, an outage pauses only at lease expiry", async () => {
   for (const [onUnavailable, pauses] of [["continue", 0], ["stop", 1]]) {
     const { env, video } = await startPlayback({ onUnavailable });
     env.responses.heartbeat.push(...Array(50).fill(networkError));

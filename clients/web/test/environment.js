@@ -124,7 +124,7 @@ function operationOf(url, { method }) {
 /** The stream id of each stop request. */
 export const streamIds = (requests) => requests.map(({ url }) => url.replace(/\/stop$/, "").split("/").at(-1));
 
-/** Returns a response, which is a function of the request. */
+/** Returns a fake response: a function that `fetch` calls with the request. */
 export function respond(status, body, headers = {}) {
   const all = new Map(Object.entries({ ...(body && { "content-type": "application/problem+json" }), ...headers }));
   return async () => ({

@@ -1,5 +1,5 @@
-// Tests that exceptions of the application or the platform are reported. After an exception, a player never plays without a slot and
-// without an event.
+// Tests that exceptions of the application or the platform are reported. A player that plays without a slot after an exception always
+// emits an event.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -67,7 +67,7 @@ test("a denial pauses the element although the clock fails", async (t) => {
   assert.equal(video.paused, true);
 });
 
-test("a playback that ends by an exception leaves nothing behind", async () => {
+test("an exception that ends playback frees all resources", async () => {
   const env = createEnvironment();
   const released = [];
   let timersFail = false;
@@ -91,7 +91,7 @@ test("a playback that ends by an exception leaves nothing behind", async () => {
 
 for (const [option, code] of [["contentId", "content-id-failed"], ["deviceName", "device-name-failed"]]) {
   for (const [name, value] of [["a value", unprintable], ["a result", () => unprintable]]) {
-    test(`${name} that is no text for ${option} is omitted`, async () => {
+    test(`${name} of ${option} that is not text is omitted`, async () => {
       const env = createEnvironment();
       const session = env.record(createSession({ ...env.options, [option]: value }));
       await session.start();

@@ -53,7 +53,7 @@ for (const [name, response] of [
     await env.advance(2000);
     void session.retry({ replaces: [PHONE] });
     await env.advance(2000);
-    assert.equal(env.sent("start").length, 1, "it waits, because the service keeps the stream of the later start");
+    assert.equal(env.sent("start").length, 1, "the retry waits, because the service keeps only the stream that it commits last");
     await slow.deliver();
     assert.deepEqual(replaced(), [undefined, [PHONE]]);
     assert.equal(session.state, "live");

@@ -1,5 +1,5 @@
 // Runs both builds in dist in old browsers against a running service. OLD_CHROMIUM is a list of executables (scripts/old-chromium),
-// and STREAM_MANAGER_URL is the URL of the service. Without them, the tests are skipped. `npm test` creates the builds before it runs
+// and STREAM_MANAGER_URL is the URL of the service. Without both, the tests are skipped. `npm test` creates the builds before it runs
 // the tests.
 
 import assert from "node:assert/strict";
@@ -67,7 +67,7 @@ async function handle(request, response) {
   for await (const data of request) body += data;
   if (pathname.startsWith("/v1/")) return forward(request, body, response);
   if (pathname === "/report") {
-    // The page navigates away when it receives this response.
+    // List the streams before the response, because the page navigates away when it receives the response.
     const user = searchParams.get("user");
     reports.get(user)({ report: JSON.parse(body), listed: await streamsOf(user) });
     return response.end();

@@ -206,7 +206,7 @@ test("the stop policy ends an unanswered start after unansweredStartS", async ()
   assert.equal(session.state, "ended");
 });
 
-test("a start that times out after its time ends playback", async () => {
+test("a start that times out after unansweredStartS ends playback", async () => {
   const env = createEnvironment();
   const session = env.record(createSession({ ...env.options, onUnavailable: "stop", unansweredStartS: 4 }));
   env.responses.start.push(noResponse);

@@ -117,7 +117,7 @@ test("the ended event contains the reason of the refusal", async () => {
   assert.deepEqual([reason, status, code, detail], ["refused", 403, "forbidden", "about forbidden"]);
 });
 
-test("a token that is renewed within the lease duration keeps playing", async () => {
+test("a player whose token is accepted in time keeps playing", async () => {
   const { env, session } = setUp({ token: () => "t" });
   env.responses.start.push(...Array(6).fill(forbidden));
   await session.start();
@@ -184,7 +184,7 @@ test("sessions of a user share the time without a lease", async () => {
   assert.equal(next.state, "unavailable");
   await env.advance(1);
   assert.equal(next.state, "ended");
-  assert.equal(other.state, "unavailable", "another user has the whole time");
+  assert.equal(other.state, "unavailable", "another user has the whole time without a lease");
 });
 
 test("a later session does not restore the time without a lease", async () => {
@@ -220,7 +220,7 @@ for (const [name, answer, state] of [["a denial", limitReached, "denied"], ["an 
   });
 }
 
-test("a lease restores the time without one", async () => {
+test("a lease restores the time without a lease", async () => {
   const { env, session } = setUp();
   env.responses.start.push(...Array(20).fill(forbidden));
   await session.start();
@@ -267,7 +267,7 @@ test("a rejected heartbeat is reported once and heartbeats continue", async () =
   assert.equal(session.state, "live");
 });
 
-test("a denial after rejections denies", async () => {
+test("a retry after a rejection can be denied", async () => {
   const { env, session } = setUp();
   env.responses.start.push(problem(400, "invalid-request"), limitReached);
   await session.start();

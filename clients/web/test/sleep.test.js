@@ -137,7 +137,7 @@ for (const [target, type] of [
   ["document", "visibilitychange"],
   ["document", "resume"],
 ]) {
-  test(`${type} sends a request that waits for its backoff`, async () => {
+  test(`${type} immediately sends a request that waits for its backoff`, async () => {
     const { env, session } = await startPlayback();
     env.responses.heartbeat.push(...Array(4).fill(networkError));
     await env.advance(38_000);

@@ -1,4 +1,4 @@
-// A stop frees the slot even if responses are late, the service is unavailable, or the page closes.
+// Tests that a stop frees the slot even if responses are late, the service is unavailable, or the page closes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

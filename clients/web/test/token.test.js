@@ -157,7 +157,7 @@ for (const [name, fail] of Object.entries(failures)) {
   });
 }
 
-test("a token that can be renewed within the lease keeps playing", async () => {
+test("a player that renews its token within the lease keeps playing", async () => {
   const tokens = [() => "revoked", failures.rejects, failures.hangs, () => "good"];
   const { env, session } = await startPlayback({ token: () => tokens.shift()() });
   env.responses.heartbeat.push(unauthorized);

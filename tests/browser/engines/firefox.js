@@ -15,7 +15,7 @@ const PREFERENCES = {
   "marionette.port": 0,
   "media.autoplay.default": 0,
   "media.block-autoplay-until-in-foreground": false,
-  // Without this preference, pages of this host stay online.
+  // Without this preference, pages on localhost can connect even if the browser is offline.
   "network.disable-localhost-when-offline": true,
   // Disable the requests and pages of the browser itself.
   "app.normandy.enabled": false,
@@ -70,7 +70,7 @@ export async function launch() {
   }
 }
 
-// Close all connections, because those to this host would stay open.
+// Also closes all connections. Otherwise the open connections to localhost could still be used.
 const SET_OFFLINE = `Services.io.offline = arguments[0];
   Services.obs.notifyObservers(null, "net:prune-all-connections");`;
 

@@ -5,7 +5,7 @@ import { eventually } from "../service.js";
 // Key of an element reference in WebDriver.
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 
-/** `steps` are the selectors, in order. The first one applies to the document, each other one to the elements found before. */
+/** `steps` are the selectors, in order. The first applies to the document, each later one to the elements that the one before found. */
 export function createLocator(page, steps = []) {
   const { command, evaluate, press } = page;
   const within = (step) => createLocator(page, [...steps, step]);

@@ -21,7 +21,7 @@ async function exampleOf(library) {
   return found[0];
 }
 
-// The page defines the variables that the examples use: `video`, `options` and, for React, the props.
+// The examples use the variables `video` and `options`, which the page defines. REACT_MAIN passes `options` and the movie as props.
 const MAIN = `
 import * as example from "example";
 window.example = example;

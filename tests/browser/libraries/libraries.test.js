@@ -21,9 +21,9 @@ let service;
 
 before(async () => {
   pages = await serveExamples();
-  // No heartbeat is due during a test, so only a change of the content can cause one.
+  // No heartbeat is due during a test, so only new content can cause one.
   const settings = { CORS__ALLOWED_ORIGINS: pages.url, LEASE__DURATION_S: 90, LEASE__HEARTBEAT_INTERVAL_S: 30 };
-  // Start the service before the browser. If the service fails, no browser keeps the test process alive.
+  // Start the service before the browser. If the service does not start, no browser keeps the test process alive.
   service = await startService(settings);
   browser = await launch();
 });

@@ -1,5 +1,5 @@
 /*
- * Opens one page in the Chromium of Qt WebEngine: browser URL
+ * Opens one page in the Chromium of Qt WebEngine. Usage: browser URL
  *
  * PyQt5 wheels contain the libraries of old Qt versions, but no header files, and their Python modules need an old Python.
  * Therefore this program declares the few C++ functions that it needs by their mangled names.
@@ -19,7 +19,7 @@ void _ZN14QWebEngineView4loadERK4QUrl(void *view, void *url);
 /* void QWidget::show() */
 void _ZN7QWidget4showEv(void *widget);
 
-/* Larger than each object, and never destroyed. */
+/* Each buffer is larger than its C++ object. The objects are never destroyed. */
 static char application[4096], view[4096], text[64], url[64];
 
 int main(int argc, char **argv) {

@@ -147,7 +147,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     crashed = true;
     note = "";
     cutPlayer();
-    // No stop reached the service, so the slot stays taken until the lease expires.
+    // No stop reached the service, so the card shows the lease until it expires.
     lease = previousLease;
     render();
     onChange();
@@ -249,7 +249,8 @@ function describeDenial({ slotFreesInSeconds }) {
   return `Holds no slot, so it does not play.${wait}`;
 }
 
-// The page uses the defaults of the player package: it stops after 401 and 403, and continues after other failures.
+// The players use the default options. If requests fail until the lease expires, the players stop if the responses are 401 or 403, and
+// otherwise keep playing.
 function describeOutage({ status, leaseEndsInSeconds }) {
   if (status === 401 || status === 403) {
     const seconds = Math.ceil(leaseEndsInSeconds);
