@@ -208,7 +208,7 @@ class Deploy(unittest.TestCase):
         self.put_in_ecr(DIGESTS[0])
         self.write_template("second")
         self.create_stack(IMAGES[1], "Tasks=5")
-        # The earlier image may not support the settings of the later template.
+        # The checkout has the earlier template, because the earlier image may not support the settings of the later one.
         self.write_template("first")
         self.assert_succeeds("--rollback", IMAGES[0])
         self.assertEqual(self.deployed(), (IMAGES[0], "5", "first"))

@@ -94,7 +94,7 @@ def gateway(name):
 class FakeInstance:
     """Records the requests that an instance receives. Sends `reply`, or closes the connection if `reply` is None.
 
-    Health checks get a 200 response and are not recorded. `connections` and `open_connections` do not include their connections.
+    Health checks get a 200 response and are not recorded. `connections` and `open_connections` omit connections with only health checks.
     """
 
     def __init__(self, index, reply):
@@ -150,6 +150,6 @@ class FakeInstance:
             return sum(request[0] == method and request[1].endswith(end) for request in self.requests)
 
     def stop(self):
-        # Wakes up the thread that waits in accept().
+        # Wake up the thread that waits in accept().
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

@@ -213,7 +213,7 @@ class Failing(Gateway, unittest.TestCase):
                 thread.join()
         self.assertGreater(others.total(), 300)
         self.assertEqual(set(others), {200, 204, 404}, others)
-        # nginx has no active health checks, so it may send a start on a connection that the instance closes.
+        # nginx has no active health checks, so it may send a start on a connection that the instance is closing. It never repeats a start.
         lost = 3 if self.name == "nginx" else 0
         self.assertLessEqual(starts.total() - starts[201], lost, starts)
 

@@ -39,7 +39,7 @@ def build(stages, binary, folder):
     [(source, image_root)] = dockerfile.copies(final)
     outputs = {path for stage in stages if stage.base == "scratch" for _, path in dockerfile.copies(stage)}
     build_stage = next(stage for stage in stages if stage.name == source)
-    assert "BUILD_REVISION=${REVISION}" in build_stage.all("ENV"), "the binary does not know its commit"
+    assert "BUILD_REVISION=${REVISION}" in build_stage.all("ENV"), "the Dockerfile does not set BUILD_REVISION for the build"
     commands = build_stage.all("RUN")
     build_step = next(number for number, command in enumerate(commands) if command.startswith("cargo build "))
     for option in ("--profile dist", "--locked", "--no-default-features", "--bin stream-manager"):
@@ -190,7 +190,7 @@ def check_server(image, stage):
 
 
 def check_tls(image, folder):
-    """The service trusts exactly the CA certificates in the image, for JWKS and for DynamoDB."""
+    """Checks that the service trusts exactly the CA certificates in the image, for JWKS and for DynamoDB."""
     private_ca_server.create_certificates(folder)
     server = private_ca_server.Server(folder)
     url = f"https://{private_ca_server.NAME}:{private_ca_server.PORT}"

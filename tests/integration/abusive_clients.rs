@@ -1,4 +1,5 @@
-//! Slow, silent and malformed clients on raw sockets. Every connection ends, and no client exceeds its bounds or affects other clients.
+//! Clients that are slow or silent, or send malformed requests, on raw sockets. The service closes their connections and enforces its
+//! bounds, and other clients are not affected.
 
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ async fn a_client_that_reads_no_responses_is_closed() {
 #[tokio::test]
 async fn oversized_request_heads_are_refused() {
     let server = TestServer::start().await;
-    // The parser checks the bound when its buffer is full, so it refuses the head between 1× and 2× of the bound.
+    // The parser checks the bound only when its buffer is full, so it may accept a head of almost twice the bound.
     let long = "x".repeat(2 * SETTINGS.max_head_bytes);
     for head in [
         format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -201,7 +202,7 @@ async fn connections_over_the_limit_wait_until_one_closes() {
     let mut third = connect(&server).await;
     third.write_all(b"GET /health/live HTTP/1.0\r\n\r\n").await.unwrap();
     let mut byte = [0; 1];
-    assert!(timeout(Duration::from_millis(100), third.read(&mut byte)).await.is_err(), "it waits");
+    assert!(timeout(Duration::from_millis(100), third.read(&mut byte)).await.is_err(), "the third must wait");
     drop(idle);
     assert!(read_until_closed(&mut third).await.starts_with("HTTP/1.0 200 "));
 }
@@ -217,12 +218,12 @@ async fn partial_requests_do_not_delay_shutdown() {
     half_body.write_all(head).await.unwrap();
     let mut interim = [0; 25];
     timeout(CLOSED_WITHIN, half_body.read_exact(&mut interim)).await.unwrap().unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100 "), "the server reads the body");
+    assert!(interim.starts_with(b"HTTP/1.1 100 "), "the server waits for the body");
     half_body.write_all(b"{").await.unwrap();
     server.stop.cancel();
     assert!(timeout(CLOSED_WITHIN, server.serving).await.unwrap().unwrap());
     let response = read_until_closed(&mut half_body).await;
-    assert!(response.starts_with("HTTP/1.1 400 "), "the request ends before the server: {response}");
+    assert!(response.starts_with("HTTP/1.1 400 "), "the server responds before it ends: {response}");
 }
 
 /// The resident memory of the process in kB.

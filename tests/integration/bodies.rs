@@ -192,7 +192,7 @@ async fn bodies_in_other_encodings_get_a_clear_error() {
     }
     let utf16_label = [("content-type", "application/json; charset=utf-16")];
     let response = server.send("POST", STREAMS, &utf16_label, b"{}".to_vec()).await;
-    assert_eq!(response.status, 201, "the encoding counts, not its label");
+    assert_eq!(response.status, 201, "the encoding of the bytes matters, not the declared charset");
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn a_misspelled_list_of_streams_ends_no_stream() {
     assert_eq!(server.json("POST", "/v1/users/ann/evictions", other).await.body["ended"], json!([id]));
 }
 
-/// Bodies that no JSON reader accepts, and one that is too large.
+/// Bodies without a valid content id: empty, not an object, not JSON, not UTF-8, with a wrong or repeated field, or too large.
 fn meaningless_bodies() -> Vec<Vec<u8>> {
     vec![
         Vec::new(),

@@ -64,7 +64,7 @@ async fn a_failing_store_is_503_within_the_request_timeout() {
     let other = uuid::Uuid::new_v4();
     for fault in [Fault::Lost, Fault::Hang, Fault::Rejected(400, "ThrottlingException"), Fault::AppliedThen500] {
         faults.set(fault);
-        // The store would apply a stop before it returns the 500, so the stops name a stream that does not exist.
+        // With `AppliedThen500` the store would apply a stop, so the stops name a stream that does not exist.
         for (method, path) in [
             ("POST", STREAMS.to_owned()),
             ("GET", STREAMS.to_owned()),
@@ -80,7 +80,7 @@ async fn a_failing_store_is_503_within_the_request_timeout() {
             response.assert_problem(503, "store-unavailable", &format!("{fault:?} {method} {path}"));
             assert_eq!(response.headers["retry-after"], "1");
             let text = response.body.to_string();
-            assert!(!text.contains("injected") && !text.contains("Exception"), "no message of the store: {text}");
+            assert!(!text.contains("injected") && !text.contains("Exception"), "the store's message leaked: {text}");
         }
     }
     faults.set(Fault::None);
@@ -124,7 +124,7 @@ async fn a_panic_is_500_for_its_request_only() {
         assert!(body.contains("\"code\":\"internal\"") && !body.contains("secret"), "{body}");
     }
     assert_eq!(built.app.handle(request("GET", "/health/live")).await.status(), 200);
-    assert_eq!(built.metrics.in_flight.get(), 0, "the permits are returned");
+    assert_eq!(built.metrics.in_flight.get(), 0, "the panicking requests returned their permits");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn an_operation_completes_after_its_caller_is_dropped() {
     let (faults, fixture) = FaultInjector::on_embedded().await;
     let (store, clock) = (Arc::new(faults.store(1)), Arc::clone(&fixture.clock));
     let built = TestApp { store, clock, ..TestApp::default() }.build();
-    // The first poll sends the first attempt. The operation then waits before the second attempt.
+    // The first poll sends the first attempt. `now_or_never` then drops the future, while the operation waits for the second attempt.
     faults.set(CONFLICT);
     assert!(built.app.handle(request("POST", STREAMS)).now_or_never().is_none());
     faults.set(Fault::None);
@@ -151,11 +151,11 @@ async fn shutdown_waits_for_operations_that_outlive_their_response() {
     fixture.store.start(&ann, &start(1), StartHint::Optimistic, now).await.unwrap();
     faults.set(Fault::Lost);
     let response = server.call("DELETE", &format!("{STREAMS}/{}", stream(1))).await;
-    assert_eq!(response.status, 503, "timed out, while the stop is still retried");
+    assert_eq!(response.status, 503, "the response times out while the stop is still retried");
     server.stop.cancel();
     faults.set(Fault::None);
-    assert!(timeout(Duration::from_secs(30), server.serving).await.unwrap().unwrap(), "within the drain time");
-    assert_eq!(fixture.store.streams(&ann, now).await.unwrap().live, [], "the stop was applied before the end");
+    assert!(timeout(Duration::from_secs(30), server.serving).await.unwrap().unwrap(), "ended within the drain time");
+    assert_eq!(fixture.store.streams(&ann, now).await.unwrap().live, [], "applied before the server ended");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn a_failed_start_is_logged_as_json() {
     command.env("STREAM_MANAGER__LOG__FORMAT", "json").env("STREAM_MANAGER__LOG__FILTER", "off");
     let address = in_use.local_addr().unwrap().to_string();
     let lines = json_errors(command.env("STREAM_MANAGER__SERVER__BIND", &address)).await;
-    assert_eq!(lines.len(), 1, "the filter does not hide it: {lines:?}");
+    assert_eq!(lines.len(), 1, "log.filter must not hide the error: {lines:?}");
     assert_eq!((&lines[0]["event"], &lines[0]["level"]), (&"start_failed".into(), &"ERROR".into()));
     let error = lines[0]["error"].as_str().unwrap();
     assert!(error.contains(&address) && error.contains("server.bind"), "{error}");

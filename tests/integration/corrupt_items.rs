@@ -1,5 +1,5 @@
 //! Stored items that violate the schema. Operations that read such an item return 500 and log one line that names the item. Other
-//! users are not affected. A stop, a repair or TTL clears the error.
+//! users are not affected. After a stop, a repair or deletion by TTL, the operations succeed again.
 
 use std::sync::Arc;
 
@@ -128,7 +128,7 @@ async fn a_corrupt_lease_fails_only_operations_that_read_it() {
         scene.assert_internal(&scene.call("POST", streams).await, &record, &context("start at the limit"));
         assert_eq!(scene.status("POST", &format!("{intact}/heartbeat")).await, 200);
         assert_eq!(scene.status("GET", &intact).await, 200);
-        assert_eq!(scene.status("GET", &limit).await, 200, "reads only the counter");
+        assert_eq!(scene.status("GET", &limit).await, 200, "this operation reads only the counter");
         assert_eq!(scene.server.json("PUT", &limit, json!({"limit": 5})).await.status, 200);
         assert_eq!(scene.status("DELETE", &limit).await, 204);
         scene.assert_other_users_are_served().await;

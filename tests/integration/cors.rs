@@ -31,7 +31,7 @@ async fn preflight_with(server: &TestServer, origin: &str, requested: &[&str]) -
     server.send("OPTIONS", &format!("{STREAMS}/x/heartbeat"), &headers, Vec::new()).await
 }
 
-/// The names in `Access-Control-Allow-Headers` in addition to those that are always allowed.
+/// The names in `Access-Control-Allow-Headers`, without the headers that are always allowed.
 async fn added_headers(server: &TestServer, requested: &[&str]) -> String {
     let response = preflight_with(server, PAGE, requested).await;
     let allowed = &response.headers["access-control-allow-headers"];

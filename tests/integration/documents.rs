@@ -70,14 +70,14 @@ fn the_document_avoids_what_client_generators_misread() {
         assert!(complete && reference, "{object:?}");
     }
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
-        assert!(schema["nullable"].is_null(), "{name}: a client could not omit such a body");
+        assert!(schema["nullable"].is_null(), "{name} is nullable, so a generated client could not omit such a body");
         for required in schema["required"].as_array().into_iter().flatten() {
             assert!(schema["properties"].get(required.as_str().unwrap()).is_some(), "{name}: {required}");
         }
         for (field, property) in schema["properties"].as_object().into_iter().flatten() {
-            assert!(property["enum"].is_null(), "{name}.{field}: an enum needs a name");
+            assert!(property["enum"].is_null(), "{name}.{field}: move the inline enum to a named schema");
             let unbounded = property["type"] == "array" && property["maxItems"].is_null();
-            assert!(!unbounded, "{name}.{field}: maxItems");
+            assert!(!unbounded, "{name}.{field} has no maxItems");
         }
     }
 }
@@ -120,7 +120,7 @@ fn request_bodies_allow_additional_properties() {
     assert_eq!(bodies.len(), 4);
     for body in bodies {
         let schema = document.pointer(body.trim_start_matches('#')).unwrap();
-        assert!(schema["additionalProperties"].is_null(), "{body}: a newer player works with an older service");
+        assert!(schema["additionalProperties"].is_null(), "{body}: a newer player must work with an older service");
     }
 }
 
@@ -223,6 +223,6 @@ fn errors_md_has_one_section_per_problem() {
         ProblemCode::ALL.iter().map(|code| format!("`{}` ({})", code.code(), code.status())).collect();
     assert_eq!(headings, problems);
     for code in ProblemCode::ALL {
-        assert!(text.contains(code.title()), "the title of {}", code.code());
+        assert!(text.contains(code.title()), "errors.md lacks the title of {}", code.code());
     }
 }

@@ -64,10 +64,10 @@ async fn after_a_kill_every_acknowledged_lease_is_stored() {
     for (n, client) in clients.into_iter().enumerate() {
         let (held, unacknowledged_stop) = client.unwrap();
         let (members, leases) = members_and_leases(&table, &user(&format!("user-{n}"))).await;
-        assert_eq!(members, leases, "counter and leases");
+        assert_eq!(members, leases, "the counter and the leases list the same streams");
         assert!(members.len() <= 3, "{members:?}");
         assert!(held.is_subset(&members), "{held:?} were acknowledged, {members:?} are stored");
-        // At the kill, the last request has no response, so its stop may not be applied, or its start may be applied.
+        // The kill leaves the last request without a response, so a stop may not have been applied, and a start may have been.
         let others = members.difference(&held).filter(|id| Some(*id) != unacknowledged_stop.as_ref()).count();
         assert!(others <= 1, "{held:?} {unacknowledged_stop:?} {members:?}");
     }

@@ -46,7 +46,7 @@ async fn an_eviction_with_invalid_ids_ends_no_stream() {
     let server = TestServer::start().await;
     let ids = three_streams(&server).await;
     let invalid = evict(&server, json!([ids[0], "tv"])).await;
-    invalid.assert_problem(400, "invalid-request", "no UUID");
+    invalid.assert_problem(400, "invalid-request", "not a UUID");
     assert_eq!(invalid.body["errors"][0]["field"], "streamIds[1]");
     for (count, status) in [(50, 200), (51, 400)] {
         let many: Vec<&str> = [UNKNOWN_ID].into_iter().cycle().take(count).collect();

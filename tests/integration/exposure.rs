@@ -82,7 +82,7 @@ async fn the_health_check_reads_only_the_address() {
     let folder = temp_dir();
     let service = Service::start(&mut command(folder.path())).await;
     let mut check = command(folder.path());
-    // The health check of a container may run without the settings file, which may set `auth.mode`.
+    // The health check of a container may run without the settings file that sets `auth.mode`, so the settings may be inconsistent.
     check.env("STREAM_MANAGER__AUTH__HS256_SECRET", "0123456789abcdef0123456789abcdef");
     check.env("STREAM_MANAGER__SERVER__BIND", format!("0.0.0.0:{}", service.address.port()));
     let output = run(check.arg("healthcheck")).await;

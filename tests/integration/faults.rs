@@ -161,7 +161,7 @@ async fn an_eviction_whose_response_was_lost_is_applied() {
         store.end(&user, &eviction(n), now).await.unwrap_err();
         faults.set(Fault::None);
         assert!(matches!(store.stream(&user, stream(n), now).await, Ok(StreamState::Inactive(_))));
-        assert_eq!(store.end(&user, &eviction(n), now).await.unwrap(), [], "a repetition ends no stream twice");
+        assert_eq!(store.end(&user, &eviction(n), now).await.unwrap(), [], "a repeated eviction ends no stream");
     }
 }
 
@@ -175,7 +175,7 @@ async fn an_interrupted_erasure_is_completed_by_its_repetition() {
     faults.set_on("UpdateItem", Fault::Lost);
     store.purge(&user, now).await.unwrap_err();
     faults.set(Fault::None);
-    assert_eq!(fixture.items(&user).await.len(), 1, "the streams are deleted, and the counter has the limit");
+    assert_eq!(fixture.items(&user).await.len(), 1, "the leases are deleted, and the counter still has the limit");
     assert_eq!(store.end(&user, &erasure(), now).await.unwrap(), []);
     store.purge(&user, now).await.unwrap();
     assert!(!fixture.items(&user).await[0].contains_key("streamLimit"));

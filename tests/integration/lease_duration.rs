@@ -1,4 +1,4 @@
-//! A lowered lease duration. Old leases keep their expiry until their next renewal, and all responses agree on it.
+//! A lowered lease duration. Heartbeats never shorten a lease, and all responses report the expiry that is stored.
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ async fn denials_are_logged_once_per_user_and_minute() {
     let events = log.take();
     assert_eq!(events.len(), 1, "{events:?}");
     for (field, expected) in [("limit", 1), ("count", 1), ("suppressed", 0)] {
-        assert_eq!(events[0][field], expected, "a number, not a string: {field}");
+        assert_eq!(events[0][field], expected, "{field} must be a number, not a string");
     }
     assert_eq!((&events[0]["event"], &events[0]["level"]), (&"start_denied".into(), &"INFO".into()));
 

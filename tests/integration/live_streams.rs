@@ -68,7 +68,7 @@ async fn only_live_streams_are_counted() {
 #[tokio::test]
 async fn the_count_includes_every_page() {
     let fixture = Fixture::embedded().await;
-    // Each stream has two items: its lease and the counter of its user.
+    // Each stream has two items: its lease and the counter of its user. The items therefore fill two pages.
     let streams = PAGE_ITEMS as u64;
     for _ in 0..streams {
         start_stream(&fixture, 1).await;
@@ -138,7 +138,7 @@ async fn after_a_slow_count_the_next_one_waits() {
     start_stream(&fixture, 1).await;
     fixture.advance_s(18);
     live.refresh().await;
-    assert_eq!(exported(&metrics), Some(0), "19 s after a count of 1 s");
+    assert_eq!(exported(&metrics), Some(0), "the pause after a count of 1 s is 19 s, and only 18 s have passed");
     fixture.advance_s(1);
     live.refresh().await;
     assert_eq!(exported(&metrics), Some(1));

@@ -22,7 +22,7 @@ fn log_calls(source: &str) -> Vec<(usize, &str)> {
     calls
 }
 
-/// The value of the field `event`, which is the first argument.
+/// The value of the field `event`, or `None` if it is not the first argument.
 fn event(arguments: &str) -> Option<&str> {
     arguments.trim_start().strip_prefix("event = \"")?.split('"').next()
 }

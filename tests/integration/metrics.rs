@@ -88,7 +88,7 @@ async fn store_requests_are_counted_by_operation_and_outcome() {
         "the SDK retries throttling, 500 and lost requests"
     );
     let calls = value(&metrics, "store_request_duration_seconds_count{operation=\"UpdateItem\"}");
-    assert_eq!(calls, Some(9.0), "a call with its retries counts once");
+    assert_eq!(calls, Some(9.0), "a request and its retries count as one");
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn readiness_reports_clock_skew_and_warns_if_it_is_large() {
     };
     observe(700, 0);
     let ready = server.call("GET", "/health/ready").await.body;
-    // `Date` has whole seconds, so on average it is half a second behind the store's clock.
+    // `Date` has whole seconds, so on average it is half a second behind the store's clock. The service corrects the difference.
     assert_eq!((&ready["clockDifferenceSeconds"], ready.get("warnings")), (&json!(0.2), None));
 
     for (ahead_ms, minutes, warning) in [

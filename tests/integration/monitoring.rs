@@ -20,15 +20,15 @@ use crate::support::{Fixture, TABLE, start, unique_user};
 use crate::test_app::TestServer;
 
 const PREFIX: &str = "stream_manager_";
-/// The prefix of the metrics that every program exports under the same names.
+/// The prefix of the process metrics, whose names are the same for every program.
 const PROCESS: &str = "process_";
-/// Labels that Prometheus adds.
+/// Labels that queries may use in addition to the exported ones. Prometheus adds `instance` and `job`. Histograms have `le`.
 const PROMETHEUS_LABELS: [&str; 3] = ["instance", "job", "le"];
 
 /// Maps the name of each series to its labels and their values.
 type Exported = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// Returns the exported series with their labels. First records samples, because some series are exported only with samples.
+/// Returns the exported series with their labels. First records samples, because some series are absent until their first sample.
 async fn exported() -> Exported {
     let server = TestServer::start().await;
     server.start_stream("ann", json!({})).await;
@@ -171,7 +171,7 @@ fn every_alert_has_a_test_and_a_runbook_section() {
         let fires = format!("alertname: {name}\n        exp_alerts:");
         assert!(
             tests.contains(&fires) && tests.contains(&format!("alertname: {name}}}")),
-            "{name}: a test in which it fires, and one in which it does not"
+            "{name} needs a test in which it fires, and one in which it does not"
         );
     }
 }

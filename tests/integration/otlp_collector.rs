@@ -40,7 +40,7 @@ impl Collector {
         resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
     }
 
-    /// The spans with this name, in the order of their starts. Panics if there are none.
+    /// The spans with this name, ordered by start time. Panics if there are none.
     pub fn spans_named(&self, name: &str) -> Vec<Span> {
         let spans = self.spans();
         let mut found: Vec<Span> = spans.iter().filter(|span| span.name == name).cloned().collect();

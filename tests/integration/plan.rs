@@ -145,7 +145,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn the_capacity_docs_show_the_printed_output() {
     let blocks = blocks(&read("docs/CAPACITY.md"));
-    assert!(blocks.len() >= 2, "it shows two commands");
+    assert!(blocks.len() >= 2, "docs/CAPACITY.md must show at least two commands");
     for (line, shown) in blocks {
         assert!(line.starts_with("stream-manager plan "), "{line}");
         let printed = output(&line).await;
@@ -219,7 +219,7 @@ async fn a_price_file_overrides_the_built_in_prices() {
     command.args(["plan", "--streams", "1000000", "--prices", "prices.toml"]);
     let printed = stdout(&run(&mut command).await);
     assert!(printed.contains("USD in eu-central-1"), "{printed}");
-    // 36,296.3 × 2.628 × 0.7 + 243.33
+    // 36,296.3 write units per second × 2.628 million seconds per month × 0.7 USD per million, plus 243.33 USD for reads.
     assert!(
         printed.lines().any(|line| line.starts_with("table, on demand") && line.ends_with("67,014")),
         "{printed}"

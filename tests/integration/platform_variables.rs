@@ -1,5 +1,6 @@
 //! Environment variables that Kubernetes and Docker inject for a service with the name `stream-manager` or
-//! `stream-manager-…`. The program starts despite these variables, but not with other variables with a single underscore.
+//! `stream-manager-…`. The program ignores them, but refuses to start with any other variable whose name begins with
+//! `STREAM_MANAGER` and a single underscore.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -22,7 +22,7 @@ use crate::test_app::TestApp;
 const SDK_ATTEMPTS: usize = 3;
 const LIMITER_ATTEMPTS: usize = 5;
 
-/// An SDK transport that returns one error for the first `failures` requests, and then empty successful responses.
+/// An SDK transport that responds to the first `failures` requests with `error`, and to all later ones with an empty success.
 #[derive(Clone, Debug)]
 struct FailingTable {
     error: Value,

@@ -102,7 +102,7 @@ async fn every_operation_ignores_and_keeps_unknown_data() {
     let one = store.stream(&user, stream(1), now).await.unwrap();
     assert!(matches!(one, StreamState::Live(_)), "{one:?}");
     let heartbeat = store.heartbeat(&user, &renewal(1), now.plus_s(9)).await.unwrap();
-    assert!(heartbeat.previous_expiry.is_some(), "it renewed the lease");
+    assert!(heartbeat.previous_expiry.is_some(), "the heartbeat renewed the lease");
     assert_kept(&lease(1), "a heartbeat").await;
 
     store.end(&user, &eviction(1), now).await.unwrap();

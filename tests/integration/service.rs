@@ -124,7 +124,7 @@ impl Log {
     }
 }
 
-/// A command of the binary, with free ports and the working directory `folder`.
+/// A command that runs the binary on free ports, with the working directory `folder`.
 pub fn command(folder: &Path) -> Command {
     command_of(BINARY, folder)
 }

@@ -41,7 +41,7 @@ fn the_environment_overrides_the_file_which_overrides_the_defaults() {
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = Config::load(Some(file.path()), environment.into()).unwrap();
     assert_eq!((config.limits.streams_per_user.get(), config.lease.retention_s.get()), (7, 10));
-    assert_eq!(config.server.bind.port(), 8080, "an empty variable is not set");
+    assert_eq!(config.server.bind.port(), 8080, "an empty variable counts as unset");
 }
 
 #[test]
@@ -172,7 +172,8 @@ fn an_unreadable_file_is_named() {
 
 const SECRET: &str = "secret secret secret secret secret";
 
-/// Loads the smallest valid `auth` section with these settings, which add to its settings or replace them.
+/// Loads an `auth` section with a mode, an issuer and an audience. The settings in `more` are added or replace these. A valid
+/// section also needs a key source.
 fn load_auth(more: &[(&str, &str)]) -> Result<Config, String> {
     let minimum = [("MODE", "jwt"), ("ISSUER", "https://login.example.com/"), ("AUDIENCE", "streams")];
     let names: Vec<(String, &str)> =

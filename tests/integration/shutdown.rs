@@ -14,7 +14,7 @@ async fn start(deregistration_s: &str) -> (Service, tempfile::TempDir) {
     let folder = temp_dir();
     let mut command = command(folder.path());
     command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", deregistration_s);
-    // The drain time is far longer than the timeout of `Service::wait`, so a test that needs it fails.
+    // The drain time is far longer than the timeout of `Service::wait`, so a test fails if the shutdown takes all of it.
     command.env("STREAM_MANAGER__SERVER__DRAIN_S", "60");
     (Service::start(&mut command).await, folder)
 }
@@ -63,5 +63,8 @@ async fn partial_requests_and_unread_responses_do_not_delay_shutdown() {
     timeout(Duration::from_secs(30), held[2].read_exact(&mut [0; 12])).await.unwrap().unwrap();
     assert_eq!(service.terminate().await.code(), Some(0));
     let log = service.remaining_log().await;
-    assert!(log.last().is_some_and(|line| is_event(line, "stopped")), "the database file is closed too: {log:?}");
+    assert!(
+        log.last().is_some_and(|line| is_event(line, "stopped")),
+        "`stopped` is logged only if the database file is also closed: {log:?}"
+    );
 }

@@ -79,7 +79,7 @@ async fn expires_in_reports_the_stored_expiry() {
     let server = TestServer::start().await;
     let key = [("idempotency-key", "play-3")];
     server.send("POST", STREAMS, &key, Vec::new()).await;
-    // The instance that granted the lease had a clock that was ahead.
+    // As if the clock of the instance that granted the lease had been 0.7 s ahead of this instance's clock.
     server.clock.advance_ms(-700);
     let again = server.send("POST", STREAMS, &key, Vec::new()).await;
     assert_eq!((again.status, &again.body["expiresInSeconds"]), (200, &json!(91)));

@@ -1,4 +1,5 @@
-//! Startup failures print one line with the remedy, exit with code 1 and print no backtrace. Also tests few file descriptors.
+//! Startup failures print one line with the remedy, exit with code 1 and print no backtrace. Also tests a low limit on file
+//! descriptors.
 
 use std::fs;
 use std::time::Instant;

@@ -78,7 +78,7 @@ async fn documents_are_compressed_if_the_client_accepts_it() {
         assert!(gzip.body.len() < plain.body.len() && decompressed(&gzip.body) == plain.body, "{path}");
         assert!([&plain, &gzip].iter().all(|document| document.headers[VARY] == "accept-encoding"), "{path}");
         assert_eq!(plain.headers["content-type"], gzip.headers["content-type"], "{path}");
-        // The two representations must not share a tag.
+        // The plain and the compressed document must not share an entity tag.
         let mixed = [(ACCEPT_ENCODING.as_str(), "gzip"), (IF_NONE_MATCH.as_str(), plain.etag())];
         assert_eq!(get(&server, path, &mixed).await.status, 200, "{path}");
         let same = [(ACCEPT_ENCODING.as_str(), "gzip"), (IF_NONE_MATCH.as_str(), gzip.etag())];

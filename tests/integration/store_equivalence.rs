@@ -70,7 +70,7 @@ fn any_selection() -> impl Strategy<Value = Selection> {
 }
 
 /// The result of each step as text, with the visible state after the step. Before the first step, starts and evicts `evicted`
-/// streams. Their final states are at the end.
+/// streams. The last results are the final states of these streams.
 async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]) -> Vec<String> {
     let store = &fixture.store;
     let mut results = Vec::new();
@@ -85,8 +85,8 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
         let result = match step {
             Step::Start { request, hint } => {
                 match retry_on_contention(|| store.start(user, request, *hint, now)).await {
-                    // After TTL deletes a lease, the counter in DynamoDB still contains the stream, but the memory store does not
-                    // contain it, so `reaped` differs.
+                    // After TTL deletes a lease, the embedded store's counter still contains the stream, and a start reaps it. The
+                    // memory store no longer contains it, so `reaped` differs.
                     StartOutcome::Started(mut started) => {
                         started.reaped = 0;
                         format!("{started:?}")
@@ -105,8 +105,8 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                 String::new()
             }
             Step::End(selection) => {
-                // First removes expired leases. TTL may have deleted them in only one of the stores, and an eviction marks
-                // the ones that are still stored.
+                // Remove expired leases first. TTL may have deleted them in only one of the two stores, and in the other store
+                // an eviction would mark them as ended.
                 fixture.advance_s(200);
                 fixture.sweep(user).await;
                 let request = EndRequest { selection: selection.clone(), message: None, terms: TERMS };
@@ -131,7 +131,7 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
         };
         let now = fixture.now();
         let listed = store.streams(user, now).await.unwrap();
-        assert!(listed.live.len() <= 5, "no limit in this test is higher");
+        assert!(listed.live.len() <= 5, "no limit in this test exceeds 5");
         let mut states = Vec::new();
         for n in 0..STREAMS {
             states.push(unless_expired(store.stream(user, stream(n), now).await.unwrap()));

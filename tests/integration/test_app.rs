@@ -145,7 +145,7 @@ pub struct TestServer {
     document: Value,
     /// Starts the graceful shutdown.
     pub stop: CancellationToken,
-    /// Completes when the server ends. True if the shutdown was in time.
+    /// Completes when the server ends. True if it ended within the drain time.
     pub serving: JoinHandle<bool>,
 }
 
@@ -247,7 +247,7 @@ impl TestServer {
         String::from_utf8_lossy(&response).into_owned()
     }
 
-    /// Sends a GET request with exactly this path.
+    /// Sends a GET request with exactly this path. An HTTP client might normalize it.
     pub async fn raw_get(&self, path: &str) -> (u16, Value) {
         let response = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
         let status = response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

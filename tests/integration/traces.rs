@@ -112,8 +112,8 @@ async fn store_requests_are_client_spans_and_denials_no_errors() {
     }
     let query = collector.span("DynamoDB.Query");
     assert_eq!((query.kind(), status(&query)), (SpanKind::Client, StatusCode::Unset));
-    assert_eq!(query.parent_span_id, starts[3].span_id, "the denied start reads");
-    assert_eq!(collector.spans().len(), 9, "no span of the startup");
+    assert_eq!(query.parent_span_id, starts[3].span_id, "only the denied start reads");
+    assert_eq!(collector.spans().len(), 9, "the startup has no spans");
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ fn documented(kind: &str) -> BTreeSet<String> {
 async fn an_unreachable_store_is_a_connection_error() {
     let (folder, collector) = (temp_dir(), Collector::start().await);
     let mut command = dynamodb_command(folder.path(), &unused_url());
-    // Only the line that the test waits for is logged.
+    // Log only the lines of the commands. `Service::start` waits for one of them, the event `listening`.
     command.env("STREAM_MANAGER__LOG__FILTER", "off,stream_manager::commands=info");
     let mut service = traced(&mut command, &collector).await;
     assert_eq!(call(&service, "GET", &format!("{STREAMS}/count")).await, 503);
@@ -263,7 +263,7 @@ async fn log_lines_of_a_traced_request_have_its_ids() {
     assert_eq!(ids, [&json!(TRACE), &json!(hex(&span.span_id)), &json!("01")]);
     assert_eq!(denied["span"]["request_id"], attributes(&span.attributes)["request_id"]);
     let fields: Vec<&String> = denied["span"].as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["name", "request_id", "route"], "no attributes of the trace");
+    assert_eq!(fields, ["name", "request_id", "route"], "the log has no attributes of the trace");
     let others = service.first_lines.iter().chain(log.iter().filter(|line| !is_event(line, "start_denied")));
     for line in others {
         assert!(!line.contains("trace_id"), "{line}");

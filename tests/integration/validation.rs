@@ -26,7 +26,7 @@ async fn a_limit_is_a_whole_number_from_0_to_50() {
     ] {
         let response = server.json("PUT", limit, bad.clone()).await;
         response.assert_problem(400, "invalid-request", &bad.to_string());
-        assert!(!response.body.to_string().contains("u64"), "no words of Rust: {}", response.body);
+        assert!(!response.body.to_string().contains("u64"), "the response contains a Rust type: {}", response.body);
     }
     for missing in [&b""[..], b"{}", b"null", br#"{"limit":null}"#] {
         let error = &server.send("PUT", limit, &[], missing.to_vec()).await.body["errors"][0];

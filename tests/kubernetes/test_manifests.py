@@ -21,7 +21,7 @@ class Schemas(unittest.TestCase):
             for path, each in manifests():
                 with self.subTest(path=path.name, kind=each["kind"], version=version):
                     used = kubernetes_validate.validate(each, version, strict=True)
-                    self.assertEqual(used, ".".join(version.split(".")[:2]), "no schemas of this version")
+                    self.assertEqual(used, ".".join(version.split(".")[:2]), "the validator has no schemas of this version")
 
     def test_schemas_refuse_misspelt_fields(self):
         deployment = manifest("Deployment")
@@ -101,7 +101,7 @@ class Manifests(unittest.TestCase):
         job = manifest("Job", "stream-manager-migrate")["spec"]["template"]
         for selector in selectors:
             self.assertLessEqual(selector.items(), labels)
-            self.assertFalse(selector.items() <= job["metadata"]["labels"].items(), "selects the pod of the job")
+            self.assertFalse(selector.items() <= job["metadata"]["labels"].items(), "the selector must not select the pod of the job")
         target = manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
         self.assertEqual(target, {key: self.deployment[key] for key in ("apiVersion", "kind")} | {"name": "stream-manager"})
         self.assertNotIn("replicas", self.deployment["spec"], "kubectl apply would undo the scaling")
@@ -139,7 +139,7 @@ def free_ports(number):
 
 
 def status(service, url):
-    """Waits until the service is ready or has ended, and returns the status of the last response."""
+    """Requests the URL until it succeeds, the service ends or 30 s pass. Returns the last status, or the error if there was no response."""
     deadline = time.monotonic() + 30
     while True:
         try:

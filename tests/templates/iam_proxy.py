@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from templates import TRANSACTION_ACTIONS
 
-# In requests, the name of the SDK method condition_check is ConditionCheck.
+# Converts the names of SDK methods to the names in requests: condition_check to ConditionCheck.
 ACTIONS = {name.title().replace("_", ""): action for name, action in TRANSACTION_ACTIONS.items()}
 CREDENTIALS = {"AccessKeyId": "role", "SecretAccessKey": "role", "Token": "role", "Expiration": "2100-01-01T00:00:00Z"}
 

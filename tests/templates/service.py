@@ -39,7 +39,7 @@ class Service:
         raise AssertionError(f"the service did not become ready: {self.log[-3:]}")
 
     def __exit__(self, *_):
-        """Stops the service. Afterwards, `log` has its lines."""
+        """Stops the service, and sets `log` to the lines of its log."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         self.output.seek(0)

@@ -94,7 +94,7 @@ def called_operations(code):
     return {methods[name] for name in re.findall(r"\.(\w+)\(\)", code) if name in methods}
 
 
-# Only the embedded store counts all live streams.
+# The code in this file runs only with the embedded store, so it needs no IAM permissions.
 EMBEDDED_ONLY = "src/store/dynamodb/live_streams.rs"
 
 

@@ -51,7 +51,7 @@ class Deployed(unittest.TestCase):
         task = cls.aws("ecs").describe_task_definition(taskDefinition=definition)["taskDefinition"]
         [cls.container] = task["containerDefinitions"]
         cls.environment = {variable["name"]: variable["value"] for variable in cls.container["environment"]}
-        # ECS resolves secrets with the execution role when it starts a task.
+        # ECS would resolve the secrets when it starts a task. Moto starts no tasks, so resolve them here.
         for variable in cls.container["secrets"]:
             assert variable["valueFrom"] == cls.parameters["AuthSecretArn"]
             value = cls.aws("secretsmanager").get_secret_value(SecretId=variable["valueFrom"])["SecretString"]
@@ -183,7 +183,7 @@ class Deployed(unittest.TestCase):
         self.addCleanup(iam_proxy.shutdown)
         with Service(self.environment, iam_proxy) as service:
             self.assertEqual(service.run("healthcheck"), "ok\n")
-            # The template creates the whole schema, and the task role may not change it.
+            # `migrate` succeeds although the task role may not change the schema, because the template has created the whole schema.
             service.run("migrate")
             call_every_operation(self, service, self.create_token())
             # Simulate clock skew last, because it affects tokens and leases.

@@ -41,7 +41,7 @@ impl Sources {
         &self.files[file].tokens
     }
 
-    /// The other files that a file uses. The value is one of the module paths to that file.
+    /// The other files that `file` uses, each with one of the paths by which `file` uses it.
     pub fn used_by(&self, file: &str) -> BTreeMap<&str, String> {
         let source = &self.files[file];
         let (imports, code) = split_imports(&source.tokens);

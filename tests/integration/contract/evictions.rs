@@ -111,7 +111,7 @@ pub async fn an_erased_user_leaves_no_data(user: User) {
     for n in 1..=3 {
         assert_eq!(user.heartbeat(n).await, StreamState::NotFound);
     }
-    assert_eq!(user.erase().await, [], "a repetition");
+    assert_eq!(user.erase().await, [], "a repeated erasure ends no stream");
 }
 
 pub async fn streams_are_not_found_after_the_first_step_of_an_erasure(user: User) {
@@ -124,7 +124,7 @@ pub async fn streams_are_not_found_after_the_first_step_of_an_erasure(user: User
         assert_eq!(user.heartbeat(n).await, StreamState::NotFound);
     }
     assert_eq!(inactive(user.heartbeat(3).await).termination.unwrap().reason, EndReason::Evicted);
-    assert_eq!(user.end(erasure()).await, [], "a repetition");
+    assert_eq!(user.end(erasure()).await, [], "a repeated erasure ends no stream");
 }
 
 pub async fn a_stream_started_during_an_erasure_survives(user: User) {
@@ -140,7 +140,7 @@ pub async fn a_stream_started_during_an_erasure_survives(user: User) {
     user.fixture.advance_s(i64::from(TOMBSTONE_S) + 1);
     user.started(start(4)).await;
     user.fixture.sweep(&user.name).await;
-    assert_eq!(user.live().await, [stream(4)], "the counter has no TTL");
+    assert_eq!(user.live().await, [stream(4)], "the counter must have no TTL");
 }
 
 pub async fn a_purge_alone_ends_no_stream(user: User) {
@@ -164,7 +164,7 @@ pub async fn a_user_can_return_after_an_erasure(user: User) {
     user.fixture.advance_s(i64::from(TOMBSTONE_S) + 1);
     user.fixture.sweep(&user.name).await;
     user.started(start(4)).await;
-    assert_eq!(user.denied(start(5)).await, [stream(4)], "the limit has removed the TTL of the counter");
+    assert_eq!(user.denied(start(5)).await, [stream(4)], "setting the limit removed the TTL of the counter");
 }
 
 pub async fn an_erasure_of_an_unknown_user_stores_nothing(user: User) {

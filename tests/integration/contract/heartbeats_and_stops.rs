@@ -55,7 +55,7 @@ pub async fn a_heartbeat_never_revives_an_expired_lease(user: User) {
     for n in 2..=4 {
         user.started(start(n)).await;
     }
-    assert_eq!(user.heartbeat(1).await, StreamState::NotFound, "a start that reads deleted it");
+    assert_eq!(user.heartbeat(1).await, StreamState::NotFound, "a later start deleted it");
 }
 
 pub async fn a_heartbeat_of_an_unknown_stream_returns_not_found(user: User) {

@@ -1,4 +1,4 @@
-//! The contract of `LeaseStore`. One test per clause runs against every store. The tests in `endpoint` do nothing unless
+//! The contract of `LeaseStore`. Each clause is a test that runs against every store. The tests in `endpoint` do nothing unless
 //! `TEST_DYNAMODB_ENDPOINT` is set.
 
 mod evictions;

@@ -54,7 +54,7 @@ pub async fn racing_evictions_never_exceed_the_limit(user: User) {
         .flat_map(|start| if let StartOutcome::Started(started) = start { started.ended.clone() } else { vec![] })
         .collect();
     let distinct: BTreeSet<StreamId> = ended.iter().copied().collect();
-    assert_eq!((ended.len(), distinct.len()), (9, 9), "each stream but the last three was ended once");
+    assert_eq!((ended.len(), distinct.len()), (9, 9), "each stream was ended once, except the last three");
     assert_eq!(user.live().await.len(), 3);
 }
 
@@ -185,11 +185,7 @@ pub async fn evict_oldest_prefers_an_overdue_stream(user: User) {
     user.heartbeat(1).await;
     user.heartbeat(3).await;
     user.fixture.advance_s(1);
-    assert_eq!(
-        user.started(evicting(4)).await.ended,
-        [stream(2)],
-        "stream 1 is older, and its player sends heartbeats"
-    );
+    assert_eq!(user.started(evicting(4)).await.ended, [stream(2)], "stream 1 is older, but not overdue");
 }
 
 pub async fn a_repeated_start_lists_the_streams_it_ended(user: User) {
@@ -278,7 +274,7 @@ pub async fn a_token_limit_overrides_the_stored_and_the_default_limit(user: User
         }
     }
     let stored = user.fixture.store.limit(&user.name).await.unwrap();
-    assert_eq!(stored, StreamLimit::new(5), "the stored limit stays");
+    assert_eq!(stored, StreamLimit::new(5), "token limits do not change the stored limit");
 }
 
 pub async fn users_with_similar_names_are_independent(first: User) {

@@ -77,7 +77,7 @@ async fn the_key_and_its_configured_algorithm_must_match() {
         ("another key with a known id", Key::other_rsa("k").token(&valid_claims())),
         ("an unknown id", Key::rsa("unknown").token(&valid_claims())),
         ("no id, and two keys", key.token_with(&json!({ "alg": "RS256" }), &valid_claims())),
-        ("an id that is no text", key.token_with(&json!({ "alg": "RS256", "kid": 1 }), &valid_claims())),
+        ("an id that is not a string", key.token_with(&json!({ "alg": "RS256", "kid": 1 }), &valid_claims())),
         ("an algorithm that is not configured", key.token_by("RS512", &valid_claims())),
         ("the same hash with other padding", key.token_by("PS256", &valid_claims())),
         ("the other key's algorithm", key.token_with(&json!({ "alg": "ES256", "kid": "k" }), &valid_claims())),

@@ -90,13 +90,13 @@ impl Key {
     }
 
     pub fn modulus(&self) -> Vec<u8> {
-        let Pair::Rsa(pair) = self.pair else { panic!("RSA has a modulus") };
+        let Pair::Rsa(pair) = self.pair else { panic!("only RSA keys have a modulus") };
         pair.public_key().modulus().big_endian_without_leading_zero().to_vec()
     }
 
     /// The public key in PEM.
     pub fn pem(&self) -> String {
-        let Pair::Rsa(pair) = self.pair else { panic!("only for RSA") };
+        let Pair::Rsa(pair) = self.pair else { panic!("this function supports only RSA keys") };
         let der: PublicKeyX509Der = pair.public_key().as_der().unwrap();
         let text = BASE64_STANDARD.encode(der.as_ref());
         let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();

@@ -232,7 +232,7 @@ async fn requests_are_503_until_keys_are_loaded() {
         assert!(response.headers.contains_key("retry-after"), "{response:?}");
     }
     assert_eq!(server.call("GET", "/health/live").await.status, 200);
-    assert_eq!(jwks.request_count(), 1, "without keys, only the background task fetches");
+    assert_eq!(jwks.request_count(), 1, "requests cause no fetch while no keys are loaded");
     jwks.set_reply(key_set(&[key]));
     tokens.refresh().await.unwrap();
     assert_accepted(&server, &good, "after a refresh").await;
@@ -252,7 +252,7 @@ async fn a_hanging_issuer_delays_few_requests_and_no_cached_keys() {
         eventually(async || jwks.request_count() == 2).await;
         let begun = std::time::Instant::now();
         assert_key_accepted(&server, key, "a cached key").await;
-        assert!(begun.elapsed() < Duration::from_secs(1), "it does not wait for the issuer");
+        assert!(begun.elapsed() < Duration::from_secs(1), "a token with a cached key must not wait for the issuer");
         let in_flight = server.metrics.in_flight.get();
         assert!(in_flight <= 17, "{in_flight} requests wait for the issuer");
     };

@@ -1,5 +1,5 @@
-//! The limit in a token. A claim that is not a limit is ignored and reported. It does not cause a 401, because a 401 is not
-//! a denial: a player may keep playing.
+//! The limit in a token. A claim that is not a limit is ignored and reported. It does not cause a 401, because a player may keep
+//! playing after a 401.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ async fn whole_numbers_and_their_digits_are_limits() {
     ] {
         assert_eq!(setup.limit(claim).await, Some(limit), "{claim}");
     }
-    assert_eq!(setup.limit("null").await, None, "as if it were absent");
+    assert_eq!(setup.limit("null").await, None, "null counts as absent");
     assert_eq!(setup.ignored(), 0);
 }
 

@@ -183,7 +183,7 @@ async fn a_token_limit_applies_wherever_a_limit_is_shown() {
     assert_eq!(
         (&without.body["limit"], &without.body["source"]),
         (&json!(5), &json!("user")),
-        "the stored limit stays"
+        "the token limits did not change the stored limit"
     );
 }
 

@@ -76,7 +76,7 @@ async fn cognito_access_and_id_tokens_are_accepted() {
         "auth_time": now_s(), "exp": now_s() + 3600, "iat": now_s(), "jti": "j", "custom:max_streams": "7"
     });
     let response = count(&server, sub, &key.token_with(&header, &id)).await;
-    assert_eq!((response.status, &response.body["limit"]), (200, &json!(7)), "custom attributes are texts");
+    assert_eq!((response.status, &response.body["limit"]), (200, &json!(7)), "custom attributes are strings");
 
     let mut machine = access.clone();
     machine["scope"] = "streams/admin streams/other".into();
