@@ -17,7 +17,7 @@
 //!
 //! Each line names the tests that check it. Test paths are relative to `tests/`.
 //!
-//! 1. A user never holds more leases than the limit: `integration/contract`, and `chaos` with several processes on
+//! 1. No start makes a user hold more leases than the limit: `integration/contract`, and `chaos` with several processes on
 //!    one table.
 //! 2. The slot of a crashed player is free when its lease expires, without a background job: `integration/contract`.
 //! 3. A repeated operation never takes or frees a second slot: `integration/contract`, `integration/faults.rs`.

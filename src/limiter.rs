@@ -1,6 +1,6 @@
 //! The operations of the service: start, heartbeat, stop, list, and limits. Reads the clock once per attempt, generates
-//! stream ids, retries contention and throttled transactions, and logs and counts the outcomes. The rules are in
-//! [`crate::domain::admission`].
+//! stream ids, retries contention and throttled transactions, and logs and counts the outcomes. The admission rules
+//! are in [`crate::domain::admission`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Limiter {
     }
 
     /// Starts a stream. With an idempotency key or a device id, a repeated start takes no second slot. Without either,
-    /// a repetition starts another stream. A stream whose start response was lost then expires.
+    /// a repetition starts another stream, and the stream whose start response was lost expires.
     pub async fn start(&self, user: &UserName, options: StartOptions) -> Result<Timestamped<StartOutcome>> {
         let request = self.request(user, options);
         let started = self.retry(|hint, now| self.store.start(user, &request, hint, now)).await;
@@ -266,7 +266,7 @@ impl Limiter {
     /// Runs `attempt` until it succeeds, fails with an error that is not retried, or reaches [`MAX_ATTEMPTS`]. Each
     /// attempt gets a new `now`.
     ///
-    /// Retries only contention and throttled transactions, because the SDK does not retry these. It has already retried
+    /// Retries only contention and throttled transactions, because the SDK does not retry these. The SDK has already retried
     /// all other transient errors, so another retry would multiply the attempts. After throttling, the hint stays
     /// optimistic, so that the retry of a start adds no reads.
     async fn retry<T, F>(&self, attempt: impl Fn(StartHint, Timestamp) -> F) -> Result<Timestamped<T>>
@@ -345,7 +345,7 @@ fn joined(ids: &[StreamId]) -> String {
 
 impl StartOptions {
     /// A digest of the request fields. Requests with equal fields have equal fingerprints, regardless of their JSON
-    /// formatting. The text contains the length of each value, so that two different requests never have the same text.
+    /// formatting. The hashed text contains the length of each value, so that two different requests never have the same text.
     fn fingerprint(&self) -> Fingerprint {
         let mut text = String::new();
         let mut field = |name: &str, value: Option<&str>| {

@@ -10,11 +10,11 @@ use crate::clock::Clock;
 use crate::store::CountLiveStreams;
 use crate::telemetry::live_streams_gauge::LiveStreamsGauge;
 
-/// The pause after a count, as a multiple of its duration. Counts therefore take at most 1/20 of the time, however many streams
+/// The pause after a count, as a multiple of its duration. Counting therefore takes at most 1/20 of the time, however many streams
 /// are live and however often Prometheus scrapes.
 const PAUSE_FACTOR: u32 = 19;
 
-/// How long a scrape waits for a count. A longer count continues, and this scrape returns the previous count.
+/// How long a scrape waits for a count. A longer count continues after the scrape, which returns the previous count.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 pub struct LiveStreams {
@@ -33,7 +33,7 @@ impl LiveStreams {
     /// Counts the live streams, unless the last count was too recent.
     pub async fn refresh(self: &Arc<Self>) {
         let count = async {
-            // Waits here and not in the task, so that scrapes during a long count leave no tasks behind.
+            // Waits for the lock here and not in the task. Otherwise, each scrape during a long count would leave a waiting task.
             let next_count = Arc::clone(&self.next_count).lock_owned().await;
             tokio::spawn(Arc::clone(self).count(next_count)).await
         };

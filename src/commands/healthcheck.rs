@@ -15,7 +15,7 @@ use super::settings;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub fn run(file: Option<&Path>) -> Result<ExitCode> {
-    // Checks no other setting, because the health check of a container may run without the settings file of the service.
+    // Reads only `server.bind`, because the health check of a container may run without the settings file of the service.
     let address = local_address(Config::bind(file, settings::environment()?)?);
     let url = format!("http://{address}/health/live");
     let response = request(address).with_context(|| format!("no response from {url}"))?;

@@ -11,7 +11,7 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
 }
 
 /// Returns the environment variables whose names start with `STREAM_MANAGER_`, in any case. A value that is not UTF-8 is an
-/// error only after a double underscore. `Config::load` ignores or refuses the other variables by name, whatever their value.
+/// error only if the name starts with `STREAM_MANAGER__`. Other names are not settings: `Config::load` ignores or rejects them.
 pub fn environment() -> Result<HashMap<String, String>> {
     let candidates = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;

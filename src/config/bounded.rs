@@ -16,12 +16,12 @@ impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
         self.0
     }
 
-    /// Saturates, but every `MAX` in use fits into `u32`.
+    /// Never saturates in practice, because every `MAX` in use fits into `u32`.
     pub(super) fn to_u32(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
-    /// Saturates, but every `MAX` in use fits into `usize`.
+    /// Never saturates in practice, because every `MAX` in use fits into `usize`.
     pub(super) fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

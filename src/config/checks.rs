@@ -1,5 +1,5 @@
-//! Rules that types and bounds cannot express, such as rules between several settings. Each error contains the key, the value
-//! and the allowed values. Errors do not show values that may be secret.
+//! Rules that types and bounds cannot express, for example that one setting must not exceed another. Each error contains the
+//! key and the allowed values, and also the given value unless it may be secret.
 
 use std::net::IpAddr;
 

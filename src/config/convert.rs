@@ -18,7 +18,7 @@ use crate::telemetry::logging::LogSettings;
 impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
-            // The fallback is never used, because the setting has the same bounds as `StreamLimit`.
+            // The fallback is never used, because `StreamLimit` allows every value of the setting.
             default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
             at_limit: self.limits.at_limit,
             terms: LeaseTerms {
@@ -106,7 +106,7 @@ impl Config {
             (_, Some(url), _, _) => KeySource::Url(url),
             (_, _, Some(path), _) => KeySource::File(path),
             (_, _, _, Some(secret)) => KeySource::Secret(secret),
-            // Never happens, because `checks` rejects it. With an empty path, the startup would fail.
+            // Unreachable, because `checks` requires a source of keys. If it were reached, startup would fail on the empty path.
             (_, None, None, None) => KeySource::File(PathBuf::new()),
         };
         Some(TokenSettings {

@@ -43,7 +43,7 @@ fn normalize_items(
     Ok(())
 }
 
-/// Serializes an origin as browsers do (<https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin>). Web views use further
+/// Serializes an origin as browsers do (<https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin>). Web views use other
 /// schemes, such as `capacitor://localhost`. A page from a file has the origin `file://` or `null`.
 fn normalize_origin(origin: &str) -> Result<String, String> {
     const EXAMPLES: &str = "such as https://tv.example.com or capacitor://localhost";

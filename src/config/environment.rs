@@ -10,7 +10,7 @@ pub(super) const PREFIX: &str = "STREAM_MANAGER";
 /// Removes the variables that Kubernetes and Docker inject.
 ///
 /// # Errors
-/// Another variable has a single underscore after the prefix. It is probably a misspelled setting.
+/// One of the remaining variables has a single underscore after the prefix. It is probably a misspelled setting.
 pub(super) fn settings_in(mut environment: HashMap<String, String>) -> Result<HashMap<String, String>, ConfigError> {
     environment.retain(|name, value| !is_injected(name, value));
     let has_single_underscore =
@@ -31,8 +31,8 @@ fn after_prefix(name: &str) -> Option<String> {
 fn is_injected(name: &str, value: &str) -> bool {
     let Some(rest) = after_prefix(name) else { return false };
     if let Some(sibling) = rest.strip_prefix("__") {
-        // A Service may be called `stream-manager--x`. The name of a Service cannot end with a hyphen, so a variable with an
-        // underscore before the suffix is a misspelled setting.
+        // The variables of a Service called `stream-manager--x` start with `STREAM_MANAGER__X`. The name of a Service cannot
+        // end with a hyphen, so a variable with an underscore before the suffix is a misspelled setting.
         return kubernetes_suffix(sibling, value).is_some_and(|at| at > 0 && !sibling[..at].ends_with('_'));
     }
     // `_NAME` and `_ENV_…` are from Docker links.
@@ -57,7 +57,7 @@ fn kubernetes_suffix(name: &str, value: &str) -> Option<usize> {
     })
 }
 
-/// The protocols of a port. Names contain them in upper case. Values contain them in lower case, as URL schemes.
+/// The protocols of a port. Variable names contain them in upper case; values contain them in lower case, as URL schemes.
 const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 /// Whether `text` starts with a port and a protocol, such as `8080_TCP` or `8080_TCP_ADDR`.

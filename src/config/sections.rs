@@ -1,5 +1,5 @@
 //! The sections of the settings, with the bounds of each number. `default.toml` explains every key. `checks` contains the rules
-//! between several keys.
+//! that involve several keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

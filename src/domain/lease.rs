@@ -67,13 +67,13 @@ pub struct Termination {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Ended by a start that needed the slot, by another device, or by support.
+    /// Ended by a start that needed the slot, by an eviction request, or by a lowered limit.
     Evicted,
     /// Its device started another stream, or another start listed this stream in `replaces`.
     Replaced,
 }
 
-/// The origin of a lease's end, as far as the viewer may see it.
+/// What ended a lease, reduced to the details that the viewer may see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndedBy {
     /// The stream whose start ended the lease.
@@ -180,8 +180,8 @@ impl LeaseTerms {
         now.plus_s(self.duration_s)
     }
 
-    /// The elapsed fraction of the duration of a lease that expires at `expiry`: 0 at the last renewal, 1 at the
-    /// expiry.
+    /// Which fraction of the lease duration has elapsed if the lease expires at `expiry`: 0 at the last renewal, 1 at
+    /// the expiry.
     pub(crate) fn elapsed_fraction(&self, expiry: Timestamp, now: Timestamp) -> f64 {
         let left_ms = expiry.0.saturating_sub(now.0) as f64;
         let duration_ms = f64::from(self.duration_s) * 1000.0;

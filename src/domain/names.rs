@@ -192,7 +192,7 @@ fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> {
         return Err(NameError::Empty);
     }
     // NFC shortens a text to no less than two sevenths of its length. For example, U+1FBE U+0308 U+0301 (7 bytes) becomes
-    // U+0390 (2 bytes). Texts above this bound therefore cannot become valid.
+    // U+0390 (2 bytes). A text of more than 3.5 × `max` bytes therefore cannot become valid. The check uses 4 × `max`.
     if text.len() > 4 * max {
         return Err(NameError::TooLong { max, actual: text.len() });
     }

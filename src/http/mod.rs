@@ -53,7 +53,7 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
 }
 
 /// The management server: serves metrics as text. Does not count its own requests, so that a scrape does not change the
-/// metrics. Does not trace them either. `live_streams` is `None` if other processes use the same store.
+/// metrics. Does not trace them either. `live_streams` is `None` if other processes may use the same store.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous.

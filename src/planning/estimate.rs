@@ -191,7 +191,8 @@ impl<'a> Estimate<'a> {
         let streams = self.demand.streams as f64 * self.demand.average_percent as f64 / 100.0;
         let heartbeat_s = self.terms.heartbeat_s as f64;
         let starts = streams / (self.demand.session_minutes as f64 * 60.0);
-        // The load balancer closes connections at the idle timeout. With a longer interval, each heartbeat opens a connection.
+        // The load balancer closes idle connections. If the heartbeat interval is at least the idle timeout, each heartbeat opens
+        // a new connection.
         let (opened, open) = if heartbeat_s < load_balancer.idle_timeout_s {
             (starts, streams)
         } else {

@@ -20,9 +20,9 @@ pub struct Plan {
     pub headroom: Vec<Headroom>,
     /// `None` if the rate that one instance can handle is unknown.
     pub instances: Option<u64>,
-    /// Write units of one user at the limit, without retries.
+    /// Write units per second of one user at the limit, without retries.
     pub user_write_units_per_second: f64,
-    /// Write units that the rate limits allow one user on each instance. `None` unless both rate limits are set.
+    /// Write units per second that the rate limits allow one user on each instance. `None` unless both rate limits are set.
     pub user_bound_write_units_per_second: Option<f64>,
     pub lease: LeaseTimes,
     pub choices: Vec<Choice>,
@@ -39,7 +39,7 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LeaseTimes {
     pub lease_s: u64,
-    /// Longest time that a crashed player holds its slot, which is the case if it crashes right after a heartbeat.
+    /// Longest time that a crashed player holds its slot. The time is longest if the player crashes right after a heartbeat.
     pub longest_ghost_s: u64,
     /// Average time that a crashed player holds its slot.
     pub average_ghost_s: f64,

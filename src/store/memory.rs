@@ -17,11 +17,11 @@ use crate::domain::admission::{
 use crate::domain::lease::{Lease, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 
-/// Many shards, so that a sweep of one shard blocks few users for a short time.
+/// Many shards, so that a sweep of one shard blocks only a few users, and only briefly.
 const SHARDS: usize = 1024;
 
-/// Keeps all leases in memory. [`MemoryStore::sweep_shard`] must run regularly to delete leases whose retention has
-/// passed.
+/// Keeps all leases in memory. [`MemoryStore::sweep_shard`] must run regularly to delete leases whose retention
+/// period has ended.
 pub struct MemoryStore {
     hasher: RandomState,
     shards: Box<[Mutex<Shard>]>,
@@ -48,7 +48,7 @@ impl MemoryStore {
         self.shards.len()
     }
 
-    /// Deletes the leases of one shard whose retention has passed at `now`. Then deletes users that have neither leases
+    /// Deletes the leases in one shard whose retention period has ended by `now`. Then deletes users that have neither leases
     /// nor a stored limit. Returns the number of deleted leases.
     pub fn sweep_shard(&self, index: usize, now: Timestamp) -> usize {
         let Some(shard) = self.shards.get(index) else { return 0 };

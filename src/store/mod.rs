@@ -1,7 +1,7 @@
 //! The storage contract: the trait [`LeaseStore`]. `tests/integration/contract` runs the same tests against every
 //! store.
 //!
-//! Each method performs one atomic step at the time `now`. The step is applied ([`Ok`]), not applied
+//! Each method except [`LeaseStore::purge`] performs one atomic step. The step is applied ([`Ok`]), not applied
 //! ([`StoreError::NotApplied`]), or its outcome is unknown ([`StoreError::Unknown`]). Every method is safe to repeat: a
 //! repetition never takes or frees a second slot. If a caller drops a returned future, the step is applied completely
 //! or not at all. A denied start is returned as [`Ok`]; an error means that the store failed.
@@ -72,7 +72,7 @@ pub trait LeaseStore: Send + Sync {
     /// [`crate::domain::admission::end::decide_end`].
     ///
     /// # Effect
-    /// Ends all selected streams in one step, and stores the limit if the request has one, or changes nothing. An ended
+    /// Either changes nothing, or ends all selected streams and stores the limit of the request, if any, in one step. An ended
     /// lease stays stored until `terms.retention_s` has passed, so that its player can learn the reason. Also deletes the
     /// ended leases that exceed [`crate::domain::admission::MAX_ENDED_LEASES`]. An erasure instead deletes the leases of all
     /// streams at once, so that their heartbeats return [`StreamState::NotFound`].
@@ -95,7 +95,7 @@ pub trait LeaseStore: Send + Sync {
     /// # Idempotency
     /// A repetition completes an incomplete purge. For an unknown user, nothing is stored.
     /// # Cancel safety
-    /// Each step is applied or not. Repeat the call to complete the purge.
+    /// Each step is applied completely or not at all. Repeat the call to complete the purge.
     /// # Errors
     /// [`Refusal::Contention`] if another request changed the data of this user at the same time. Retry with a new `now`.
     async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()>;

@@ -97,13 +97,13 @@ impl SkewRange {
         (min_ms <= max_ms).then_some(Self { min_ms, max_ms })
     }
 
-    /// Whether the whole range exceeds the tolerance. Therefore neither the resolution of `Date` nor a slow network makes a
-    /// correct clock look wrong.
+    /// Whether the whole range is outside the tolerance. With this rule, neither the resolution of `Date` nor a slow network
+    /// makes a correct clock look wrong.
     fn is_outside_tolerance(&self) -> bool {
         self.min_ms > TOLERANCE_MS || self.max_ms < -TOLERANCE_MS
     }
 
-    /// Whether the whole range is within the tolerance. Skew is resolved only then, so that a skew near the tolerance does not
+    /// Whether the whole range is within the tolerance. Skew counts as resolved only then, so that a skew near the tolerance does not
     /// alternate between detected and resolved.
     fn is_within_tolerance(&self) -> bool {
         self.min_ms >= -TOLERANCE_MS && self.max_ms <= TOLERANCE_MS
@@ -212,7 +212,7 @@ mod tests {
             let clock = ClockSkew::default();
             let events = observe(every(370, 0, 300_000, 4, ahead_ms), &clock);
             let [SkewEvent::Detected(skew_ms)] = events[..] else { panic!("{events:?}") };
-            assert!((skew_ms - ahead_ms).abs() <= 502, "{skew_ms}: a single sample is accurate to one second");
+            assert!((skew_ms - ahead_ms).abs() <= 502, "{skew_ms}: the error of one sample is at most half a second");
             let seconds = clock.seconds_off().unwrap();
             assert!((seconds - ahead_ms as f64 / 1000.0).abs() < 0.02, "{seconds}");
             assert_eq!(observe(every(370, 300_000, 600_000, 4, 0), &clock), [SkewEvent::Resolved]);

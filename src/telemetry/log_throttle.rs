@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quick_cache::unsync::Cache;
 
-/// Allows at most one line per key and interval. It tracks a limited number of keys. If it drops a key, it allows the next line
-/// for this key early, and loses the count of suppressed lines.
+/// Allows at most one line per key and interval. It tracks a limited number of keys. If it drops a key, the next line for this
+/// key is allowed early, and the count of its suppressed lines is lost.
 pub(crate) struct LogThrottle<K> {
     interval: Duration,
     keys: Mutex<Cache<K, Window>>,

@@ -34,8 +34,8 @@ impl LogSettings {
     /// Parses the filter.
     ///
     /// A directive without `=` or `[` must be a level, because `EnvFilter` treats a misspelled level as the name of a module and
-    /// then logs nothing. Removes the spaces around directives. After a space, `EnvFilter` 0.3.23 reads a directive from a wrong
-    /// offset, and panics if this offset is inside a multi-byte character.
+    /// then logs nothing. Removes the spaces around directives, because `EnvFilter` 0.3.23 reads a directive after a space from a
+    /// wrong offset, and panics if this offset is inside a multi-byte character.
     ///
     /// # Errors
     /// A description of the error in the filter.

@@ -1,7 +1,7 @@
 //! Exports OpenTelemetry traces over OTLP: one span per request, with a child span per store request.
 //!
-//! Disabled unless the standard `OTEL_*` variables enable it. `http::pipeline` and `store::dynamodb` create the spans. They do
-//! not use spans of the crate `tracing`, which belong to the log.
+//! Disabled unless the standard `OTEL_*` variables enable it. `http::pipeline` and `store::dynamodb` create the spans. These are
+//! not spans of the crate `tracing`, which serve only the log.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub type Tracer = sdk::SdkTracer;
 pub struct TraceExporter(SdkTracerProvider);
 
 impl TraceExporter {
-    /// Returns `None` if the environment does not enable traces. The SDK reads the variables for timeouts, headers, sampler,
-    /// limits and queue.
+    /// Returns `None` if the environment does not enable traces. The SDK itself reads the variables for timeouts, headers,
+    /// sampler, limits and queue.
     pub(super) fn from_environment(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         if !is_enabled(environment)? {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! The rules for requests that end streams of a user without starting one: evictions, the excess over a lowered limit,
-//! and erasures.
+//! The rules for requests that end streams of a user without starting one: evictions, lowered limits that end the
+//! excess streams, and erasures.
 
 use super::{
     EndedLease, MAX_OTHER_LEASES, MembershipChange, Snapshot, dead_members, eviction_order, member_leases,
@@ -8,7 +8,7 @@ use super::{
 use crate::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{Message, StreamId};
 
-/// A request to end streams of a user. A repetition ends no stream twice.
+/// A request to end streams of a user. Repeating it ends no stream twice.
 #[derive(Clone, Debug)]
 pub struct EndRequest {
     pub selection: Selection,
@@ -36,15 +36,16 @@ pub struct EndCommit {
     /// Members whose leases the commit deletes, live or not. These deletions are unconditional, because the guard ensures
     /// that the members are unchanged.
     pub erased: Vec<StreamId>,
-    /// The limit that the commit stores. `None` leaves the stored limit.
+    /// The limit that the commit stores. `None` leaves the stored limit unchanged.
     pub new_limit: Option<StreamLimit>,
     /// The ended streams that were live, oldest first.
     pub ended: Vec<StreamId>,
 }
 
 /// Decides which streams a request ends. `snapshot` was read at `now`, and may be torn, as in [`super::decide`]. Returns
-/// `None` if there is nothing to write. This depends only on the members and the stored limit, which were read at the same
-/// moment. The leases may be from another moment, so only the conditions of the commit show whether a member is really dead.
+/// `None` if there is nothing to write. Whether there is depends only on the members and the stored limit, which were read at the
+/// same moment. The leases may be from another moment, so only the conditions of the commit show whether a member is
+/// really dead.
 ///
 /// [`Selection::All`] and [`Selection::Listed`] also end expired members that are still stored. Otherwise, their players
 /// could renew them on an instance whose clock is behind.
@@ -80,7 +81,8 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
     Some(EndCommit { change, erased: Vec::new(), new_limit, ended })
 }
 
-/// Ends every member, live or not. Prunes nothing, because the next step of the erasure deletes the ended leases.
+/// Ends every member, live or not, but at most [`MAX_OTHER_LEASES`]. Prunes nothing, because the next step of the erasure
+/// deletes the ended leases.
 fn erase(snapshot: &Snapshot<'_>, now: Timestamp) -> EndCommit {
     let live = member_leases(snapshot, |lease| lease.is_live_at(now));
     let ended = live.iter().map(|lease| lease.stream_id).collect();

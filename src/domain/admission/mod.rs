@@ -25,7 +25,7 @@ pub struct StartRequest {
     /// Streams of the same user that this start ends. Unknown ids are ignored.
     pub replaces: Vec<StreamId>,
     pub at_limit: AtLimit,
-    /// The limit in the caller's token. It overrides the stored limit.
+    /// The limit in the caller's token. It overrides the stored limit, unless the stored limit is 0.
     pub token_limit: Option<StreamLimit>,
     /// The limit of a user without a stored limit.
     pub default_limit: StreamLimit,
@@ -59,8 +59,8 @@ pub struct Snapshot<'a> {
     pub leases: &'a [Lease],
 }
 
-/// The optimistic lock of a [`Commit`]: the store applies the commit only if the revision and the stored limit are
-/// unchanged.
+/// The optimistic lock of a [`MembershipChange`]: the store applies the change only if the revision and the stored
+/// limit are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
     /// `None` if the user has never started a stream.
@@ -85,7 +85,7 @@ pub struct Commit {
     pub lease: Lease,
 }
 
-/// A change of a user's members and of the leases of other streams. The store applies it only if all of these
+/// A change to a user's members and to their stored leases. The store applies the change only if all of these
 /// conditions hold:
 ///
 /// - the `guard` is unchanged,
@@ -143,7 +143,7 @@ pub struct Denial {
     pub limit: StreamLimit,
     /// The live streams that hold the slots, oldest first.
     pub streams: Vec<Lease>,
-    /// The time at which a repetition of the start would be admitted if no stream is renewed. `None` if the user is blocked.
+    /// The time from which a repeated start would be admitted if no stream is renewed. `None` if the user is blocked.
     pub slot_frees_at: Option<Timestamp>,
 }
 
@@ -247,8 +247,8 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     Decision::Admit(Commit { change, limit, lease: request.lease(now) })
 }
 
-/// `expiries` are those of the live streams that the start does not end. More than one of them may have to expire first, because
-/// more streams than the limit may be live.
+/// The time at which a slot becomes free. `expiries` are the expiry times of the live streams that the start would not end. If
+/// more streams are live than the limit allows, several of them must expire first.
 fn slot_frees_at(mut expiries: Vec<Timestamp>, limit: StreamLimit) -> Option<Timestamp> {
     expiries.sort();
     let last_to_expire = expiries.len().checked_sub(usize::from(limit.get()))?;
@@ -288,7 +288,7 @@ fn membership_change(
 }
 
 /// The leases in eviction order: first the ones with an overdue heartbeat, then the others, and the oldest first in both
-/// groups. A stream whose player sends heartbeats is probably being watched.
+/// groups. A stream with recent heartbeats is probably being watched, so it comes last.
 fn eviction_order<'a>(live: &[&'a Lease], terms: &LeaseTerms, now: Timestamp) -> Vec<&'a Lease> {
     let mut order = live.to_vec();
     order.sort_by(|a, b| b.is_overdue_at(now, terms).cmp(&a.is_overdue_at(now, terms)).then(a.by_age(b)));
@@ -317,8 +317,8 @@ fn prior_outcome(
     }
 }
 
-/// The ended leases to delete: those over [`MAX_ENDED_LEASES`], earliest TTL first, at most `max`. The `new` leases
-/// that the caller is about to end count towards the cap. Members and the lease `own` are never pruned.
+/// The ended leases to delete: those over [`MAX_ENDED_LEASES`], earliest TTL first, at most `max`. The caller is
+/// about to end `new` more leases, which count towards the cap. Members and the lease `own` are never pruned.
 fn pruned(snapshot: &Snapshot<'_>, own: Option<StreamId>, new: usize, max: usize) -> Vec<StreamId> {
     let prunable = |lease: &&Lease| {
         lease.termination.is_some() && Some(lease.stream_id) != own && !snapshot.members.contains(&lease.stream_id)
@@ -359,8 +359,8 @@ fn victims<'a>(
     live.iter().filter_map(|lease| end_reason(lease).map(|reason| (*lease, reason))).collect()
 }
 
-/// The streams that the start of `stream_id` ended, oldest first. Streams whose leases were deleted since then are
-/// missing.
+/// The streams that the start of `stream_id` ended, oldest first. If a lease was deleted since then, its stream is
+/// not in the result.
 fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
     let ended_by_start = |lease: &&Lease| {
         let by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());

@@ -143,7 +143,7 @@ fn forbidden(verifier: &TokenVerifier, detail: &str) -> Problem {
     let mut problem = Problem::new(ProblemCode::Forbidden, detail);
     let mut challenge = "Bearer realm=\"stream-manager\", error=\"insufficient_scope\"".to_owned();
     let scope = verifier.admin_scope();
-    // The setting allows any characters, but the header allows only these.
+    // The setting allows characters that the header does not allow.
     if scope.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
         challenge.push_str(&format!(", scope=\"{scope}\""));
     }

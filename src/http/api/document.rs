@@ -3,7 +3,7 @@
 use serde_yaml::{Mapping, Value};
 
 /// Maps the operation ids in the code to those in the document. Client generators turn the ids in the document into method
-/// names, so these also name the object of the operation. The ids in the code label metrics, log lines and traces.
+/// names, so these ids also name the object, such as `Stream`. The ids in the code label metrics, log lines and traces.
 const OPERATION_IDS: [(&str, &str); 11] = [
     ("start", "startStream"),
     ("list", "listStreams"),

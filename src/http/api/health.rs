@@ -81,7 +81,7 @@ impl HealthApi {
         if !self.readiness.store_seen.load(Ordering::Relaxed) {
             let detail = "the store has not responded since startup";
             let mut problem = Problem::new(ProblemCode::StoreUnavailable, detail);
-            // Failed probes need no log line, because `store_unavailable` and `store_ready` report when the state changes.
+            // Failed probes need no log line, because the events `store_unavailable` and `store_ready` report each change.
             problem.reported = true;
             return Err(problem.into());
         }

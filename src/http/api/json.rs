@@ -11,7 +11,7 @@ use serde::Serialize;
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Type> Payload for Json<T> {
-    // The document lacks the `charset` parameter of the header, because some client generators do not accept it.
+    // The OpenAPI document omits the `charset` parameter of the header, because some client generators do not accept it.
     const CONTENT_TYPE: &'static str = "application/json";
 
     fn schema_ref() -> MetaSchemaRef {

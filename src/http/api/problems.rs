@@ -201,7 +201,7 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Lets handlers return a problem as a `poem::Error`, which the request pipeline converts back.
+/// Lets handlers return a problem as a `poem::Error`, which the request pipeline converts back to the problem.
 impl poem::error::ResponseError for Problem {
     fn status(&self) -> StatusCode {
         self.http_status()

@@ -18,8 +18,8 @@ pub(crate) struct ClaimsPolicy {
 /// The content of valid claims.
 pub(crate) struct ValidClaims {
     pub(crate) identity: Identity,
-    /// Whether the limit claim was ignored because it is not a limit. The token stays valid, because a 401 is not a denial:
-    /// a player may keep playing.
+    /// Whether the limit claim was ignored because it is not a limit. The token stays valid, because a 401 would not stop
+    /// the player: it may keep playing after a 401.
     pub(crate) ignored_limit: bool,
 }
 
@@ -71,7 +71,7 @@ fn required_string<'a>(claims: &'a StrictObject, claim: &str) -> Result<&'a str,
     text.ok_or_else(|| invalid(claim, "must be a non-empty string"))
 }
 
-/// Accepts a whole number from 0. Also accepts a fraction of zero (`3.0`), because some JSON libraries have only
+/// Accepts a whole number from 0. Also accepts a zero fraction, as in `3.0`, because some JSON libraries have only
 /// floating-point numbers, and a string of decimal digits, because Cognito sends custom attributes as strings. A number
 /// above 50 counts as 50.
 fn parse_limit(value: &Value) -> Option<StreamLimit> {

@@ -158,8 +158,8 @@ impl JwksCache {
         self.keys().ok_or(TokenError::NoKeys)?.find(kid, algorithm)
     }
 
-    /// Refreshes the keys, unless another unknown key caused a refresh within `MIN_REFRESH_INTERVAL`. Returns true if the
-    /// cached keys are at least as new as the latest such refresh.
+    /// Refreshes the keys, unless an unknown key already caused a refresh within the last `MIN_REFRESH_INTERVAL`. Returns
+    /// true if the cached keys are from the latest refresh for an unknown key, or newer.
     async fn refresh_for_unknown_key(&self) -> bool {
         let Ok(_permit) = self.waiting.try_acquire() else { return false };
         let mut last_refresh = self.refreshed_for_unknown_key.lock().await;

@@ -23,7 +23,7 @@ pub use super::jwks_cache::JwksError;
 /// Tolerated clock skew between the issuer and this host.
 const LEEWAY_S: u64 = 30;
 
-/// Ignored limit claims are logged at most once per interval, because a misconfigured issuer adds one to every token.
+/// Ignored limit claims are logged at most once per interval, because every token of a misconfigured issuer has one.
 const IGNORED_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct TokenVerifier {

@@ -10,8 +10,8 @@ use super::static_document::StaticDocument;
 use crate::http::api::openapi::{Document, DocumentError, openapi_document};
 use crate::http::pipeline::routes::Page;
 
-/// Headers of the Swagger UI page. Its scripts are inline. Users enter tokens there, so the page must not call other
-/// hosts or be framed.
+/// Headers of the Swagger UI page. They allow inline scripts, because the page contains its scripts. Users enter tokens there,
+/// so the page must not call other hosts or be framed.
 const SWAGGER_UI: [(HeaderName, &str); 2] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     (

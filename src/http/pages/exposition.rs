@@ -11,7 +11,7 @@ use crate::http::pipeline::routes::Page;
 use crate::live_streams::LiveStreams;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 
-/// The page with the metrics. `live_streams` is `None` if other processes use the same store.
+/// The page with the metrics. `live_streams` is `None` if other processes may use the same store.
 pub(crate) fn page(metrics: Arc<Metrics>, live_streams: Option<Arc<LiveStreams>>) -> Page {
     let endpoint = make(move |request| {
         let (metrics, live_streams) = (Arc::clone(&metrics), live_streams.clone());
@@ -29,8 +29,8 @@ pub(crate) fn page(metrics: Arc<Metrics>, live_streams: Option<Arc<LiveStreams>>
     Page { name: "metrics", path: "/metrics", endpoint: endpoint.boxed() }
 }
 
-/// The format with the highest quality value in the `Accept` header. Plain text if the header names neither format, because
-/// every scraper reads it.
+/// The format with the highest quality value in the `Accept` header. If the header names neither format, plain text, which
+/// every scraper reads.
 async fn preferred_format(request: &Request) -> TextFormat {
     let Ok(Accept(accepted)) = Accept::from_request_without_body(request).await else {
         return TextFormat::Prometheus;

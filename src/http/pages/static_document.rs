@@ -71,8 +71,9 @@ fn gzip(content: &[u8]) -> Option<Vec<u8>> {
     encoder.write_all(content).and_then(|()| encoder.finish()).ok()
 }
 
-/// Whether `If-None-Match` lists the entity tag (RFC 9110, section 13.1.2). The tag contains no comma, so a comma inside another
-/// tag does not matter. Not parsed with the crate `headers`, because its version 0.4 panics on a tag that contains a space.
+/// Whether `If-None-Match` lists the entity tag (RFC 9110, section 13.1.2). `etag` contains no comma, so a list can be
+/// split at each comma, even inside other tags. Not parsed with the crate `headers`, because its version 0.4 panics on a
+/// tag that contains a space.
 fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let listed =
         headers.get_all(header::IF_NONE_MATCH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -104,7 +105,7 @@ fn is_positive(weight: &str) -> bool {
 }
 
 /// Maximum size of a body frame. The server copies each frame into the connection's write buffer. If Swagger UI were sent
-/// as one frame, each slow client would hold a copy of more than a megabyte.
+/// as one frame, the server would hold a copy of more than a megabyte for each slow client.
 const FRAME_BYTES: usize = 16 * 1024;
 
 fn in_frames(mut bytes: Bytes) -> Body {

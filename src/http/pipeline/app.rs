@@ -47,7 +47,7 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
-/// The result of the checks of a request's head.
+/// The next step after the checks of a request's head.
 enum Next {
     Respond(Result<Response, Problem>),
     Dispatch(Arc<Route>, PathParams),
@@ -188,7 +188,7 @@ impl App {
     }
 }
 
-/// The problem for a panic. The panic hook has already logged the panic's message. The client must not receive it.
+/// The problem for a panic. The panic hook has already logged the panic's message, which the client must not receive.
 fn panicked(cause: &str) -> Problem {
     let mut problem = Problem::new(ProblemCode::Internal, "the service failed");
     problem.cause = Some(cause.to_owned());
@@ -213,7 +213,7 @@ fn to_problem(error: poem::Error) -> Problem {
     problem
 }
 
-/// Each `%` must be followed by two hexadecimal digits, because decoders treat other escapes differently.
+/// Each `%` must be followed by two hexadecimal digits, because decoders differ in how they treat an invalid escape.
 fn check_escapes(path: &str) -> Result<(), Problem> {
     let invalid = path.split('%').skip(1).any(|after| {
         let digits = after.as_bytes();

@@ -19,7 +19,7 @@ pub(crate) enum BodyPolicy {
 
 /// Maximum size of a body that is read to its end. After the response to a longer body, the connection closes, and the
 /// client may lose the response. A gateway then reports 502, and may take the instance out of service. Browsers send at most
-/// 64 KiB with a beacon.
+/// 64 KiB with a beacon, so a stop by beacon is always below this size.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
 /// The result of reading a body.
@@ -34,8 +34,8 @@ impl BodyPolicy {
     /// The policy of an operation. `operation_id` is its id in the code.
     pub(crate) fn of(operation_id: &str) -> Self {
         match operation_id {
-            // If a heartbeat is refused, the player loses its stream. If a stop is refused, the player keeps a slot that it
-            // does not use.
+            // A refused heartbeat can cost the player its stream. After a refused stop, the slot stays taken until the lease
+            // expires.
             "heartbeat" | "stop" | "stopByPost" => Self::Optional,
             _ => Self::Validated,
         }
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// Reads a body that may be ignored. Returns nothing if the body is longer than `max_bytes`, incomplete, or not received
+/// Reads a body that may be ignored. Returns an empty body if the body is longer than `max_bytes`, incomplete, or not received
 /// by `deadline`.
 pub(crate) async fn read_optional<B>(body: B, max_bytes: usize, deadline: Instant) -> Vec<u8>
 where
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(read_frames(&["{\"a", "\":1}"]).await, b"{\"a\":1}");
         assert_eq!(read_frames(&["12345678"]).await, b"12345678");
         assert_eq!(read_frames(&["1234567", "89"]).await, b"", "too long");
-        assert_eq!(read_frames(&["123456789", "", "1"]).await, b"", "too long at first");
+        assert_eq!(read_frames(&["123456789", "", "1"]).await, b"", "the first frame is already too long");
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +180,7 @@ mod tests {
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-            panic!("the body is read")
+            panic!("the body must not be read")
         }
 
         fn size_hint(&self) -> SizeHint {

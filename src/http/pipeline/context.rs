@@ -109,7 +109,7 @@ impl RequestContext {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         for (name, value) in self.cors_headers {
-            // Appends, because a document already has a `Vary` header.
+            // Appends instead of replacing, because a document already has a `Vary` header.
             headers.append(name, value);
         }
         let (status, seconds) = (response.status(), self.watch.elapsed().as_secs_f64());
@@ -129,7 +129,7 @@ impl RequestContext {
 }
 
 impl LogContext {
-    /// Calls `f` in the log span and the trace of the request, so that they include its log lines and store requests.
+    /// Calls `f` in the log span and the trace of the request, so that the log lines and store requests of `f` belong to them.
     pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         let _trace = self.trace.as_ref().map(RequestSpan::attach);
         self.span.in_scope(f)
@@ -175,7 +175,7 @@ impl LogContext {
     }
 }
 
-/// The client's own request id, at most 128 bytes of it. Each byte that is not visible ASCII becomes `?`, so that the value
+/// The client's own request id, cut to 128 bytes. Each byte that is not visible ASCII becomes `?`, so that the value
 /// cannot contain line breaks, control characters or text that looks like other fields.
 fn client_request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     let id = headers.get(REQUEST_ID)?.as_bytes();

@@ -56,8 +56,8 @@ const EXPOSED_HEADERS: HeaderValue =
 /// example two hours in Chromium.
 const MAX_AGE_S: HeaderValue = HeaderValue::from_static("86400");
 
-/// Maximum number of requested headers that are read, and the maximum total length of their names in bytes. Further headers
-/// are not allowed.
+/// Maximum number of requested headers that are read, and the maximum total length of their names in bytes. Headers
+/// beyond these maximums are not allowed.
 const MAX_REQUESTED: usize = 64;
 const MAX_REQUESTED_BYTES: usize = 2048;
 
@@ -147,8 +147,8 @@ impl Cors {
         if self.origins.is_empty() {
             return Vec::new();
         }
-        // `Vary` is also sent if the request has no `Origin`. Otherwise, a cache could serve this response to a page of
-        // another origin.
+        // `Vary` is also sent if the request has no `Origin`. Otherwise, a cache could serve this response, which lacks the
+        // headers below, to a page of an allowed origin.
         let mut headers = vec![(header::VARY, HeaderValue::from_static("origin"))];
         if let Some(origin) = self.allowed(request) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));

@@ -18,7 +18,7 @@ const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The maximum length of a DNS name.
 const MAX_HOST_BYTES: usize = 253;
 
-/// Clones share the span. It ends with the last clone, if [`RequestSpan::end`] is not called.
+/// Clones share one span. If [`RequestSpan::end`] is not called, the span ends when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct RequestSpan(Context);
 
@@ -79,7 +79,7 @@ fn known_method(method: &Method) -> Option<&'static str> {
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-/// The service itself receives only plain HTTP. A load balancer reports the scheme of the client.
+/// The service itself receives only plain HTTP. A load balancer reports the client's scheme in `X-Forwarded-Proto`.
 fn scheme(headers: &HeaderMap) -> &'static str {
     match headers.get(X_FORWARDED_PROTO) {
         Some(scheme) if scheme == "https" => "https",

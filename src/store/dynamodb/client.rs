@@ -77,7 +77,7 @@ pub fn in_process(settings: &ClientSettings, http: SharedHttpClient) -> Client {
 /// Returns a copy of the client whose requests are measured by `interceptor`.
 pub fn with_metrics(client: &Client, interceptor: MetricsInterceptor) -> Client {
     let mut config = client.config().to_builder();
-    // Permanent, because before each hook the SDK checks whether any other interceptor is disabled.
+    // Permanent, because the SDK checks before each hook whether an interceptor is disabled, unless it is permanent.
     config.push_interceptor(SharedInterceptor::permanent(interceptor));
     Client::from_conf(config.build())
 }

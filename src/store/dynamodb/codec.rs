@@ -216,7 +216,7 @@ fn decode_termination(reader: &Reader<'_>) -> Result<Option<Termination>, StoreE
     Ok(Some(Termination { reason, ended_by }))
 }
 
-/// Reads typed attributes of an item, or of a map inside it. `key` is the whole item; errors contain its key.
+/// Reads typed attributes of an item, or of a map inside it. `key` is the whole item, because errors contain its key.
 struct Reader<'a> {
     item: &'a Item,
     key: &'a Item,

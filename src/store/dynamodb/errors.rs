@@ -1,8 +1,8 @@
 //! Converts the SDK's errors into [`StoreError`]. Only this file interprets error codes.
 //!
 //! [`StoreError::NotApplied`] describes only the last attempt. The SDK retries automatically, so an earlier attempt may
-//! have been applied. Therefore every operation is safe to repeat, and no error is interpreted as a denial or as an
-//! ended stream.
+//! have been applied. Every operation must therefore be safe to repeat, and no error may be interpreted as a denial or as
+//! an ended stream.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
@@ -73,7 +73,7 @@ fn refusal(code: &str) -> Option<Refusal> {
     })
 }
 
-/// The outcome of a request whose condition failed. The protocol expects such failures.
+/// The metric label of a request whose condition failed. Such failures are a normal part of the protocol.
 pub(crate) const CONDITION_FAILED: &str = "condition_failed";
 
 /// All values of the metric label: `ok`, and all values that [`outcome`] returns.
@@ -132,7 +132,7 @@ impl From<SdkError<TransactWriteItemsError>> for TransactionError {
 }
 
 impl From<TransactionError> for StoreError {
-    /// Use this only if the failed conditions of a cancelled transaction do not determine the outcome.
+    /// Drops the failed conditions of a cancelled transaction. Use this only if they do not determine the outcome.
     fn from(error: TransactionError) -> Self {
         match error {
             TransactionError::Cancelled(reasons) => {

@@ -32,24 +32,24 @@ pub const HEARTBEAT_CONTENT_UPDATE: &str = "SET #expiresAt = :new, #ttl = :ttl, 
 pub(crate) static HEARTBEAT_NAMES: LazyLock<Option<HashMap<String, String>>> =
     LazyLock::new(|| names([HEARTBEAT_UPDATE, HEARTBEAT_CONDITION]));
 
-/// Removes the TTL of a tombstone, because a counter with a limit is permanent.
+/// Removes the TTL of a tombstone, because a counter with a limit must not expire.
 pub const SET_LIMIT_UPDATE: &str = "SET #streamLimit = :limit REMOVE #ttl";
 pub const REMOVE_LIMIT_UPDATE: &str = "REMOVE #streamLimit";
 /// Without the condition, DynamoDB would create an empty counter for a user that has none.
 pub const REMOVE_LIMIT_CONDITION: &str = "attribute_exists(#streamLimit)";
 
-/// Turns the counter of an erased user into a tombstone, which keeps the revision until its TTL. TTL may delete the
-/// tombstone while a write that has read it is in flight. The next counter begins at a revision of 1 and never reaches the
-/// revision of the tombstone, so this write fails.
+/// Turns the counter of an erased user into a tombstone, which keeps the revision until its TTL passes. TTL may delete the
+/// tombstone while a write that depends on its revision is in flight. The user's next counter begins at revision 1 and does
+/// not reach the revision of the tombstone in that time, so the write fails.
 const TOMBSTONE_UPDATE: &str = "SET #ttl = :ttl REMOVE #streamLimit ADD #revision :step";
-/// The increase of the revision by a tombstone. It exceeds the number of changes of a user while a request is in flight.
+/// How much a tombstone increases the revision: more than the number of changes to a user while one request is in flight.
 pub const TOMBSTONE_REVISION_STEP: u64 = 1_000_000;
 /// Removes the limit of an erased user whose next stream has already started. It increases the revision, so that a delayed
-/// duplicate cannot remove a limit that is set later.
+/// duplicate of this update cannot remove a limit that is set later.
 const ERASE_LIMIT_UPDATE: &str = "REMOVE #streamLimit ADD #revision :step";
 
-/// A start without a read. [`StartRequest::needs_read`] must be false. If the token contains no limit, the transaction fails
-/// if the user has a stored limit. If the token contains a limit, only a stored limit of 0 has this effect.
+/// A start without a read. [`StartRequest::needs_read`] must be false. The transaction fails if the limit is reached. It
+/// also fails if the stored limit is 0, or if there is a stored limit and the token contains none.
 pub fn optimistic_start(
     table: &str,
     user: &UserName,
@@ -116,8 +116,8 @@ pub fn bury(table: &str, user: &UserName, counter: &Counter, ttl_s: i64) -> Resu
     let mut condition = format!("attribute_exists(#record) AND {}", unchanged(guard, &mut values));
     let (update, step) = if is_empty {
         values.insert(":ttl".to_owned(), number(ttl_s));
-        // The unchanged revision already implies this. The condition is repeated, because a TTL on a counter with members
-        // would free all of their slots.
+        // The unchanged revision already implies that there are no members. This is checked again, because a TTL on a counter
+        // with members would free all of their slots.
         condition.push_str(" AND attribute_not_exists(#streams)");
         (TOMBSTONE_UPDATE, TOMBSTONE_REVISION_STEP)
     } else {
@@ -175,7 +175,7 @@ fn change_counter(
     action.update(table, codec::counter_key(user))
 }
 
-/// The condition that the revision and the stored limit are still the ones in `guard`. Adds its values.
+/// The condition that the revision and the stored limit are still the ones in `guard`. Adds the condition's values.
 fn unchanged(guard: Guard, values: &mut HashMap<String, AttributeValue>) -> String {
     let revision_unchanged = match guard.revision {
         None => "attribute_not_exists(#revision)",

@@ -71,7 +71,7 @@ impl DynamoStore {
             match request.classify(&prior, now) {
                 PriorLease::Ended => return Ok(Some(StartOutcome::Ended(prior))),
                 PriorLease::KeyReused => return Ok(Some(StartOutcome::KeyReused)),
-                // The outcome contains the limit and the streams that the start ended. Only a read returns them.
+                // These outcomes contain the limit and the streams that the start ended. Only a read returns both.
                 PriorLease::Live | PriorLease::Expired => return Ok(None),
             }
         }
@@ -264,8 +264,8 @@ impl LeaseStore for DynamoStore {
     }
 
     async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
-        // The query may be torn, so a lease without a slot can look live although it has already been ended or deleted. The
-        // condition of the deletion checks this.
+        // The query may be torn: a lease without a slot can look live, because it was ended or deleted after the query read
+        // it. The condition of the deletion therefore checks the lease again.
         let Partition { counter, leases } = self.partition(user).await?;
         let without_slot = leases.iter().map(|lease| lease.stream_id).filter(|id| !counter.streams.contains(id));
         self.delete_ended(user, &without_slot.collect::<Vec<_>>()).await?;

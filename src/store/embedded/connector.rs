@@ -41,7 +41,7 @@ impl Connector {
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE_CAPACITY);
         thread::Builder::new().name("embedded-dynamodb".to_owned()).spawn(move || {
             while let Some(request) = queue.blocking_recv() {
-                // The caller was dropped and no longer waits for the response.
+                // Skip the request if its caller was dropped and no longer waits for the response.
                 if request.response.is_closed() {
                     continue;
                 }

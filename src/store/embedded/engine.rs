@@ -60,8 +60,8 @@ impl Engine {
             "Scan" => run(body, |request| db.scan(request)),
             "TransactWriteItems" => {
                 run(body, |mut request: actions::transact_write_items::TransactWriteItemsRequest| {
-                    // Remove the token, because the engine scans all tokens of the last ten minutes in every
-                    // transaction. The token protects a retry after a response was lost on the network, and there is no
+                    // Remove the idempotency token, because the engine scans all tokens of the last ten minutes in
+                    // every transaction. The token protects a retry after a response was lost on the network, and there is no
                     // network here.
                     request.client_request_token = None;
                     db.transact_write_items(request)

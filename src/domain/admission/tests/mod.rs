@@ -160,7 +160,7 @@ fn evict_oldest_ends_no_more_streams_than_needed() {
 #[test]
 fn evict_oldest_prefers_streams_with_an_overdue_heartbeat() {
     let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..request(9) };
-    // The leases were renewed 75, 46 and 45 s ago. The first lease is not the oldest.
+    // Renewed 75, 46 and 45 s ago: the first two leases are overdue (more than 45 s). The second one is older than the first.
     let renewed = |n: u8, seconds_ago: i64, started_ago: i64| Lease {
         started_at: NOW.plus_ms(-1000 * started_ago),
         expires_at: NOW.plus_ms(1000 * (90 - seconds_ago)),
@@ -204,7 +204,7 @@ fn slot_frees_when_enough_streams_have_expired() {
     assert_eq!(
         frees_at(1, &[2, 3]),
         Some(NOW.plus_s(1)),
-        "a start that replaces streams needs only the others to expire"
+        "only the stream that is not replaced must expire"
     );
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct LimitBody {
     pub(crate) end_excess: bool,
 }
 
-/// Maximum length of `replaces`. A start takes over from few streams, so a longer list is a mistake or an attack.
+/// Maximum length of `replaces`. A start replaces only a few streams, so a longer list is a mistake or an attack.
 const MAX_REPLACES: usize = 10;
 /// Maximum length of `streamIds`. A user has at most this many streams.
 const MAX_EVICTIONS: usize = StreamLimit::MAX as usize;
@@ -144,8 +144,8 @@ impl<'a> ApiExtractor<'a> for HeartbeatBody {
 
     async fn from_request(_: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
         let body = read(body).await.unwrap_or_default();
-        // Most heartbeats have no body. Skips the parser, because its error would cost a sixth of the instructions of a
-        // heartbeat.
+        // Most heartbeats have no body. Skips the parser, because creating its error would cost a sixth of a heartbeat's
+        // instructions.
         if body.is_empty() {
             return Ok(Self(None));
         }
@@ -174,7 +174,7 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
         if stream_ids.is_none()
             && let Some(misspelled) = field_names(&body).into_iter().find(|name| is_misspelled_stream_ids(name))
         {
-            // Rejects the field, because a request without `streamIds` ends all streams.
+            // Rejects the field. If it were ignored, the request would end all streams.
             let reason = "is not a known field; send the ids as \"streamIds\": [\"…\"]".to_owned();
             errors.push(FieldError { field: misspelled, reason });
         }
@@ -184,7 +184,7 @@ impl<'a> ApiExtractor<'a> for EvictionBody {
     }
 }
 
-/// Whether an unknown field probably names streams.
+/// Whether a field is probably a misspelled `streamIds`.
 fn is_misspelled_stream_ids(name: &str) -> bool {
     let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let letters = letters.to_ascii_lowercase();
@@ -192,7 +192,7 @@ fn is_misspelled_stream_ids(name: &str) -> bool {
 }
 
 /// Registers the schema that poem-openapi derives, and completes it: `null` means absent, and names have patterns. Although
-/// the service accepts `null` as the body, the body is not nullable, because generated clients could then not omit it.
+/// the service accepts `null` as the body, the schema does not allow it, because generated clients could then not omit the body.
 fn register_body<T: Type>(registry: &mut Registry) {
     T::register(registry);
     let Some(schema) = registry.schemas.get_mut(&*T::name()) else { return };

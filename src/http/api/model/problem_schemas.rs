@@ -51,7 +51,7 @@ pub(crate) fn schema_of(codes: &[ProblemCode]) -> MetaSchemaRef {
     }
 }
 
-/// Only the first call has an effect, because each operation registers its problems.
+/// Each operation calls this function. Only the first call registers the schemas.
 pub(crate) fn register(registry: &mut Registry) {
     if registry.schemas.contains_key(EXTENSIONS[0].schema) {
         return;

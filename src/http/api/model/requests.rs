@@ -119,8 +119,8 @@ fn at_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AtLimit
     }
 }
 
-/// Returns `u64::MAX` if the value is not a whole number. It is not a valid limit either, so the caller reports the same
-/// error for both.
+/// Returns `u64::MAX` if the value is not a whole number. `u64::MAX` is above the highest limit, so the caller reports
+/// the same error as for any limit that is too high.
 fn limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_u64().unwrap_or(u64::MAX))
 }

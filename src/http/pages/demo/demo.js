@@ -5,7 +5,7 @@ import { button } from "./overlays.js";
 import { createRequestLog } from "./request-log.js";
 
 const POLL_MS = 2000;
-// Combines changes that happen together into one refresh.
+// Delay before a refresh, so that changes at about the same time cause only one refresh.
 const REFRESH_DELAY_MS = 120;
 const TICK_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 250;
 const MAX_START_WAIT_MS = 1500;
@@ -37,7 +37,7 @@ const devices = DEVICES.map((device) =>
   }),
 );
 
-// The id is kept across reloads, so that the devices keep their ids. Each window has its own devices.
+// The id survives reloads, so that the devices keep their ids. Each window has its own id, and so its own devices.
 function loadTabId() {
   const fresh = Array.from(crypto.getRandomValues(new Uint8Array(4)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   try {

@@ -29,7 +29,7 @@ function describeStart(body) {
   return ended === 0 ? "Started: holds a slot" : "Started: took the slot of an earlier stream";
 }
 
-/** `latest` is a live region for screen readers. Routine requests are not announced. */
+/** `latest` is a live region: screen readers announce each request except routine ones, which are successful heartbeats. */
 export function createRequestLog({ rows, empty, latest }) {
   function add({ device, method, url, status, meaning, tone, routine = false }) {
     const row = document.createElement("tr");
