@@ -1,7 +1,7 @@
 //! Compares the memory store over HTTP with an empty poem-openapi endpoint on poem's server, a bare hyper server, and axum with
 //! scripts in Redis. The client uses 64 keep-alive connections in a closed loop. Server and client have one core each. Redis
-//! shares the server's core unless the output names the client's core. Each round measures every contender once. A ratio compares
-//! the rates of one round, and the output shows the median, minimum and maximum of all rounds.
+//! runs on the server's core, except in the contender `heartbeat, Redis on client's core`. Each round measures every contender once.
+//! Each ratio is calculated for every round, and the output shows the median, minimum and maximum of all rounds.
 //! Requires `redis-server`. Run it with `just bench`, which builds the peers.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]

@@ -1,7 +1,7 @@
 //! Compares heartbeats over HTTP on the DynamoDB store with a loop that sends the same `UpdateItem` through the bare SDK. Both
-//! have 64 requests in flight, and use a stub of DynamoDB that returns canned responses. The measured process has one core. Stub
-//! and client share the other. Each round measures both contenders once. A ratio compares the results of one round, and the
-//! output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
+//! have 64 requests in flight, and use a stub of DynamoDB that returns canned responses. The measured process has one core. The
+//! stub and the client share the other core. Each round measures both contenders once. Each ratio is calculated for every round, and
+//! the output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -20,7 +20,7 @@ use support::closed_loop::{Workload, requests_per_s};
 use support::fixtures::{NOW, TABLE, TERMS};
 use support::process::{CLIENT_CORE, SERVER_CORE, SERVICE, Server, pin_self, pinned};
 
-#[allow(dead_code, reason = "the stub uses the rest of it")]
+#[allow(dead_code, reason = "the stub uses the rest of this module")]
 #[path = "../tests/instruction_counts/canned_responses.rs"]
 mod canned_responses;
 
@@ -28,7 +28,7 @@ const CONCURRENCY: usize = 64;
 const ROUNDS: usize = 7;
 const RUN: Duration = Duration::from_secs(2);
 
-/// Contains static credentials, so that the SDK does not search for others.
+/// Contains static credentials, so that the SDK does not look for credentials elsewhere.
 const AWS_ENVIRONMENT: [(&str, &str); 4] = [
     ("AWS_REGION", "eu-central-1"),
     ("AWS_ACCESS_KEY_ID", "bench"),
@@ -37,7 +37,7 @@ const AWS_ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 fn main() {
-    // With one core, the service uses this scheduler too.
+    // The service also uses this scheduler when it has one core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let arguments: Vec<String> = std::env::args().collect();
     match &arguments[..] {

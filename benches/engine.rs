@@ -1,7 +1,7 @@
 //! Compares the memory store and the embedded store over HTTP. To measure the overhead of HTTP, also records the DynamoDB requests
 //! of the same operations and sends them directly to an embedded engine. The workload is a start, four heartbeats, a count and a
-//! stop, on 64 connections or in 64 tasks. Each engine has a separate file. Each round measures every contender once. A ratio
-//! compares the rates of one round, and the output shows the median, minimum and maximum of all rounds.
+//! stop, on 64 connections or in 64 tasks. Each engine has a separate file. Each round measures every contender once. Each
+//! ratio is calculated for every round, and the output shows the median, minimum and maximum of all rounds.
 //! Run it with `cargo bench --bench engine`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]

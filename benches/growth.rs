@@ -31,7 +31,7 @@ const STREAMS: u64 = 100_000;
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // Must run first. Otherwise, the store would reuse memory that other sections have freed. This memory would not be counted.
+        // This section must run first. Later, the store would reuse memory that other sections have freed, which is not counted.
         memory_and_sweep().await;
         users().await;
         leases("leases per user, memory store", 2000, async || Arc::new(MemoryStore::new()) as _).await;
@@ -111,7 +111,8 @@ async fn leases(title: &str, users: u64, new_store: impl AsyncFn() -> Arc<dyn Le
 
 const OPERATIONS: [&str; 5] = ["start", "heartbeat", "list", "stop", "denied start"];
 
-/// Returns the median time of each operation. Each user has `leases` leases, including stream 0, and has reached the limit.
+/// Returns the median time of each operation. Each user has `leases` leases, including stream 0. The limit is the same number, so
+/// one more start is denied.
 async fn measure(store: &dyn LeaseStore, users: &[UserName], leases: u64) -> [Duration; 5] {
     let mut times = [const { Vec::new() }; 5];
     for user in users {
@@ -237,7 +238,7 @@ async fn timed(operation: impl Future<Output = ()>) -> Duration {
     start.elapsed()
 }
 
-/// The median. Other processes on the machine affect it less than the mean.
+/// The median, which other processes on the machine affect less than the mean.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]

@@ -24,7 +24,7 @@ const SHORT_TIMEOUT: Duration = Duration::from_millis(900);
 pub struct Api {
     pub recorder: Arc<Recorder>,
     pub instances: Vec<Instance>,
-    /// Set only with fault injection. The checker then verifies times and order after the run.
+    /// Set only with fault injection. The checker then verifies the times and the order of all responses after the run.
     pub history: Option<Arc<History>>,
     http: reqwest::Client,
     sent: AtomicU64,
@@ -151,8 +151,8 @@ impl Api {
         let result = result.await;
         let end = Instant::now();
         let now_ms = now_ms();
-        // With fault injection, a killed instance restarts, so its current state is not conclusive. The history records
-        // when it was down.
+        // With fault injection, a killed instance restarts, so its current state does not show whether it was down during
+        // the call. The history records when it was down.
         let instance_killed = self.history.is_some() || !self.instances[instance].is_alive();
         let response = match result {
             Ok((status, headers, bytes)) => {
@@ -215,7 +215,8 @@ pub const NO_RESPONSE: &str = "no response";
 /// The label of a response: the status, and for 410 and 503 also the reason.
 fn label(status: u16, body: &Value) -> String {
     match (status, body["detail"].as_str(), body["reason"].as_str()) {
-        // Both kinds of 503 have the code store-unavailable. Only the detail distinguishes contention.
+        // A 503 because of contention and a 503 because of an outage have the same code, store-unavailable. Only the detail
+        // differs.
         (503, Some("the store temporarily rejected the request; retry"), _) => CONTENTION.to_owned(),
         (503, Some(detail), _) => format!("503 {detail}"),
         (410, _, Some(reason)) => format!("410 {reason}"),

@@ -33,7 +33,7 @@ struct Stream {
     started: Instant,
     /// When the client sent its last successful heartbeat.
     renewed: Instant,
-    /// Whether the client certainly held the lease without a gap.
+    /// Whether the client certainly held the lease without a gap, because all its starts succeeded.
     continuous: bool,
 }
 
@@ -61,8 +61,8 @@ impl Client {
         }
     }
 
-    /// Sometimes the client waits until shortly before its lease expires. Without these pauses, the test would rarely
-    /// detect that another request takes a lease too early. Clients without a stream send fewer requests than clients
+    /// Sometimes the client pauses for up to a lease duration. Without these pauses, the test would rarely detect that
+    /// another request ends a lease shortly before its expiry. Clients without a stream send fewer requests than clients
     /// with a stream.
     fn pause_ms(&mut self) -> u64 {
         match (self.stream.is_some(), self.random.random_bool(0.2)) {
@@ -118,7 +118,7 @@ impl Client {
         self.keep(&[first, second]);
     }
 
-    /// Keeps the stream from the response with the latest expiry. All responses belong to one start.
+    /// Keeps the stream from the response with the latest expiry. All responses are to the same start.
     fn keep(&mut self, responses: &[Response]) {
         let successful = || responses.iter().filter(|response| matches!(response.status, 200 | 201));
         let Some(latest) = successful().max_by_key(|response| response.expires_ms()) else { return };
@@ -197,7 +197,7 @@ impl Client {
             }
             _ => {}
         }
-        // After a 503 or a lost response, players retry until the lease expires. Some clients retry even longer.
+        // After a 503 or a lost response, real players retry until the lease expires. This client sometimes retries longer.
         remaining_ms > 0 || self.random.random_bool(0.5)
     }
 

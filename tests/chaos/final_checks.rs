@@ -1,4 +1,4 @@
-//! Checks after the load that every user can start exactly as many streams as the limit allows. This must also hold
+//! After the load, checks that every user can start exactly as many streams as the limit allows. This must also hold
 //! after TTL has deleted leases whose ids are still on the counter.
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ pub async fn all_users_can_start_up_to_their_limit(api: &Api, table: &Table, use
 }
 
 /// Waits until TTL has deleted a lease whose id is still on the counter, and then checks the limit. Waits for at most
-/// 150 s, which is longer than two TTL sweeps.
+/// 150 s, which is longer than two intervals between TTL sweeps.
 pub async fn limit_holds_after_a_ttl_deletion(api: &Api, table: &Table, users: usize) {
     let begin = Instant::now();
     loop {

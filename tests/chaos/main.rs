@@ -2,7 +2,7 @@
 //! kills one instance, restarts the store and freezes the store. It uses only loopback addresses and ends within a
 //! fixed time.
 //!
-//! Unlike the other tests, this test sleeps, because processes, leases and the store's TTL use the host's clock.
+//! Unlike most tests, this test sleeps, because processes, leases and the store's TTL use the host's clock.
 //!
 //! Run it with `cargo test --release --test chaos -- --seconds 30`. With `--faults`, it injects the faults that
 //! [`faults`] describes.

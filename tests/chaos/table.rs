@@ -104,7 +104,7 @@ impl Partition {
         self.leases.values().filter(|expires| **expires > now_ms).count()
     }
 
-    /// Counts the members without a lease item. TTL has deleted these items.
+    /// Counts the members whose lease item is missing, because TTL has deleted it.
     pub fn without_lease(&self) -> usize {
         self.members.iter().filter(|id| !self.leases.contains_key(*id)).count()
     }

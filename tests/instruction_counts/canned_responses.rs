@@ -1,6 +1,6 @@
-//! Canned DynamoDB responses, one per operation: one user with one stream, and a table with the schema that the service expects.
+//! Canned DynamoDB responses, one per operation: the items of one user, and a table with the schema that the service expects.
 
-/// Id of the stream in the responses.
+/// Id of the stream that heartbeats renew.
 pub const STREAM_ID: &str = "5f1d8a52-3c0f-4c58-9a31-0d6f2b7f6a11";
 
 /// The response body for an operation. The operation is the last part of the header `x-amz-target`.
@@ -15,7 +15,7 @@ pub fn response_body(operation: &str) -> &'static str {
     }
 }
 
-/// Response of a heartbeat. `ReturnValues=ALL_OLD` returns the lease as it was before the heartbeat.
+/// Response to a heartbeat. `ReturnValues=ALL_OLD` returns the lease as it was before the heartbeat.
 const RENEWED: &str = r#"{"Attributes":{"userName":{"S":"user-0000"},"record":{"S":"stream#5f1d8a52-3c0f-4c58-9a31-0d6f2b7f6a11"},"startedAt":{"N":"1790000000000"},"expiresAt":{"N":"1790000060000"},"ttl":{"N":"1790003660"},"deviceId":{"S":"device-01"},"contentId":{"S":"movie-007"}},"ConsumedCapacity":{"CapacityUnits":1.0,"TableName":"user-streams"}}"#;
 
 /// A counter and two leases. The leases expire far in the future.

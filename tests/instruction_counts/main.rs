@@ -1,6 +1,6 @@
 //! Calls each operation many times in this process, so that callgrind can count the instructions. `scripts/count-instructions`
-//! runs this program and compares the counts with `figures.json`. The program uses no sockets. A count starts when the service
-//! receives a request from hyper, and ends when the service returns the response to hyper.
+//! runs this program and compares the counts with `figures.json`. The program uses no sockets: it counts the work
+//! between the point at which hyper passes a request to the service and the point at which the service returns the response to hyper.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement program may panic")]
 
@@ -177,7 +177,7 @@ impl<'a> Service<'a> {
         Self { runtime, app, clock }
     }
 
-    /// Counts the second half of the calls. The first half is the warm-up.
+    /// Counts the instructions of the second half of the calls. The first half is the warm-up.
     fn measure(&self, operation: &str, status: u16, calls: Vec<Call>) -> Vec<Value> {
         let requests: Vec<_> = calls.iter().map(Call::request).collect();
         let mut requests = requests.into_iter();
@@ -212,8 +212,8 @@ impl<'a> Service<'a> {
     }
 }
 
-/// Callgrind starts counting when this function is called. The function must contain no closure, because the symbol of a
-/// closure would start with the same name and match the pattern too.
+/// Callgrind starts counting when this function is called. `scripts/count-instructions` finds it by a pattern, which
+/// would also match the symbol of a closure in this function. Therefore, it must not contain a closure.
 #[inline(never)]
 fn begin_counting(service: &Service<'_>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
     service.runtime.block_on(service.handle_all(requests))

@@ -1,13 +1,14 @@
-//! Mutants: wrong versions of the protocol, which exist only in these tests. The searches must detect each one.
+//! Mutants: wrong versions of the protocol, which exist only in these tests. The model, the simulation or both must
+//! detect each one.
 //!
 //! The model applies a mutant in `state_space/mutations.rs`. The simulation applies it to a request
 //! (`simulation/faulty_requests.rs`) or to a store operation (`simulation/faulty_store.rs`).
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
-    /// A read-then-start replaces the members with the live leases that its query returned.
+    /// A read-then-start stores the live leases that its query returned as the new members.
     RecountFromQuery,
-    /// A start removes a dead member, but does not delete its lease in the same transaction.
+    /// A start removes a dead member, whose lease has expired, but does not delete the lease in the same transaction.
     RemoveMemberWithoutDelete,
     /// A start deletes the lease of a dead member without checking that the lease is still dead.
     DeleteDeadUnconditionally,
@@ -37,7 +38,7 @@ pub enum Mutant {
     EvictionInTwoTransactions,
     /// Members whose lease is missing or expired keep their slots.
     DeadLeasesKeepSlots,
-    /// A start does not end the streams that it replaces.
+    /// A start does not end the streams that it should replace.
     StartReplacesNothing,
     /// A read-then-start does not check that the stored limit is unchanged.
     StartIgnoresStoredLimit,
@@ -55,8 +56,8 @@ pub enum Mutant {
     ExcessOverOldLimit,
     /// A request that sets a limit counts dead leases among the streams that exceed the limit.
     ExcessCountsDeadLeases,
-    /// A start of a blocked user does not read first. (The condition of an optimistic start holds if there are no
-    /// members.)
+    /// A start of a blocked user does not read first. For a user without members, the condition of an optimistic start
+    /// holds even if the limit is 0.
     BlockedStartIsOptimistic,
     /// An optimistic start with a limit in its token does not check whether the user is blocked.
     TokenLimitOverridesBlock,
@@ -70,7 +71,7 @@ pub enum Mutant {
     TombstoneKeepsRevision,
     /// An erasure deletes only the ended leases that its first query returned.
     ErasureReadsOnce,
-    /// An erasure keeps members whose lease TTL has deleted.
+    /// An erasure keeps members whose leases were deleted by TTL.
     ErasureKeepsDeadMembers,
     /// After an erasure has ended the user's streams, it also ends the streams that have started since then.
     ErasureEndsAgain,
@@ -125,9 +126,9 @@ impl Mutant {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
     }
 
-    /// Whether the simulation must detect this mutant. A tombstone mutant is visible only if a counter reaches exactly the
-    /// revision that a delayed write has read. The last three mutants are visible only in the model, which records the
-    /// limits and streams that are newer than the steps of an erasure.
+    /// Whether the simulation must detect this mutant. The first two excluded mutants cause a violation only if a counter
+    /// reaches exactly the revision that a delayed write has read, which is too rare. The last three are visible only in the
+    /// model, which records the limits and streams that are newer than the steps of an erasure.
     pub fn is_in_simulation(self) -> bool {
         let is_excluded = matches!(
             self,

@@ -55,7 +55,7 @@ pub struct OperationMeasurements {
     pub failed: Latencies,
 }
 
-/// Responses that arrived within one second of the run.
+/// How many responses and failures arrived in one particular second of the run.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Second {
     pub start: u32,

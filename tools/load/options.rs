@@ -143,7 +143,7 @@ impl Options {
         let threads = self.threads.unwrap_or(half.max(1));
         // Each thread needs at least one user and one connection.
         self.threads = Some(threads.min(self.connections).min(self.players.div_ceil(self.streams_per_user)));
-        // JSON numbers are exact up to 2^53.
+        // The JSON report contains the seed. JSON numbers are exact only up to 2^53.
         self.seed = self.seed.or_else(|| Some(fastrand::u64(0..1 << 53)));
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;

@@ -54,7 +54,7 @@ struct ActiveStream {
 enum Step {
     Start,
     Heartbeat,
-    /// The session is over: stop, crash or reload.
+    /// The session is over. The player stops, crashes or reloads.
     End,
     Stop,
 }

@@ -22,7 +22,7 @@ pub struct Report {
     pub responses: u64,
     pub failures: u64,
     pub responses_per_second: f64,
-    /// The mean of all full seconds after the ramp-up.
+    /// The mean rate over all full seconds after the ramp-up.
     pub responses_per_second_after_ramp_up: Option<f64>,
     /// Counts by operation and status. The status is "none" if there was no response.
     pub statuses: BTreeMap<&'static str, BTreeMap<String, u64>>,

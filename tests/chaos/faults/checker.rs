@@ -148,8 +148,8 @@ fn check_ended(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
 }
 
 /// An acknowledged lease may be missing for four reasons: a stop deleted it; a start deleted it because it had expired
-/// on the clock of the start's instance; it was a surplus ended lease; or TTL deleted it. The TTL period of an ended
-/// lease begins when its stream ends, on the clock of the instance that ended the stream.
+/// on the clock of the start's instance; it was pruned, because the user had too many ended leases; or TTL deleted it.
+/// The TTL period of an ended lease begins when its stream ends, on the clock of the instance that ended the stream.
 fn check_missing_or_expired(call: &Call, id: &str, index: &HistoryIndex<'_>) -> CheckResult {
     let Some((expires, by)) = index.acknowledged(id, call.begin) else { return Ok(()) };
     let renewal_took_ms = i64::try_from((by.end - by.begin).as_millis()).unwrap_or(i64::MAX);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 pub const MAX_SKEW_MS: i64 = 1500;
 
 /// Maximum delay before a new skew takes effect. Such delays occur on a busy host, because the threads of a process
-/// share the value that one of them read last.
+/// share the skew that one of them read last.
 const LAG: Duration = Duration::from_secs(1);
 
 pub struct SkewedClock {
@@ -22,7 +22,7 @@ pub struct SkewedClock {
     changes: Mutex<Vec<Change>>,
 }
 
-/// A change of the skew. The new skew takes effect between the two instants.
+/// A change of the skew. The clock's file was replaced between `before` and `after`.
 struct Change {
     before: Instant,
     after: Instant,
@@ -64,7 +64,7 @@ impl SkewedClock {
         self.changes().push(Change { before, after, skew_ms });
     }
 
-    /// The smallest and the largest skew that can have been in effect between two instants.
+    /// The smallest and the largest skew that can have been in effect between `begin` and `end`.
     pub fn range_ms(&self, begin: Instant, end: Instant) -> (i64, i64) {
         let changes = self.changes();
         let begin = begin.checked_sub(LAG).unwrap_or(begin);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::clock_skew::SkewedClock;
 use crate::api::{Request, Response, StartOptions, now_ms, user_name};
 
-/// Tolerance of the clock ranges, because clock readings are truncated to milliseconds.
+/// Widens the clock ranges at both ends, because clock readings are truncated to milliseconds.
 const ROUNDING_MS: i64 = 2;
 
 pub struct History {
@@ -85,7 +85,7 @@ impl History {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The latest possible reading of the instance's clock at this instant.
+    /// The latest possible reading of the instance's clock at the instant `at`.
     pub fn latest_ms(&self, instance: usize, at: Instant) -> i64 {
         let (anchor, anchor_ms) = self.anchor;
         let elapsed = i64::try_from((at - anchor).as_millis()).unwrap_or(i64::MAX);

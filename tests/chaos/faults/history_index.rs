@@ -9,7 +9,7 @@ use super::history::{Call, History, InstanceFault};
 use super::store_request::StoreRequest;
 use crate::recorder::HeldLease;
 
-/// Upper bound for the duration of a call. It limits the search for writes during a call.
+/// Maximum duration of a call and of a write. The search for writes during a call skips older writes.
 const MAX_CALL_DURATION: Duration = Duration::from_secs(20);
 
 pub struct HistoryIndex<'a> {
@@ -78,15 +78,16 @@ impl<'a> HistoryIndex<'a> {
         }
     }
 
-    /// The latest expiry of the stream that a client had received before this instant, and the call that returned it.
+    /// The latest expiry of the stream that a client had received by the instant `before`, and the call that returned it.
     pub fn acknowledged(&self, id: &str, before: Instant) -> Option<(i64, &'a Call)> {
         let calls = self.calls_of(id).filter(|call| call.acknowledged_a_lease() && call.id.as_deref() == Some(id));
         let earlier = calls.filter(|call| call.end <= before);
         earlier.filter_map(|call| Some((call.expires_ms?, call))).max_by_key(|(expires, _)| *expires)
     }
 
-    /// Whether a late write of a start recreated this stream's lease between `since` and `until`. The proxy had
-    /// received the write before `since`, or a start of this stream ended after `since` or had an unknown outcome.
+    /// Whether a late write of a start recreated this stream's lease between `since` and `until`. A write is
+    /// late if the proxy received it before `since`, or if a start of this stream ended after `since` or has an unknown
+    /// outcome.
     pub fn was_recreated(&self, id: &str, since: Instant, until: Instant) -> bool {
         let unfinished = || self.starts_with_id(id).any(|call| call.end >= since || call.outcome_unknown());
         let mut creates = self.creates.get(id).into_iter().flatten();
@@ -124,9 +125,9 @@ impl<'a> HistoryIndex<'a> {
         }
     }
 
-    /// Whether a write deleted the lease between its renewal and the call. On the clock of the sending instance, the
-    /// lease must have expired. This does not apply to a stream that another write had marked as ended, because the
-    /// service may delete a surplus ended lease before its expiry.
+    /// Whether a write deleted the lease between its renewal and the call. The lease must have expired on the clock of
+    /// the instance that sent the write. If another write had marked the stream as ended, the lease may be deleted
+    /// earlier, because the service prunes ended leases.
     pub fn was_deleted(&self, id: &str, expires: i64, renewal: &Call, call: &Call) -> bool {
         let in_time = |write: &StoreRequest| write.applied_between(renewal.begin, call.end);
         let ended = || self.ends.get(id).into_iter().flatten().any(|write| in_time(write));
@@ -187,7 +188,7 @@ impl<'a> HistoryIndex<'a> {
         start.operation == "start" && start.status != 409 && requested
     }
 
-    /// The starts with this stream id, without the starts that ended the stream.
+    /// The starts of this stream. Skips the starts of other streams, even if they ended this stream.
     fn starts_with_id(&self, id: &str) -> impl Iterator<Item = &'a Call> {
         let own = self.calls_of(id).filter(|call| call.operation == "start" && call.id.as_deref() == Some(id));
         own.collect::<Vec<_>>().into_iter()

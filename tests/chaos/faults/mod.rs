@@ -135,7 +135,7 @@ async fn inject_faults(api: &Arc<Api>, history: &Arc<History>, proxies: &[Arc<Pr
         let lock = Arc::clone(&locks[instance]).lock_owned().await;
         let injection = Injection { kind, instance, duration: Duration::from_millis(duration_ms), _lock: lock };
         injections.spawn(injection.run(Arc::clone(api), Arc::clone(history), Arc::clone(&proxies[instance])));
-        // Usually, wait until this fault ends. Otherwise, two instances can have faults at the same time.
+        // Usually, wait until this fault ends. In the remaining cases, two instances can have faults at the same time.
         if random.random_bool(0.7) {
             crate::join_all(std::mem::take(&mut injections), "fault injection", &api.recorder).await;
         }
@@ -196,15 +196,15 @@ fn skew_ms(number: usize, elapsed: Duration) -> i64 {
 async fn drain(proxies: &[Arc<Proxy>], recorder: &Recorder) {
     let begin = Instant::now();
     while proxies.iter().any(|proxy| proxy.in_flight() > 0) && begin.elapsed() < DRAIN_TIMEOUT {
-        // While the clients run, a request is almost always in flight, and the wait might never end. Then wait only
-        // until no delayed request is left.
+        // While the clients run, a request is almost always in flight, and the wait might never end. Therefore, wait only
+        // for the longest delay of a request.
         let clients_run = recorder.lock().outages.last().is_some_and(|outage| outage.up.is_none());
         if clients_run && begin.elapsed() > 4 * ATTEMPT_TIMEOUT {
             return;
         }
         sleep(Duration::from_millis(20)).await;
     }
-    recorder.check(begin.elapsed() < DRAIN_TIMEOUT, || "requests to the store do not end".to_owned());
+    recorder.check(begin.elapsed() < DRAIN_TIMEOUT, || "requests to the store are still in flight".to_owned());
 }
 
 fn check_history(records: &mut Records, history: &History, proxies: &[Arc<Proxy>]) {

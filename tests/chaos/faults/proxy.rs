@@ -57,7 +57,7 @@ impl Proxy {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes every connection, and refuses new connections for `duration`. The times here are real, because the instances are
+    /// Closes every connection, and refuses new connections for `duration`. The pause is real, because the instances are
     /// processes with real timeouts.
     pub async fn disconnect(self: &Arc<Self>, duration: Duration) {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).cancel();
@@ -100,7 +100,7 @@ impl Proxy {
             };
             let proxy = Arc::clone(&self);
             let in_flight = InFlight::new(&self);
-            // A separate task sends the request to the store even if the instance closes its connection.
+            // A separate task sends the request, so that the store receives it even if the instance closes its connection.
             let forwarded = tokio::spawn(async move {
                 let _in_flight = in_flight;
                 if matches!(fault, Some(NetworkFault::DelayRequest | NetworkFault::DeliverAfterTimeout)) {
@@ -155,8 +155,8 @@ impl Proxy {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let range = if write { 100 } else { 400 };
         let has_fault = random.random_range(0..range) < self.fault_percent.load(Ordering::SeqCst);
-        // More than half of the faults are delayed requests. Such a delay causes a violation only if the code relies on
-        // an outdated read.
+        // More than half of the faults are delayed requests, because these delays reveal code that relies on an outdated
+        // read.
         let kind = random.random_range(0..2 * NetworkFault::ALL.len());
         let fault = NetworkFault::ALL.get(kind).copied().unwrap_or(NetworkFault::DelayRequest);
         let timeout_ms = ATTEMPT_TIMEOUT.as_millis() as u64;

@@ -80,12 +80,12 @@ impl StoreRequest {
         self.completed = Some((Instant::now(), response.starts_with(b"HTTP/1.1 200")));
     }
 
-    /// Whether the store applied the request at a time that can be between the two instants.
+    /// Whether the store may have applied the request between the two instants.
     pub fn applied_between(&self, since: Instant, until: Instant) -> bool {
         self.applied_and_completed_after(since) && self.forwarded.is_some_and(|at| at <= until)
     }
 
-    /// Whether the store applied the request, and its response was sent at `since` or later.
+    /// Whether the store applied the request, and sent the response at `since` or later.
     pub fn applied_and_completed_after(&self, since: Instant) -> bool {
         self.completed.is_some_and(|(at, applied)| applied && at >= since)
     }

@@ -1,5 +1,5 @@
 //! Checks table items. A decoded item must be within its bounds and must not change if it is encoded and decoded again.
-//! An invalid item must return a `Corrupt` error that names the key and the attribute.
+//! For an invalid item, the decoder must return a `Corrupt` error that names the key and the attribute.
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -37,8 +37,8 @@ impl Member<'_> {
     }
 }
 
-/// The members of an optional object. Empty if the body is absent: without content, or `null`. `None` if the body is
-/// invalid.
+/// The members of an optional object. Empty if the body is absent, which means only white space or `null`. `None` if the
+/// body is invalid.
 pub fn members(body: &[u8]) -> Option<Vec<(String, Member<'_>)>> {
     let body = body.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(body);
     // A body of only white space is absent. A form feed counts as white space here, but JSON does not allow it.

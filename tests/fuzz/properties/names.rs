@@ -8,8 +8,8 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::texts;
 
-/// The input is one name. If it contains a line break, the text before and after the first one is also a user name and
-/// an idempotency key.
+/// The input is one name. If it contains a line break, the parts before and after the first line break are also
+/// a user name and an idempotency key.
 pub fn check(input: &[u8]) {
     idempotency_key(input);
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -47,7 +47,7 @@ fn assert_reason(text: &str, error: NameError, max_bytes: usize) {
     let length = text.nfc().map(char::len_utf8).sum::<usize>();
     let correct = match error {
         NameError::Empty => text.is_empty(),
-        // `actual` is the length of the normalized name, or of the original text if that is far too long.
+        // `actual` is the length of the normalized name, or of the original text if the original text is far too long.
         NameError::TooLong { max, actual } => {
             max == max_bytes && length > max && (actual == length || actual == text.len())
         }

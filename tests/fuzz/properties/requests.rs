@@ -27,7 +27,7 @@ pub fn check(input: &[u8]) {
             assert_user(&response, user);
         }
         if is_heartbeat_or_stop(&method, &uri) && !matches!(response.status, 200 | 204) {
-            // The body and the headers must not be the reason: without them, the response must be the same.
+            // The body and the headers must not cause the error: without them, the response must be the same.
             let bare = service.send(&method, &uri, &Headers::new(), b"");
             assert_eq!((response.status, &response.body["code"]), (bare.status, &bare.body["code"]));
         }

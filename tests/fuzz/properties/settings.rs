@@ -77,8 +77,8 @@ fn load(file: &[u8], variables: HashMap<String, String>) -> Result<Config, Confi
     })
 }
 
-/// A second implementation of the rule for variables with a single underscore: whether the variable is neither from
-/// Kubernetes nor from a Docker link.
+/// A second implementation of the rule for variables with a single underscore: such a variable is misspelled, unless
+/// its name and value look like those that Kubernetes or a Docker link sets.
 fn is_misspelled(name: &str, value: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let Some(rest) = name.strip_prefix("STREAM_MANAGER_") else { return false };

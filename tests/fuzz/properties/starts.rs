@@ -134,7 +134,8 @@ fn start(body: &[u8]) -> Option<Start> {
 }
 
 impl Start {
-    /// A body with the same meaning, but in another order and normalization form, with noise in texts and an unknown field.
+    /// A body with the same meaning: the fields are in another order, and the texts in another normalization form. The device
+    /// name contains characters that the service removes. There is also an unknown field.
     fn rewritten(&self) -> Vec<u8> {
         let mut fields = Map::new();
         fields.insert("atLimit".to_owned(), self.at_limit.clone());
@@ -154,7 +155,7 @@ fn key_conforms(headers: &Headers) -> bool {
     keys.len() <= 1 && keys.iter().all(|(_, key)| IdempotencyKey::parse(key.as_bytes()).is_ok())
 }
 
-/// Whether the service must accept the body as JSON. It may accept or reject other media types and codings.
+/// Whether the service must accept the body as JSON. The service may accept or reject other media types and codings.
 fn media_type_conforms(headers: &Headers) -> bool {
     let values = |wanted: &str| -> Vec<&HeaderValue> {
         headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value).collect()

@@ -23,7 +23,7 @@ pub fn cleaned(text: &str) -> Option<String> {
     (!cut.is_empty()).then_some(cut)
 }
 
-/// The same text in a form that is not NFC, if it has one.
+/// The same text in normalization form NFD, which differs from NFC for some texts.
 pub fn decomposed(text: &str) -> String {
     text.nfd().collect()
 }

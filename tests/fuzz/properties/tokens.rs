@@ -25,8 +25,8 @@ thread_local! {
     static VERIFIER: (Runtime, TokenVerifier, Arc<Metrics>) = verifier();
 }
 
-/// The input is a token. If it contains a line break, the text before and after the first one is also a header and
-/// claims, which the test signs.
+/// The input is a token. If it contains a line break, the parts before and after the first line break are also
+/// a header and claims, which the test signs.
 pub fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     VERIFIER.with(|(runtime, tokens, metrics)| {
@@ -125,7 +125,7 @@ fn expected_identity(claims: &str) -> Result<Option<(Identity, u64)>, TooCloseTo
     Ok(valid.then_some((Identity { user, admin, limit }, ignored)))
 }
 
-/// A whole number from 0, or its decimal digits.
+/// Parses a limit: a whole number of at least 0, or a string of decimal digits. A limit above 50 counts as 50.
 fn limit(value: &Value) -> Option<StreamLimit> {
     let whole = match value {
         Value::String(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) => {

@@ -1,4 +1,4 @@
-//! Fuzz target for names: users, labels, idempotency keys and stream ids.
+//! Fuzz target for user names, device ids, display texts, idempotency keys and stream ids.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The commits and the stored items of the tests.
+//! The commits and the stored items that the tests combine.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! An embedded engine, the writes of a test on it, and the comparison with the model.
+//! Applies the writes of a test to an embedded engine, and compares the result with the model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,7 +174,7 @@ impl Fixture {
 
 const RETENTION_END_S: u32 = 5_000;
 
-/// Converts a revision of the service to one of the model, whose erasures add a smaller number.
+/// Converts a revision of the service to a revision of the model. In the model, an erasure adds less to the revision.
 fn model_revision(revision: u64) -> Revision {
     let steps = (revision / TOMBSTONE_REVISION_STEP) as Revision;
     (revision % TOMBSTONE_REVISION_STEP) as Revision + steps * REVISION_STEP

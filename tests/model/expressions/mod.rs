@@ -198,18 +198,18 @@ async fn erasure_leaves_only_a_tombstone_of_every_user() {
     }
 }
 
-/// A counter that a request has read, and that is unchanged since then.
+/// A counter that has not changed since a request read it.
 fn unchanged_counter(members: IdSet) -> CounterItem {
     CounterItem { is_stored: true, members, revision: Some(READ_REVISION), ..CounterItem::default() }
 }
 
-/// Whether a change has either all kinds of lease actions or none. Tests that use every counter are restricted to these
-/// changes.
+/// Whether a change has either all kinds of lease actions or none. The tests that use every counter skip other changes,
+/// because the tests that use every lease combination cover them.
 fn writes_all_or_no_leases(change: &MembershipChange) -> bool {
     [change.dead.len(), change.pruned.len()] == [change.ended.len(); 2]
 }
 
-/// The guards that a commit may have.
+/// Every kind of guard: with or without a revision, and with or without a stored limit.
 fn guards() -> Vec<Guard> {
     let mut guards = Vec::new();
     for revision in [None, Some(u64::from(READ_REVISION))] {

@@ -114,7 +114,7 @@ fn termination_mark(termination: &Termination) -> TerminationMark {
     }
 }
 
-/// The message of requests that have one.
+/// The message in all requests that contain a message.
 pub fn message() -> Option<Message> {
     Message::clean("goodbye")
 }
@@ -149,7 +149,7 @@ pub fn request(
     }
 }
 
-/// The heartbeat interval is at least as long as the lease, so that no live lease is overdue. The simulation covers
+/// The heartbeat interval is as long as the lease, so that no live lease is overdue. The simulation covers
 /// overdue leases.
 pub const fn terms(duration: Tick) -> LeaseTerms {
     LeaseTerms { duration_s: duration as u32, heartbeat_interval_s: duration as u32, retention_s: RETENTION_S }

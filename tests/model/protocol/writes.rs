@@ -11,7 +11,7 @@ use super::{
     termination_mark, tick,
 };
 
-/// The increase of the revision by an erasure in the model. As in the service, the other requests of a world add less.
+/// How much an erasure adds to the revision in the model. As in the service, all other requests together add less.
 pub const REVISION_STEP: Revision = 1000;
 
 /// One write, alone or as an action of a transaction. Each flag enables one check or effect. A mutant clears one flag.
@@ -56,10 +56,10 @@ pub enum Write {
         rejects_expired: bool,
         only_forward: bool,
     },
-    /// Stores the user's limit, and removes the TTL. `None` deletes the limit if one is stored.
+    /// Stores the user's limit, and removes the TTL of a tombstone. `None` only deletes the limit, if one is stored.
     SetLimit { limit: Option<u8> },
-    /// Last step of an erasure: if the revision and the stored limit are unchanged, removes the limit. If there were no
-    /// members, also sets the TTL.
+    /// Last step of an erasure: if the revision and the stored limit are unchanged, removes the limit and increases the
+    /// revision. If there were no members, also sets the TTL.
     BuryCounter {
         revision: Option<Revision>,
         stream_limit: Option<u8>,
@@ -72,7 +72,7 @@ pub enum Write {
     DeleteCounter { conditional: bool },
 }
 
-/// The condition of an optimistic start on the stored limit.
+/// What an optimistic start requires of the stored limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitCheck {
     NoLimit,
@@ -182,7 +182,7 @@ impl Write {
             }
             Self::MarkEnded { id, termination, .. } => {
                 let stored = items.leases[id as usize].unwrap_or(EMPTY_LEASE);
-                // A request without a stream and without a message does not change the stored `endedBy`.
+                // A request that contains neither a stream nor a message does not change the stored `endedBy`.
                 let by = match stored.termination {
                     Some(stored) if termination.by.is_none() && !termination.message => stored,
                     _ => termination,

@@ -24,7 +24,7 @@ pub enum Operation {
     Stop(StreamId),
     /// Ends the listed streams, or all streams.
     Evict(Option<Vec<StreamId>>, Option<Message>),
-    /// Sets the limit and ends the excess.
+    /// Sets the limit, and ends the streams that exceed it.
     EndExcess(StreamLimit),
     Erase,
     List,
@@ -86,7 +86,7 @@ impl ApiResponse {
         }
     }
 
-    /// The name of the counter for responses of this kind.
+    /// The name under which responses of this kind are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Start(Timestamped { value: outcome, .. }) => match outcome {

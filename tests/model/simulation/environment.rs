@@ -1,5 +1,5 @@
 //! The environment of the players: an operator, support staff, erasures, crashes, outages and TTL. The seed controls them.
-//! After the run, it checks that every user can start exactly as many streams as their limit.
+//! After the run, the environment checks that every user can start exactly as many streams as their limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Environment {
         }
     }
 
-    /// Lists streams, evicts all streams, or evicts recent streams, some of which may have ended long ago.
+    /// Lists streams, evicts all streams, or evicts some of the user's last streams, which may have ended already.
     pub async fn support(self: Arc<Self>, mut random: StdRng) {
         while self.is_running() {
             sleep(random_ms(&mut random, 800, 4_000)).await;
@@ -99,7 +99,7 @@ impl Environment {
                 _ = self.start(random.random_range(0..INSTANCES), &self.visitor).await;
                 sleep(random_ms(&mut random, 10, 3_000)).await;
             }
-            // After a long pause, all streams have expired, and TTL may have deleted their leases.
+            // After a long pause, all streams may have expired, and TTL may have deleted their leases.
             let long_pause = random.random_range(0..4) == 0;
             sleep(random_ms(&mut random, 10, if long_pause { 20_000 } else { 500 })).await;
             self.erase(&self.visitor, &mut random).await;
@@ -165,7 +165,7 @@ impl Environment {
     }
 
     /// Disables the faults, waits until all leases have expired, and checks that every user can start exactly as many
-    /// streams as their limit on every instance. TTL deletes nothing until all leases have expired.
+    /// streams as their limit on every instance. During this wait, TTL deletes nothing.
     pub async fn check_all_can_start(&self, ttl_clock: SkewedClock) {
         let context = &self.instances.context;
         context.log("all faults end");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// How the network and the store handle one request. Delays are separate.
+/// How the network and the store handle one request. [`DeliveryPlan`] contains the delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     Normal,
@@ -15,7 +15,7 @@ pub enum Delivery {
     ResponseLost(Loss),
     /// The request arrives after the caller has timed out.
     Late,
-    /// The request is delivered twice, the second time later.
+    /// The request is delivered twice, the second time after a delay.
     Duplicated,
     Throttled,
     /// DynamoDB reports a conflict with another transaction.
@@ -76,7 +76,7 @@ impl Delivery {
         }
     }
 
-    /// The name of the counter for applied writes with this fault.
+    /// The name under which applied writes with this fault are counted.
     pub fn name_if_applied(self) -> Option<&'static str> {
         match self {
             Self::Late => Some("late, applied"),

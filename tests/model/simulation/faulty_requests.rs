@@ -16,7 +16,7 @@ use crate::mutants::Mutant;
 /// Rewrites the requests of one run. Without a mutant, the requests stay unchanged.
 pub struct FaultyRequests {
     mutant: Option<Mutant>,
-    /// The items that each query of a call returned.
+    /// By call, the items that each of its queries returned.
     queried: Mutex<BTreeMap<usize, Vec<Vec<Value>>>>,
     context: Arc<RunContext>,
 }
@@ -143,7 +143,8 @@ fn was_ended(queried: &[Value], delete: &Value) -> bool {
     queried.iter().any(|item| item["record"] == *record && item.get("endReason").is_some())
 }
 
-/// Changes a transaction so that the streams that it ends for this reason stay live members, if the limit allows it.
+/// Changes a transaction so that the streams that it ends for this reason stay live members. Does nothing if there would
+/// be more members than `limit`.
 fn keep_ended_streams(body: &mut Value, reason: &str, limit: usize) {
     let Some(actions) = body["TransactItems"].as_array_mut() else { return };
     let is_ended = |action: &Value| action["Update"]["ExpressionAttributeValues"][":reason"]["S"] == reason;
@@ -243,8 +244,8 @@ fn deletes_dead_lease(action: &Value) -> bool {
     action["Delete"]["ConditionExpression"].as_str().is_some_and(|condition| condition.contains("#expiresAt <= :now"))
 }
 
-/// Replaces the members with the live leases that the query returned, except the leases that this start ends. Like a
-/// real recount, it deletes a dead lease only if the query returned that lease.
+/// Replaces the members with the live leases that the query returned, except the leases that this start ends. As in a
+/// real recount, the transaction deletes a dead lease only if the query returned that lease.
 fn recount_members(write: &StoreWrite, actions: &mut Vec<Value>, queried: &[Value]) {
     let StoreWrite::Start { stream_id: own, now } = write else { return };
     let live = |item: &&Value| {

@@ -53,7 +53,7 @@ impl FaultyStore {
     }
 
     /// Returns the limit that `ExcessCountsDeadLeases` uses instead of `limit`, if there are live and dead leases.
-    /// `FaultyRequests` stores the correct limit.
+    /// `FaultyRequests` then writes the correct limit into the request.
     async fn limit_minus_dead_leases(
         &self,
         user: &UserName,
@@ -93,7 +93,7 @@ impl LeaseStore for FaultyStore {
         }
         if self.mutant == Mutant::BlockedStartIsOptimistic && hint == StartHint::Optimistic && is_blocked(request) {
             self.context.count("mutations");
-            // For a user without members, the condition of the optimistic write is the same for limits of 0 and 1.
+            // For a user without members, the condition of the optimistic write has the same result for limits of 0 and 1.
             let request = StartRequest { token_limit: StreamLimit::new(1), ..request.clone() };
             if let started @ StartOutcome::Started(_) = self.store.start(user, &request, hint, now).await? {
                 return Ok(started);

@@ -110,7 +110,7 @@ impl Instances {
         lock(&self.instances[index]).crashed.cancel();
     }
 
-    /// Restarts a crashed instance. On another host, the instance gets a new clock.
+    /// Restarts a crashed instance. If it restarts on another host, it gets a new clock.
     pub fn restart(&self, index: usize, other_host: bool) {
         let clock = if other_host { self.draw_clock() } else { lock(&self.instances[index]).clock };
         let instance = self.start_instance(clock);

@@ -61,11 +61,11 @@ fn assert_trace_repeats(seed: u64, store: StoreKind) {
 /// Seeds that once found a defect of the service or of the checker.
 #[test]
 fn regression_seeds_pass() {
-    // A torn query does not return a lease that another request ends at the same time as an erasure.
+    // A query returns a mix of old and new items, and misses a lease that another request ends at the same time as an erasure.
     assert_seed_passes(StoreKind::DynamoDb, 39);
     // A heartbeat renews a lease after the read on which its eviction is based.
     assert_seed_passes(StoreKind::DynamoDb, 1);
-    // A stream starts again after its first lease was deleted. The first lease had ended other streams.
+    // A stream starts again after its first lease was deleted. Its first start had ended other streams.
     assert_seed_passes(StoreKind::Memory, 2386);
 }
 

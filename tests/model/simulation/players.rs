@@ -148,7 +148,7 @@ impl Player {
         true
     }
 
-    /// Sends heartbeats, and then ends the stream. Returns whether the player reloads the page without sending a stop.
+    /// Sends heartbeats. Then stops the stream, abandons it, or reloads the page. Returns whether the player reloads.
     async fn watch(&mut self, stream_id: StreamId) -> bool {
         for _ in 0..self.random.random_range(1..9) {
             let long_pause = self.chance(8);

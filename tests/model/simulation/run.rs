@@ -33,7 +33,7 @@ const DURATION: Duration = Duration::from_secs(50);
 
 /// Runs the simulation once. The same arguments always give the same report, on every thread.
 pub fn run(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report {
-    // The SDK uses this thread's generator for the jitter of its retries and for its request tokens.
+    // The SDK uses the `fastrand` generator of this thread for the jitter of its retries and for its request tokens.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(simulate(seed, store, mutant))

@@ -172,7 +172,7 @@ pub fn failure_report(seed: u64, store: StoreKind, report: &Report) -> String {
     text
 }
 
-/// Hidden for mutants, and for short searches without a terminal.
+/// The bar is hidden for mutants. Without a terminal, it is shown only for searches of more seeds than the default.
 fn progress_bar(seeds: &Range<u64>, mutant: Option<Mutant>) -> ProgressBar {
     let length = seeds.end.saturating_sub(seeds.start);
     let visible = mutant.is_none() && (length > SEEDS.end || std::io::stderr().is_terminal());

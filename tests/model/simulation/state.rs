@@ -44,10 +44,11 @@ pub enum StoreWrite {
         now: Option<Timestamp>,
         new_limit: Option<StreamLimit>,
     },
-    /// The second step of an erasure on the memory store.
+    /// The second step of an erasure on the memory store: deletes the ended leases and the limit.
     Purge,
-    /// The same on DynamoDB: deletes ended leases, and then removes the limit and turns the counter into a tombstone.
+    /// The second step of an erasure on DynamoDB: deletes the ended leases.
     DeleteEnded,
+    /// The last step of an erasure on DynamoDB: removes the limit. If there are no members, creates the tombstone.
     Bury,
     SetLimit {
         limit: Option<StreamLimit>,

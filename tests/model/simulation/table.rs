@@ -1,4 +1,4 @@
-//! The simulated table. It uses the embedded engine, returns torn reads, and records every write.
+//! The simulated table. It uses the embedded engine, mixes old and new items in queries, and records every write.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ use super::state::StoreWrite;
 const CREATE_TABLE: &str = include_str!("../../../migrations/0001_user-streams.CreateTable.json");
 const UPDATE_TIME_TO_LIVE: &str = include_str!("../../../migrations/0002_user-streams.UpdateTimeToLive.json");
 
-/// How long a tombstone is kept, in seconds. In the simulation, each write arrives at most 15 s after the read on which it
-/// is based.
+/// How long a tombstone is kept, in seconds. It must outlast every write that is based on a read before the erasure. In the
+/// simulation, such a write arrives at most 15 s after its read.
 pub const SIMULATED_TOMBSTONE_S: u32 = 25;
 
 pub struct Table {
@@ -85,7 +85,7 @@ impl Table {
             shorten_ttl(&mut body);
         }
         let mut response = EngineResponse { status: 200, body: b"{}".to_vec() };
-        // There is only one body, except for the mutant that needs two transactions.
+        // Without a mutant, there is exactly one body, which is unchanged.
         for body in self.faulty_requests.rewrite(&write, &body, request.call) {
             let deletes = operation == "UpdateItem" && body.get("UpdateExpression").is_none();
             let operation = if deletes { "DeleteItem" } else { operation };
@@ -122,7 +122,7 @@ impl Table {
         response
     }
 
-    /// Returns a random mix of both versions, or `None` if the mix equals the latest version.
+    /// Returns a random mix of the items in `before` and `after`, or `None` if the mix equals `after`.
     fn torn_read(&self, before: &Items, after: &Items) -> Option<Items> {
         let mut read = Items::new();
         let mut records: Vec<&String> = before.keys().chain(after.keys()).collect();

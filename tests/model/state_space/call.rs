@@ -20,9 +20,9 @@ pub struct CallState {
     pub lowest_limit: u8,
     /// Whether the start's own lease was live and visible when the attempt began.
     pub was_admitted: bool,
-    /// Whether an erasure has ended the user's streams. Contention in its further steps does not change this.
+    /// Whether an erasure has ended the user's streams. If contention repeats a later step, this stays true.
     pub has_ended: bool,
-    /// Only for a mutant: the ended leases that an erasure has read before it ended the user's streams.
+    /// Only for `ErasureReadsOnce`: the ended leases that an erasure has read before it ended the user's streams.
     pub read_first: IdSet,
     /// The streams that were stored when an erasure ended the user's streams, and that have not been deleted since.
     pub not_erased: IdSet,
@@ -84,7 +84,7 @@ impl CallState {
         *self = Self { phase: Phase::Done, created: self.created, ..Self::new(self.id, 0) };
     }
 
-    /// The client retries. Uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
+    /// The client retries, which uses one attempt. If another attempt is left, the call becomes idle. Otherwise, it ends.
     pub fn retry(&mut self) {
         let attempts_left = self.attempts_left.saturating_sub(1);
         if attempts_left == 0 {
@@ -94,7 +94,7 @@ impl CallState {
         }
     }
 
-    /// The service retries after contention. If an erasure has already ended the streams, it continues with its second step.
+    /// The service retries after contention. An erasure that has already ended the streams continues with its second step.
     pub fn retry_step(&mut self) {
         let Self { has_ended, read_first, not_erased, .. } = *self;
         self.retry();

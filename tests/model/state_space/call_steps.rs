@@ -81,7 +81,7 @@ impl ProtocolModel {
         state.calls[index].retry();
     }
 
-    /// After contention, the service begins another attempt by reading, if an attempt is left.
+    /// After contention, the service begins another attempt, which reads first. Without an attempt left, the call ends.
     pub fn retry_after_contention(&self, state: &mut State, index: usize) {
         let now = self.clock(state, index);
         state.calls[index].retry_step();
@@ -111,8 +111,8 @@ impl ProtocolModel {
         state.now.saturating_add_signed(self.world.calls[index].skew())
     }
 
-    /// The state of a query before its first read. Leases that no start call creates are marked as read from the
-    /// beginning, so that there are fewer steps to explore.
+    /// The state of a query before its first read. The leases of ids that the world does not use are already
+    /// marked as read, so that there are fewer steps to explore.
     pub fn nothing_read(&self) -> PartialRead {
         let mut read = PartialRead { counter: None, leases: [Some(None); STREAMS] };
         self.world.ids().for_each(|id| read.leases[id as usize] = None);

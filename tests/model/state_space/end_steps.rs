@@ -1,4 +1,4 @@
-//! The decision of a call that ends streams, its responses, and the further steps of an erasure.
+//! Decides what a call that ends streams writes, handles its responses, and runs the later steps of an erasure.
 
 use stream_manager::domain::admission::end::{self, EndCommit, EndRequest, decide_end};
 
@@ -85,7 +85,7 @@ impl ProtocolModel {
         state.calls[index].phase = Phase::Reading { now, read: self.nothing_read() };
     }
 
-    /// The second step of an erasure: deletes all leases without a slot, and then buries the counter.
+    /// The second step of an erasure: deletes all leases without a slot. `bury` then sends the last step.
     fn purge(&self, state: &mut State, index: usize, now: Tick, items: &Items) {
         let stored = self.world.ids().filter(|id| items.leases[*id as usize].is_some());
         let without_slot = stored.filter(|id| items.counter.members & bit(*id) == 0);
@@ -116,7 +116,7 @@ impl ProtocolModel {
         self.count(Event::Erased);
         invariants::check_erasure(state, index);
         state.calls[index].finish();
-        // Keeps this flag, so that the checks find a delayed first step of this erasure that ends newer streams.
+        // Keep this flag, so that the checks detect if a delayed first step of this erasure ends newer streams.
         state.calls[index].has_ended = true;
     }
 }

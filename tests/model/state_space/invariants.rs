@@ -44,8 +44,8 @@ pub enum Violation {
     DeniedAfterAdmission,
 }
 
-/// Checks an applied transaction against the invariants. `request` is the request of the call that sent the
-/// transaction, if any.
+/// Checks an applied transaction against the invariants. `request` is `None` if no start or end call sent the
+/// transaction.
 pub fn check_writes(
     model: &ProtocolModel,
     state: &mut State,
@@ -76,7 +76,7 @@ pub fn check_writes(
             }
             Write::Prune { id } if !before.is_ended(id) => violations.extend(take(state, before, id, now)),
             Write::DeleteLease { id } => {
-                // An erasure may end the streams only once.
+                // An erasure may delete live leases only once: when it ends the user's streams.
                 if request.is_some_and(|request| !state.calls[request.call].has_ended) {
                     state.acknowledged[id as usize] = 0;
                 }
@@ -167,7 +167,7 @@ fn check_end(model: &ProtocolModel, state: &State, end: &End, members: IdSet, wr
     wrong.then_some(Violation::WrongStreamsEnded)
 }
 
-/// The limit that applies to a start. `start` is `None` for calls without a token.
+/// The limit that applies to `start`. If `start` is `None`, no token limit applies.
 fn effective_limit(model: &ProtocolModel, start: Option<&Start>, counter: &CounterItem) -> u8 {
     match (counter.stream_limit, start.and_then(|start| start.token_limit)) {
         (Some(0), _) => 0,
@@ -303,7 +303,7 @@ pub fn check_erasure(state: &mut State, index: usize) {
     }
 }
 
-/// Finds an id that could not be started even after all items have become visible and expired.
+/// Finds an id that could not be started even after all items have become visible and all leases have expired.
 pub fn find_stuck_id(model: &ProtocolModel, state: &State) -> Option<Id> {
     let now = state.now + 3 * model.world.duration;
     if effective_limit(model, None, &state.items.counter) == 0 {

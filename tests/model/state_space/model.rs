@@ -56,7 +56,7 @@ impl ProtocolModel {
         Outcome::Applied
     }
 
-    /// This response is never lost. Without a response, the player has no guarantee to check.
+    /// Sends a heartbeat. Its response always arrives: without a response, there would be no guarantee to check.
     fn heartbeat(&self, state: &mut State, id: Id, now: Tick) {
         let write = self.mutate_heartbeat(protocol::heartbeat(id, None, now, self.world.duration));
         let expires_at = now + self.world.duration;

@@ -1,4 +1,4 @@
-//! The decision of a start call, and its responses.
+//! Decides what a start call writes, and handles its responses.
 
 use stream_manager::domain::admission::{Decision, StartOutcome, StartRequest, decide};
 

@@ -18,13 +18,13 @@ pub struct State {
     pub acknowledged: [Tick; STREAMS],
     /// Streams whose players have sent a stop request. The model does not start these streams again.
     pub stopped: IdSet,
-    /// The number of changes of the stored limit.
+    /// How often the stored limit was set.
     pub limits_set: u8,
     pub violation: Option<Violation>,
 }
 
-/// The old versions of items that a successful transaction has changed but that are not visible yet. These items are
-/// locked.
+/// The old versions of items that a successful transaction has changed. The new versions are not visible yet, and the items
+/// are locked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PendingItems {
     pub counter: Option<CounterItem>,
@@ -41,7 +41,7 @@ pub struct Request {
     pub now: Tick,
     pub step: Step,
     pub writes: Writes,
-    /// The next step of an erasure. For mutants that split a transaction, the second transaction.
+    /// The writes of the next step of an erasure. For mutants that split a transaction, the writes of the second part.
     pub second: Option<Writes>,
 }
 
@@ -51,7 +51,7 @@ pub enum Step {
     OptimisticStart,
     Commit,
     End,
-    // The further steps of an erasure.
+    // The steps of an erasure after `End`.
     DeleteEnded,
     Bury,
 }

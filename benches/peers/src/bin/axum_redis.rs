@@ -1,5 +1,5 @@
-//! A common alternative: axum with one sorted set per user in Redis. Redis scripts enforce the limit. All requests share one
-//! multiplexed connection to Redis. Usage: `axum_redis ADDRESS REDIS_URL`
+//! A common alternative to stream-manager: an axum server with one sorted set per user in Redis. Redis scripts enforce the limit.
+//! All requests share one multiplexed connection to Redis. Usage: `axum_redis ADDRESS REDIS_URL`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,7 +6,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response};
 
-#[allow(dead_code, reason = "the benchmark uses the rest of it")]
+#[allow(dead_code, reason = "the benchmark uses the rest of this module")]
 #[path = "../../../../tests/instruction_counts/canned_responses.rs"]
 mod canned_responses;
 

@@ -47,8 +47,8 @@ impl WriteCheck<'_> {
         self.before.leases.values().filter(|lease| lease.termination.is_none()).filter(is_evicted).collect()
     }
 
-    /// The possible times of the decision. If the request does not contain the time, the TTL of an evicted lease shows it to
-    /// the second.
+    /// The possible times of the decision. If the request does not contain the time, the TTL of an evicted lease shows it
+    /// with a precision of one second.
     fn times(&self, evicted: &Lease) -> impl Iterator<Item = Timestamp> {
         let exact = |now: &Timestamp| now.epoch_ms()..=now.epoch_ms();
         let times: RangeInclusive<i64> = match self.write {
@@ -79,7 +79,8 @@ impl WriteCheck<'_> {
         earlier.filter(|lease| lease.termination.is_none())
     }
 
-    /// Whether the last renewal is more than 1.5 heartbeat intervals ago. The lease duration never changes during a run.
+    /// Whether the last renewal is more than 1.5 heartbeat intervals ago. The expiry shows the time of the renewal, because
+    /// the lease duration never changes during a run.
     fn is_overdue(&self, lease: &Lease, now: Timestamp) -> bool {
         let renewed_ms = lease.expires_at.epoch_ms() - 1000 * i64::from(self.terms.duration_s);
         2 * (now.epoch_ms() - renewed_ms) > 3000 * i64::from(self.terms.heartbeat_interval_s)

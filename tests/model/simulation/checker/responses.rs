@@ -89,7 +89,7 @@ impl ResponseCheck<'_> {
             StartOutcome::Existing(started) => self.check_started(started, now, options),
             StartOutcome::Ended(lease) => self.check_inactive(lease, now),
             StartOutcome::KeyReused => {
-                Err(ViolationKind::UnfoundedEnd.with("no idempotency key was used for two requests"))
+                Err(ViolationKind::UnfoundedEnd.with("no key was used for two different requests"))
             }
             StartOutcome::Denied(denial) => {
                 self.check_denial(denial, now, options)?;
@@ -123,13 +123,13 @@ impl ResponseCheck<'_> {
     fn check_admission(&self, started: &Started, now: Timestamp) -> CheckResult {
         let (lease, id) = (&started.lease, started.lease.stream_id);
         let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
-        // An earlier lease of the same stream may have ended other streams.
+        // Leave out the streams that an earlier lease with the same id ended.
         let ends = |old: &UserState, new: &UserState| &new.ended_by(id) - &old.ended_by(id) == ended;
         let stored = |old: &UserState, new: &UserState| {
             old.lease(id) != Some(lease) && new.lease(id) == Some(lease) && ends(old, new)
         };
         let details =
-            || format!("{} was not stored and did not end exactly{}", ShortId(id), short_ids(&started.ended));
+            || format!("no write stored {} and ended exactly the streams{}", ShortId(id), short_ids(&started.ended));
         self.in_some_write(stored, ViolationKind::UnfoundedSuccess, details)?;
         if lease.expires_at < self.terms.expires_at(now) {
             let details = format!("{} expires before a full lease duration", ShortId(id));
@@ -144,7 +144,7 @@ impl ResponseCheck<'_> {
         let ids = short_ids(denial.streams.iter().map(|lease| &lease.stream_id));
         let kept = denial.streams.iter().filter(|lease| !replaces(options, lease)).count();
         if kept < denial.limit.get() as usize {
-            return Err(ViolationKind::UnfoundedDenial.with(format!("limit {} and live:{ids}", denial.limit)));
+            return Err(ViolationKind::UnfoundedDenial.with(format!("limit {}, live only:{ids}", denial.limit)));
         }
         if options.at_limit == Some(AtLimit::EvictOldest) && !denial.limit.is_blocked() {
             let details = format!("denied instead of evicting one of{ids}");
@@ -154,7 +154,7 @@ impl ResponseCheck<'_> {
             state.limit(options.token_limit, self.default_limit) == denial.limit
                 && denial.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
-        let details = || format!("limit {} with members{ids} was true at no moment", denial.limit);
+        let details = || format!("no state had limit {} and members{ids}", denial.limit);
         self.at_some_moment(full, ViolationKind::UnfoundedDenial, details)?;
         denial.streams.iter().try_for_each(|lease| self.check_live(lease, now, ViolationKind::UnfoundedDenial))
     }
@@ -169,7 +169,7 @@ impl ResponseCheck<'_> {
     fn check_live(&self, lease: &Lease, now: Timestamp, kind: ViolationKind) -> CheckResult {
         let stored = |state: &UserState| lease.is_live_at(now) && state.lease(lease.stream_id) == Some(lease);
         self.at_some_moment(stored, kind, || {
-            format!("{} was never stored and live like this", ShortId(lease.stream_id))
+            format!("{} was never live with the returned values", ShortId(lease.stream_id))
         })
     }
 
@@ -199,7 +199,7 @@ impl ResponseCheck<'_> {
     fn check_inactive(&self, lease: &Lease, now: Timestamp) -> CheckResult {
         let id = lease.stream_id;
         let inactive = |state: &UserState| state.lease(id) == Some(lease) && !lease.is_live_at(now);
-        let details = || format!("{} was never stored and inactive like this", ShortId(id));
+        let details = || format!("{} was never inactive with the returned values", ShortId(id));
         self.at_some_moment(inactive, ViolationKind::UnfoundedEnd, details)
     }
 
@@ -233,7 +233,7 @@ impl ResponseCheck<'_> {
         let holds = |state: &UserState| {
             state.stored_limit == Some(limit) && limit.exceeded_by(state.members.len().max(state.renewable())) == 0
         };
-        let details = || format!("at no moment, the limit {limit} was stored and held");
+        let details = || format!("the limit {limit} was never both stored and kept");
         self.at_some_moment(holds, ViolationKind::UnfoundedSuccess, details)?;
         self.check_ended(ended)
     }
@@ -289,7 +289,7 @@ impl ResponseCheck<'_> {
             state.limit(None, self.default_limit) == usage.limit
                 && usage.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
-        let details = || format!("limit {} with members{} was true at no moment", usage.limit, ids());
+        let details = || format!("no state had limit {} and members{}", usage.limit, ids());
         self.at_some_moment(matches, ViolationKind::UnfoundedList, details)?;
         usage.streams.iter().try_for_each(|lease| self.check_live(lease, now, ViolationKind::UnfoundedList))?;
         let Some((first, rest)) = self.states.split_first() else { return Ok(()) };
@@ -314,6 +314,6 @@ impl ResponseCheck<'_> {
             let expected = state.stored_limit.map_or(LimitSource::Default, |_| LimitSource::User);
             expected == *source && state.limit(None, self.default_limit) == *limit
         };
-        self.at_some_moment(matches, ViolationKind::UnfoundedList, || format!("limit {limit}, {source:?}"))
+        self.at_some_moment(matches, ViolationKind::UnfoundedList, || format!("never limit {limit}, {source:?}"))
     }
 }

@@ -60,13 +60,13 @@ impl ViolationKind {
             Self::NotReplaced => "a start left a live stream that it replaces",
             Self::PartialStart => "a lease was ended by a start that was not admitted in the same step",
             Self::DuplicateStream => "one start, or one idempotency key, created two streams",
-            Self::InvalidItem => "an item is stored that the service does not write",
+            Self::InvalidItem => "an item is stored that the service never writes",
             Self::UnfoundedDenial => "a start was denied, but the user was never at the limit during the call",
             Self::UnfoundedEnd => "a stream was reported as ended, but was live during the whole call",
             Self::UnfoundedSuccess => "a success was reported that was true at no moment of the call",
             Self::UnfoundedList => "a list or limit was returned that was true at no moment of the call",
-            Self::Stuck => "without faults and after all leases expired, a user could not start exactly their limit",
-            Self::WrongTime => "a time was used that the instance's clock did not show during the call",
+            Self::Stuck => "after all faults and leases ended, a user could not start exactly `limit` streams",
+            Self::WrongTime => "a request used a time that the instance's clock did not show during the call",
             Self::InvalidRequest => "the store rejected a request as invalid",
         }
     }

@@ -15,9 +15,9 @@ pub struct WriteCheck<'a> {
     pub before: &'a UserState,
     pub after: &'a UserState,
     pub write: &'a StoreWrite,
-    /// The operation that sent the write, if a client's call sent it.
+    /// The operation of the call that sent the write. `None` for a sweep.
     pub operation: Option<&'a Operation>,
-    /// The states since the beginning of this call.
+    /// The user's states since the beginning of that call.
     pub during_call: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
     pub terms: LeaseTerms,
@@ -173,7 +173,7 @@ impl WriteCheck<'_> {
         let added: Vec<&StreamId> = after.members.difference(&before.members).collect();
         let removed: Vec<&StreamId> = before.members.difference(&after.members).collect();
         let explained = match self.write {
-            // The lease checks cover the removed members.
+            // The checks of the leases also cover the removed members.
             StoreWrite::Start { stream_id, .. } => added.iter().all(|id| *id == stream_id),
             StoreWrite::End { .. } => added.is_empty(),
             StoreWrite::Stop { stream_id } => added.is_empty() && removed.iter().all(|id| *id == stream_id),

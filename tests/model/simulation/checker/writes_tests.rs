@@ -1,5 +1,5 @@
-//! Tests the write check with changes that the write does not explain. Some of these violations are never the first
-//! violation that a mutant triggers.
+//! Tests the write check with changes that the write does not explain. A simulation stops at its first violation. Some of
+//! these violations never come first with any mutant, so the mutants do not test their checks.
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
@@ -172,7 +172,7 @@ fn eviction_of_streams_that_were_not_selected_is_detected() {
 
 #[test]
 fn limit_that_ends_other_streams_than_the_excess_is_detected() {
-    // The heartbeat of stream 2 is overdue, because its lease expires early.
+    // Stream 2 is overdue: its lease of 8 s expires in 1 s, so the last heartbeat was 7 s ago.
     let overdue = Lease { expires_at: NOW.plus_s(1), ..lease(2, 9) };
     let (oldest, youngest) = (lease(1, 10), lease(3, 0));
     let limited = |leases: [Lease; 3]| UserState { stored_limit: StreamLimit::new(2), ..state_with(leases) };
@@ -197,7 +197,7 @@ fn erasure_that_deletes_a_live_lease_is_detected() {
     assert_eq!(delete(&ended, Operation::List), Some(ViolationKind::TakenEarly));
     assert_eq!(delete(&live, Operation::Erase), Some(ViolationKind::TakenEarly));
     let first_step = violation_of(&ended, &empty, end(None), &Operation::Erase);
-    assert_eq!(first_step, Some(ViolationKind::TakenEarly), "the first step deletes no ended leases");
+    assert_eq!(first_step, Some(ViolationKind::TakenEarly), "the first step must keep ended leases");
 }
 
 #[test]

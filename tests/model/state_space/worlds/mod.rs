@@ -29,9 +29,9 @@ pub struct World {
     pub max_late_requests: usize,
     pub heartbeats: bool,
     pub stops: bool,
-    /// If set, the user's stored limit changes to this one. `Some(None)` deletes it.
+    /// If set, the user's stored limit can change to this value. `Some(None)` deletes the stored limit.
     pub set_limit: Option<Option<u8>>,
-    /// Maximum number of times that this change occurs.
+    /// Maximum number of times that the stored limit is set.
     pub max_limits_set: u8,
 }
 
@@ -65,7 +65,7 @@ pub struct End {
 pub enum Selection {
     All,
     One(Id),
-    /// Stores the limit and ends the excess.
+    /// Stores the limit, and ends the streams that exceed it.
     ExcessOver(u8),
     /// Ends all streams, and then deletes everything.
     Erase,
