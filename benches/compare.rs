@@ -46,8 +46,8 @@ async fn compare() {
     let mut results = contenders.map(|_| Series::default());
     for _ in 0..=ROUNDS {
         for ((_, server, workload), result) in contenders.iter().zip(&mut results) {
-            let rate = requests_per_s(server.address, CONNECTIONS, *workload, RUN);
-            result.measure(server.id(), RUN, rate).await;
+            let rate = requests_per_s(server.address, 0..CONNECTIONS, *workload, RUN);
+            result.measure(&[server.id()], RUN, rate).await;
         }
     }
     println!("{:34} {:>10} {:>20} {:>16}", "", "requests/s", "over empty endpoint", "CPU us/request");

@@ -18,7 +18,7 @@ use stream_manager::store::dynamodb::{codec, expressions};
 use support::Series;
 use support::closed_loop::{Workload, requests_per_s};
 use support::fixtures::{NOW, TABLE, TERMS};
-use support::process::{CLIENT_CORE, SERVER_CORE, SERVICE, Server, pin_self, pinned};
+use support::process::{AWS_ENVIRONMENT, CLIENT_CORE, SERVER_CORE, SERVICE, Server, pin_self, pinned};
 
 #[allow(dead_code, reason = "the stub uses the rest of this module")]
 #[path = "../tests/instruction_counts/canned_responses.rs"]
@@ -27,14 +27,6 @@ mod canned_responses;
 const CONCURRENCY: usize = 64;
 const ROUNDS: usize = 7;
 const RUN: Duration = Duration::from_secs(2);
-
-/// Contains static credentials, so that the SDK does not look for credentials elsewhere.
-const AWS_ENVIRONMENT: [(&str, &str); 4] = [
-    ("AWS_REGION", "eu-central-1"),
-    ("AWS_ACCESS_KEY_ID", "bench"),
-    ("AWS_SECRET_ACCESS_KEY", "bench"),
-    ("AWS_EC2_METADATA_DISABLED", "true"),
-];
 
 fn main() {
     // The service also uses this scheduler when it has one core.
@@ -63,13 +55,13 @@ async fn compare() {
 
     let (mut http_results, mut sdk_results) = (Series::default(), Series::default());
     for _ in 0..=ROUNDS {
-        let rate = requests_per_s(service.address, CONCURRENCY, Workload::Heartbeat, RUN);
-        http_results.measure(service.id(), RUN, rate).await;
+        let rate = requests_per_s(service.address, 0..CONCURRENCY, Workload::Heartbeat, RUN);
+        http_results.measure(&[service.id()], RUN, rate).await;
         let rate = async {
             writeln!(requests, "run").unwrap();
             rates.next().unwrap().unwrap().parse().unwrap()
         };
-        sdk_results.measure(sdk.id(), RUN, rate).await;
+        sdk_results.measure(&[sdk.id()], RUN, rate).await;
     }
     drop(requests);
     sdk.wait().unwrap();

@@ -45,10 +45,10 @@ fn main() {
         let (mut over_http, mut direct) = (servers.map(|_| Series::default()), Series::default());
         for _ in 0..=ROUNDS {
             for ((_, server), result) in servers.iter().zip(&mut over_http) {
-                let rate = requests_per_s(server.address, CONCURRENCY, Workload::Session, RUN);
-                result.measure(server.id(), RUN, rate).await;
+                let rate = requests_per_s(server.address, 0..CONCURRENCY, Workload::Session, RUN);
+                result.measure(&[server.id()], RUN, rate).await;
             }
-            direct.measure(std::process::id(), RUN, direct_requests_per_s(&connector, &recorded)).await;
+            direct.measure(&[std::process::id()], RUN, direct_requests_per_s(&connector, &recorded)).await;
         }
         for ((name, _), result) in servers.iter().zip(&over_http) {
             println!(

@@ -14,27 +14,17 @@ use criterion::Criterion;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use poem::http::Request;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde_json::json;
-use stream_manager::clock::{ManualClock, SystemClock};
+use stream_manager::clock::SystemClock;
 use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, decide};
 use stream_manager::domain::lease::{Lease, StreamLimit};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId};
-use stream_manager::http::api::health::Readiness;
-use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{KeySource, TokenSettings};
-use stream_manager::http::pages::Pages;
-use stream_manager::http::pipeline::app::App;
-use stream_manager::http::pipeline::cors::Cors;
-use stream_manager::http::{self, AppDeps};
-use stream_manager::limiter::Limiter;
 use stream_manager::store::HeartbeatRequest;
 use stream_manager::store::dynamodb::codec;
-use stream_manager::store::memory::MemoryStore;
-use stream_manager::telemetry::metrics::Metrics;
-use support::fixtures::{NOW, TERMS, default_config, start_request, user};
+use support::apps::apps;
+use support::fixtures::{NOW, TERMS, start_request, user};
 use tokio::runtime::{Builder, Runtime};
 
 #[allow(dead_code, clippy::expect_used, reason = "shared with the tests")]
@@ -86,7 +76,7 @@ fn codec(criterion: &mut Criterion) {
 
 /// Measures the time from a parsed request to the bytes of the response body, on the memory store.
 fn responses(criterion: &mut Criterion, runtime: &Runtime) {
-    let app = app();
+    let app = apps(1).remove(0);
     let start = br#"{"deviceName":"Living room","contentId":"movie-007"}"#.as_slice();
     let call = |method: &str, path: &str, body: &'static [u8]| {
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
@@ -141,25 +131,6 @@ fn tokens(criterion: &mut Criterion, runtime: &Runtime) {
             b.iter(|| runtime.block_on(tokens.verify(black_box(&token))).unwrap());
         });
     }
-}
-
-fn app() -> Arc<App> {
-    let config = default_config();
-    let (clock, metrics) = (Arc::new(ManualClock::at(NOW)), Arc::new(Metrics::new()));
-    let (store, random) = (Arc::new(MemoryStore::new()), StdRng::seed_from_u64(7));
-    let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
-    http::app(AppDeps {
-        limiter: Arc::new(limiter),
-        readiness: Arc::new(Readiness::default()),
-        metrics,
-        tracer: None,
-        tokens: None,
-        rates: RateLimits::unbounded(),
-        cors: Cors::default(),
-        pages: Pages { demo: false, swagger: true },
-        bounds: config.bounds(),
-    })
-    .unwrap()
 }
 
 /// A start of stream `n` with a device name but without a device id.

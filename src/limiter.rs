@@ -38,7 +38,16 @@ pub struct Limiter {
     random: Mutex<StdRng>,
     metrics: Arc<Metrics>,
     policy: Policy,
-    denial_log: LogThrottle<UserName>,
+    denial_log: Arc<DenialLog>,
+}
+
+/// Limits how many denials are logged.
+pub struct DenialLog(LogThrottle<UserName>);
+
+impl Default for DenialLog {
+    fn default() -> Self {
+        Self(LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS))
+    }
 }
 
 /// The settings of the limiter.
@@ -96,8 +105,13 @@ impl Limiter {
         policy: Policy,
     ) -> Self {
         metrics.heartbeat_interval.set(i64::from(policy.terms.heartbeat_interval_s));
-        let denial_log = LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS);
+        let denial_log = Arc::default();
         Self { store, clock, random: Mutex::new(random), metrics, policy, denial_log }
+    }
+
+    /// Shares `denial_log` with the limiters of other workers, so that its bounds apply to the process.
+    pub fn with_denial_log(self, denial_log: Arc<DenialLog>) -> Self {
+        Self { denial_log, ..self }
     }
 
     pub(crate) fn policy(&self) -> &Policy {
@@ -229,7 +243,7 @@ impl Limiter {
 
     /// Logs a denial, at most once per user and interval.
     fn log_denial(&self, user: &UserName, denial: &Denial) {
-        if let Some(suppressed) = self.denial_log.allow(user, self.clock.monotonic()) {
+        if let Some(suppressed) = self.denial_log.0.allow(user, self.clock.monotonic()) {
             let (limit, count) = (denial.limit.get(), denial.streams.len());
             info!(event = "start_denied", limit, count, suppressed, "start denied");
         }

@@ -2,6 +2,7 @@
 //! The client sends prepared bytes and parses only what it needs, so that it is not the bottleneck.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -134,14 +135,14 @@ fn stream_path(streams: &str, body: &[u8]) -> String {
     format!("{streams}/{}", body["streamId"].as_str().unwrap())
 }
 
-/// Measures the requests per second. Panics if a response has an unexpected status.
-pub async fn requests_per_s(address: SocketAddr, connections: usize, workload: Workload, run: Duration) -> f64 {
-    let mut users = Vec::new();
-    for n in 0..connections {
-        users.push(User::connect(address, n).await);
+/// Measures the requests per second of these users, each with one connection. Panics if a response has an unexpected status.
+pub async fn requests_per_s(address: SocketAddr, users: Range<usize>, workload: Workload, run: Duration) -> f64 {
+    let mut connected = Vec::new();
+    for n in users {
+        connected.push(User::connect(address, n).await);
     }
     let start = Instant::now();
-    let tasks = users.into_iter().map(|mut user| {
+    let tasks = connected.into_iter().map(|mut user| {
         tokio::spawn(async move {
             let mut requests = 0;
             while start.elapsed() < run {

@@ -15,6 +15,14 @@ pub const SERVER_CORE: &str = "0";
 /// The core of the benchmark itself, which sends the requests.
 pub const CLIENT_CORE: &str = "1";
 
+/// Contains static credentials, so that the SDK does not look for credentials elsewhere.
+pub const AWS_ENVIRONMENT: [(&str, &str); 4] = [
+    ("AWS_REGION", "eu-central-1"),
+    ("AWS_ACCESS_KEY_ID", "bench"),
+    ("AWS_SECRET_ACCESS_KEY", "bench"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
+
 /// A child process that accepts connections. Dropping it kills the process.
 pub struct Server {
     pub address: SocketAddr,

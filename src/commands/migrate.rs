@@ -30,12 +30,12 @@ pub fn run(file: Option<&Path>, arguments: &MigrateArguments) -> Result<ExitCode
         }));
     }
     let config = settings::load(file)?;
-    runtime::block_on(&config, migrate(&config))
+    runtime::block_on(migrate(&config))
 }
 
 fn check(file: Option<&Path>) -> Result<ExitCode> {
     let config = settings::load(file)?;
-    runtime::block_on(&config, async {
+    runtime::block_on(async {
         let (client, table) = connect(&config).await?;
         let differences = migrate::differences(&client, table).await?;
         if differences.is_empty() {
@@ -64,5 +64,5 @@ async fn connect(config: &Config) -> Result<(Client, &str)> {
     if config.store.kind != StoreKind::DynamoDb {
         bail!("`migrate` requires store.kind = \"dynamodb\": the other stores need no migration");
     }
-    Ok((client::connect(&config.client()).await?, &config.dynamodb.table))
+    Ok((client::load(&config.client()).await?.client(), &config.dynamodb.table))
 }

@@ -4,9 +4,13 @@ pub mod api;
 pub mod auth;
 pub mod pages;
 pub mod pipeline;
+mod port;
 pub mod server;
+pub mod worker;
 
 use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
 
 use self::api::health::Readiness;
 use self::api::openapi::apis;
@@ -16,13 +20,16 @@ use self::auth::verifier::TokenVerifier;
 use self::pages::{Pages, demo, documentation, exposition};
 use self::pipeline::app::{App, Bounds};
 use self::pipeline::cors::Cors;
+use self::pipeline::load_shedding::InFlightLimiter;
 use self::pipeline::routes::{RouteError, Routes};
 use crate::limiter::Limiter;
 use crate::live_streams::LiveStreams;
 use crate::telemetry::Tracer;
 use crate::telemetry::metrics::Metrics;
 
-/// The dependencies of the public server.
+/// The dependencies of the public server. The workers share them, except for the limiter: each worker has its own, with its own
+/// client of the store.
+#[derive(Clone)]
 pub struct AppDeps {
     pub limiter: Arc<Limiter>,
     pub readiness: Arc<Readiness>,
@@ -31,25 +38,29 @@ pub struct AppDeps {
     pub tracer: Option<Tracer>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
-    pub rates: RateLimits,
-    pub cors: Cors,
+    pub rates: Arc<RateLimits>,
+    pub cors: Arc<Cors>,
+    pub in_flight: Arc<InFlightLimiter>,
     pub pages: Pages,
     pub bounds: Bounds,
 }
 
-/// The public server: the API, its OpenAPI document, and the pages.
+/// The public server of one worker: the API, its OpenAPI document, and the pages.
 ///
 /// # Errors
 /// The route table is incomplete or ambiguous, or the OpenAPI document cannot be written.
 pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
-    let AppDeps { limiter, readiness, metrics, tracer, tokens, rates, cors, pages, bounds } = deps;
+    let AppDeps { limiter, readiness, metrics, tracer, tokens, rates, cors, in_flight, pages, bounds } = deps;
     let auth = tokens.map_or(AuthMode::Disabled, AuthMode::Jwt);
     let mut routed = documentation::pages(pages.swagger)?;
     if pages.demo {
         routed.extend(demo::pages());
     }
-    let routes = Routes::new(apis(limiter, readiness, rates, auth.clone()), routed, Some(&metrics))?;
-    Ok(App::new(routes, auth, cors, Some(metrics), tracer, bounds))
+    let apis = apis(limiter, Arc::clone(&readiness), rates, auth.clone());
+    let routes = Routes::new(apis, routed, Some(&metrics))?;
+    let tasks = TaskTracker::new();
+    let metrics = Some(metrics);
+    Ok(Arc::new(App { routes, readiness, auth, cors, metrics, tracer, in_flight, bounds, tasks }))
 }
 
 /// The management server: serves metrics as text. Does not count its own requests, so that a scrape does not change the
@@ -60,10 +71,20 @@ pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
 pub fn management(
     metrics: Arc<Metrics>,
     live_streams: Option<Arc<LiveStreams>>,
+    readiness: Arc<Readiness>,
     bounds: Bounds,
 ) -> Result<Arc<App>, RouteError> {
-    let routes = Routes::new((), vec![exposition::page(metrics, live_streams)], None)?;
-    Ok(App::new(routes, AuthMode::Disabled, Cors::default(), None, None, bounds))
+    Ok(Arc::new(App {
+        routes: Routes::new((), vec![exposition::page(metrics, live_streams)], None)?,
+        readiness,
+        auth: AuthMode::Disabled,
+        cors: Arc::default(),
+        metrics: None,
+        tracer: None,
+        in_flight: InFlightLimiter::new(bounds.max_in_flight, &Metrics::new()),
+        bounds,
+        tasks: TaskTracker::new(),
+    }))
 }
 
 #[cfg(test)]
@@ -83,7 +104,7 @@ mod tests {
             max_in_flight: 1,
             request_timeout: Duration::from_secs(1),
         };
-        let app = management(Arc::default(), None, bounds).unwrap();
+        let app = management(Arc::default(), None, Arc::default(), bounds).unwrap();
         for _ in 0..2 {
             let request =
                 poem::http::Request::get("/metrics").header("host", "x").body(Empty::<Bytes>::new()).unwrap();

@@ -1,23 +1,17 @@
-//! The accept loop: limits the number of connections, times out slow clients, and shuts down gracefully. poem's own
-//! server is not used, because it has no header read timeout and no connection limit.
+//! The accept loop: limits the number of connections and gives each one to the worker with the fewest. poem's own server is
+//! not used, because it has no header read timeout and no connection limit.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::http::pipeline::app::App;
-use crate::telemetry::metrics::Metrics;
+use crate::http::port;
+use crate::http::worker::{Worker, WorkerQueue};
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
@@ -32,115 +26,194 @@ pub struct ServerSettings {
     pub drain: Duration,
 }
 
-/// Time that clients have to read the last responses after all requests have completed.
-const FLUSH_GRACE: Duration = Duration::from_secs(1);
-
 /// Delay before a failed `accept` is retried. The usual cause is a lack of file descriptors, which takes time to clear.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` is cancelled, then completes the requests in flight. Returns whether all completed within
-/// `settings.drain`.
+/// Serves with one worker on the current runtime until `stop` is cancelled, then completes the requests in flight. Returns
+/// whether all completed within `settings.drain`.
 pub async fn serve(listener: TcpListener, app: Arc<App>, settings: ServerSettings, stop: CancellationToken) -> bool {
-    let connections = Arc::new(Semaphore::new(settings.max_connections));
-    let (graceful, open, force_close) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
-    if let Some(metrics) = app.metrics() {
-        metrics.connections_limit.set(i64::try_from(settings.max_connections).unwrap_or(i64::MAX));
-    }
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(settings.header_read_timeout)
-        .half_close(true)
-        .max_headers(settings.max_headers)
-        .max_buf_size(settings.max_head_bytes)
-        // Head and body are sent with one `send`, because the kernel takes a tenth longer for `writev` with two buffers.
-        // To do this, hyper copies each frame into the connection's write buffer. Large bodies are therefore sent in
-        // small frames (`pages::documentation`).
-        .writev(false);
+    let (worker, queue) = Worker::new(app, settings);
+    let ((), completed) =
+        tokio::join!(accept_connections(listener, vec![queue], settings.max_connections, stop), worker.run());
+    completed
+}
 
+/// Accepts connections until `stop` is cancelled. Then accepts those that are already established and closes the port. The
+/// workers drain when this function returns, because it drops their queues.
+pub async fn accept_connections(
+    listener: TcpListener,
+    workers: Vec<WorkerQueue>,
+    max_connections: usize,
+    stop: CancellationToken,
+) {
+    let permits = Arc::new(Semaphore::new(max_connections));
+    let mut balancer = Balancer { workers, next: 0 };
     loop {
         let (stream, permit) = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
             () = stop.cancelled() => break,
         };
-        _ = stream.set_nodelay(true);
-        let counted = app.metrics().map(|metrics| CountedConnection::new(Arc::clone(metrics)));
-        let app = Arc::clone(&app);
-        let service = service_fn(move |request| {
-            let response = app.handle(request);
-            async move { Ok::<_, Infallible>(poem::http::Response::from(response.await)) }
-        });
-        // hyper has no write timeout, so it is set on the stream.
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(settings.write_timeout));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
-        let force_close = force_close.clone();
-        open.spawn(async move {
-            match force_close.run_until_cancelled_owned(connection).await {
-                Some(Err(error)) => {
-                    debug!(%error, "connection failed");
-                    if let Some(CountedConnection(metrics)) = &counted {
-                        count_parse_error(metrics, &error);
-                    }
-                }
-                Some(Ok(())) => {}
-                None => debug!("connection closed at shutdown"),
-            }
-            drop((counted, permit));
-        });
+        balancer.give(stream, permit);
     }
-    drop(listener);
-    app.tasks.close();
-    open.close();
-    let deadline = tokio::time::Instant::now() + settings.drain;
-    tokio::spawn(graceful.shutdown());
-    let completed = tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok();
-    // A client that is still connected after this wait has sent an incomplete request head or does not read its response.
-    _ = tokio::time::timeout(FLUSH_GRACE, open.wait()).await;
-    force_close.cancel();
-    open.wait().await;
-    // A client may have completed a request head during the grace period, so its handler may still be running.
-    completed && tokio::time::timeout_at(deadline, app.tasks.wait()).await.is_ok()
-}
-
-/// Counts a request head that the parser refused. hyper has responded with 400, 414 or 431, or has closed the connection
-/// without a response if the client uses HTTP/2.
-fn count_parse_error(metrics: &Metrics, error: &hyper::Error) {
-    let counters = &metrics.parse_errors;
-    let counter = match error {
-        error if error.is_parse_too_large() => &counters.too_large,
-        error if error.is_parse_version_h2() => &counters.http2,
-        error if error.is_parse() => &counters.malformed,
-        _ => return,
-    };
-    counter.inc();
-}
-
-/// Counts an open connection in the metrics until the value is dropped, even if the connection's task panics.
-struct CountedConnection(Arc<Metrics>);
-
-impl CountedConnection {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.connections.inc();
-        Self(metrics)
+    if let Err(error) = port::ignore_connection_requests(&listener) {
+        debug!(%error, "cannot filter connection requests; one that arrives while the port closes may be lost");
+    }
+    let handshakes = tokio::time::sleep(port::HANDSHAKE_GRACE);
+    tokio::pin!(handshakes);
+    loop {
+        let (stream, permit) = tokio::select! {
+            accepted = accept(&listener, &permits) => accepted,
+            () = &mut handshakes => break,
+        };
+        balancer.give(stream, permit);
+    }
+    // No `await` until the port is closed, so that few connections can arrive in between where the filter is not available.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Some(permit) = Arc::clone(&permits).try_acquire_owned().ok()
+        && let Some(stream) = port::accept_queued(&listener)
+    {
+        balancer.give(stream, permit);
     }
 }
 
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        self.0.connections.dec();
+/// Gives each connection to the worker with the fewest open connections. The kernel's own distribution, by a hash of the
+/// addresses, leaves some workers with far more connections than others.
+struct Balancer {
+    workers: Vec<WorkerQueue>,
+    /// The worker that is preferred among equals. It changes with each connection.
+    next: usize,
+}
+
+impl Balancer {
+    fn give(&mut self, stream: std::net::TcpStream, permit: OwnedSemaphorePermit) {
+        let count = self.workers.len();
+        let order = (0..count).map(|n| (self.next + n) % count);
+        let Some(chosen) = order.min_by_key(|n| self.workers[*n].open_connections()) else { return };
+        self.next = chosen + 1;
+        self.workers[chosen].push(stream, permit);
     }
 }
 
 /// Waits until fewer than `max_connections` connections are open, then accepts the next one.
-async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (std::net::TcpStream, OwnedSemaphorePermit) {
     loop {
-        let Ok(permit) = Arc::clone(connections).acquire_owned().await else { std::future::pending().await };
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { std::future::pending().await };
+        // Detaches the socket from this runtime, because the worker may have another one.
+        match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => return (stream, permit),
             Err(error) => {
                 warn!(event = "accept_failed", %error, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::http::management;
+    use crate::http::pipeline::app::Bounds;
+
+    const SETTINGS: ServerSettings = ServerSettings {
+        header_read_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        max_head_bytes: 8192,
+        max_headers: 64,
+        max_connections: 1000,
+        drain: Duration::ZERO,
+    };
+
+    struct Server {
+        listener: TcpListener,
+        balancer: Balancer,
+        permits: Arc<Semaphore>,
+        workers: Vec<JoinHandle<bool>>,
+    }
+
+    impl Server {
+        async fn with_workers(count: usize) -> Self {
+            let bounds = Bounds {
+                max_uri_bytes: 100,
+                max_body_bytes: 100,
+                max_in_flight: 1,
+                request_timeout: Duration::from_secs(1),
+            };
+            let app = || management(Arc::default(), None, Arc::default(), bounds).unwrap();
+            let (mut balancer, mut workers) = (Balancer { workers: Vec::new(), next: 0 }, Vec::new());
+            for _ in 0..count {
+                let (worker, queue) = Worker::new(app(), SETTINGS);
+                balancer.workers.push(queue);
+                workers.push(tokio::spawn(worker.run()));
+            }
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Self { listener, balancer, permits: Arc::new(Semaphore::new(SETTINGS.max_connections)), workers }
+        }
+
+        /// Opens one connection and returns the client's end.
+        async fn connect(&mut self) -> TcpStream {
+            let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+            let (stream, permit) = accept(&self.listener, &self.permits).await;
+            self.balancer.give(stream, permit);
+            client
+        }
+
+        fn open_connections(&self) -> Vec<usize> {
+            self.balancer.workers.iter().map(WorkerQueue::open_connections).collect()
+        }
+
+        /// Waits until this number of connections is open.
+        async fn settle(&self, total: usize) {
+            let settled = async {
+                while self.open_connections().iter().sum::<usize>() != total {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), settled).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_are_spread_evenly() {
+        let mut server = Server::with_workers(3).await;
+        let mut clients = Vec::new();
+        for n in 1..=64 {
+            clients.push(server.connect().await);
+            let open = server.open_connections();
+            assert!(open.iter().max().unwrap() - open.iter().min().unwrap() <= 1, "{n}: {open:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn closed_connections_make_room_on_their_worker() {
+        let mut server = Server::with_workers(2).await;
+        let mut clients = Vec::new();
+        for _ in 0..64 {
+            clients.push(server.connect().await);
+        }
+        // The first worker has every other connection. Close all of these.
+        let mut n = 0;
+        clients.retain(|_| {
+            n += 1;
+            n % 2 == 0
+        });
+        server.settle(32).await;
+        assert_eq!(server.open_connections(), [0, 32]);
+        for _ in 0..32 {
+            clients.push(server.connect().await);
+        }
+        assert_eq!(server.open_connections(), [32, 32]);
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_failed_worker_are_closed() {
+        let mut server = Server::with_workers(1).await;
+        server.workers[0].abort();
+        _ = (&mut server.workers[0]).await;
+        let _client = server.connect().await;
+        assert_eq!((server.open_connections(), server.permits.available_permits()), (vec![0], 1000));
     }
 }

@@ -3,17 +3,16 @@
 //! No label contains a user name, an id or a path.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+pub use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::live_streams_gauge::LiveStreamsGauge;
+use super::per_worker::{Counter, Histogram};
 use super::process_metrics::ProcessCollector;
 use super::store_metrics::StoreMetrics;
 
@@ -97,10 +96,12 @@ pub enum TextFormat {
     OpenMetrics,
 }
 
-/// The metrics of one route. The histogram is looked up once, not for each request.
+/// The metrics of one route.
 pub(crate) struct RouteMetrics {
     route: &'static str,
     requests: Family<RequestLabels, Counter>,
+    /// The counters of the first statuses of this route. Looking up a counter in the family locks it for all workers.
+    by_status: [OnceLock<(u16, Counter)>; 4],
     seconds: Histogram,
 }
 
@@ -168,7 +169,7 @@ impl Metrics {
                 r,
                 "heartbeat_lateness_ratio",
                 "Share of the lease that had passed when a heartbeat renewed it",
-                Histogram::new(LATENESS_BUCKETS),
+                Histogram::new(&LATENESS_BUCKETS),
             ),
             heartbeat_interval: registered(
                 r,
@@ -190,7 +191,7 @@ impl Metrics {
                 r,
                 "http_request_duration_seconds",
                 "Time from the head to the response by route",
-                Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS_S)),
+                Family::new_with_constructor(|| Histogram::new(&REQUEST_BUCKETS_S)),
             ),
             in_flight: registered(r, "http_requests_in_flight", "Requests in flight", Gauge::default()),
             in_flight_limit: registered(
@@ -221,7 +222,7 @@ impl Metrics {
     /// `route` is the name of an operation, never a path.
     pub(crate) fn route(&self, route: &'static str) -> Arc<RouteMetrics> {
         let seconds = self.request_seconds.get_or_create_owned(&RouteLabels { route });
-        Arc::new(RouteMetrics { route, requests: self.requests.clone(), seconds })
+        Arc::new(RouteMetrics { route, requests: self.requests.clone(), by_status: Default::default(), seconds })
     }
 
     /// All metrics as text.
@@ -244,8 +245,16 @@ impl Default for Metrics {
 impl RouteMetrics {
     /// Records one response, and the time from the head of the request to the response.
     pub(crate) fn observe(&self, status: u16, seconds: f64) {
-        self.requests.get_or_create(&RequestLabels { route: self.route, status }).inc();
         self.seconds.observe(seconds);
+        let counter = || self.requests.get_or_create_owned(&RequestLabels { route: self.route, status });
+        for slot in &self.by_status {
+            let (known, requests) = slot.get_or_init(|| (status, counter()));
+            if *known == status {
+                requests.inc();
+                return;
+            }
+        }
+        counter().inc();
     }
 }
 

@@ -5,6 +5,7 @@ pub mod live_streams_gauge;
 pub(crate) mod log_throttle;
 pub mod logging;
 pub mod metrics;
+pub mod per_worker;
 mod process_metrics;
 pub mod store_metrics;
 mod tracing;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::clock_skew::ClockSkew;
+use super::per_worker::{Counter, Histogram};
 
 /// Clones share their values.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct StoreMetrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<OperationLabels, Histogram>,
     retries: Family<OperationLabels, Counter>,
-    capacity: Family<OperationLabels, Counter<f64>>,
+    capacity: Family<OperationLabels, counter::Counter<f64>>,
     pub clock_skew: Arc<ClockSkew>,
 }
 
@@ -54,7 +54,7 @@ impl StoreMetrics {
     pub(super) fn new() -> Self {
         Self {
             requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+            seconds: Family::new_with_constructor(|| Histogram::new(&BUCKETS_S)),
             retries: Family::default(),
             capacity: Family::default(),
             clock_skew: Arc::default(),

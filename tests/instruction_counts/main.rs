@@ -29,7 +29,7 @@ use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::App;
-use stream_manager::http::pipeline::cors::Cors;
+use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::Limiter;
 use stream_manager::store::LeaseStore;
@@ -165,11 +165,12 @@ impl<'a> Service<'a> {
         let app = http::app(AppDeps {
             limiter: Arc::new(limiter),
             readiness,
+            in_flight: InFlightLimiter::new(config.bounds().max_in_flight, &metrics),
             metrics,
             tracer: None,
             tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
-            rates: RateLimits::new(config.rate(), &(Arc::clone(&clock) as _)),
-            cors: Cors::default(),
+            rates: Arc::new(RateLimits::new(config.rate(), &(Arc::clone(&clock) as _))),
+            cors: Arc::default(),
             pages: Pages { demo: false, swagger: true },
             bounds: config.bounds(),
         })

@@ -82,7 +82,7 @@ async fn a_scrape_counts_the_live_streams() {
     let metrics = Arc::new(Metrics::new());
     let gauge = Arc::clone(&metrics.live_streams);
     let live = LiveStreams::new(counted(&fixture), fixture.clock.clone(), gauge);
-    let app = management(metrics, Some(live), BOUNDS).unwrap();
+    let app = management(metrics, Some(live), Arc::default(), BOUNDS).unwrap();
     for n in 1..=2 {
         start_stream(&fixture, n).await;
         let request = poem::http::Request::get("/metrics").header("host", "x");

@@ -57,7 +57,7 @@ impl Fixture {
     pub async fn endpoint() -> Option<Self> {
         let endpoint_url = Some(std::env::var("TEST_DYNAMODB_ENDPOINT").ok()?);
         let settings = ClientSettings { endpoint_url, attempt_timeout: Duration::from_secs(5), ..client_settings() };
-        let client = client::connect(&settings).await.unwrap();
+        let client = client::load(&settings).await.unwrap().client();
         migrate::migrate(&client, TABLE).await.unwrap();
         let store = Arc::new(DynamoStore::new(client.clone(), TABLE));
         let clock = Arc::new(ManualClock::at(host_now()));

@@ -18,6 +18,7 @@ use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
 use stream_manager::http::pipeline::cors::{Cors, CorsSettings};
+use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::server::{self, ServerSettings};
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
@@ -106,11 +107,12 @@ impl TestApp {
         let app = http::app(AppDeps {
             limiter: Arc::clone(&limiter),
             readiness: Arc::clone(&readiness),
+            in_flight: InFlightLimiter::new(self.bounds.max_in_flight, &metrics),
             metrics: Arc::clone(&metrics),
             tracer: None,
             tokens: self.tokens,
-            rates: RateLimits::new(self.rates, &clock),
-            cors: Cors::new(&self.cors, clock),
+            rates: Arc::new(RateLimits::new(self.rates, &clock)),
+            cors: Arc::new(Cors::new(&self.cors, clock)),
             pages: self.pages,
             bounds: self.bounds,
         })

@@ -3,6 +3,7 @@
 mod shutdown;
 mod store;
 mod tasks;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,9 +20,10 @@ use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::cors::Cors;
+use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, AppDeps, server};
-use stream_manager::limiter::Limiter;
+use stream_manager::limiter::{DenialLog, Limiter};
 use stream_manager::live_streams::LiveStreams;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
@@ -48,7 +50,7 @@ pub fn run(file: Option<&Path>) -> Result<ExitCode> {
         let exporter =
             telemetry::start(&config.log(), |name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
         let tracer = exporter.as_ref().map(TraceExporter::tracer);
-        let result = runtime::block_on(&config, serve(&config, tracer));
+        let result = runtime::block_on(serve(&config, tracer));
         if let Some(exporter) = exporter {
             exporter.shutdown();
         }
@@ -90,32 +92,42 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
         metrics: MetricsInterceptor::new(metrics.store.clone(), clock.clone()),
         traces: tracer.clone().map(|tracer| TraceInterceptor::new(tracer, config.dynamodb.table.clone())),
     };
-    let opened = store::open(config, &readiness, clock.clone(), interceptors, &tasks).await?;
+    let worker_threads = config.worker_threads().get();
+    let opened = store::open(config, worker_threads, &readiness, clock.clone(), interceptors, &tasks).await?;
     raise_file_descriptor_limit(config.server.max_connections.get());
-    let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
-    let rates = RateLimits::new(config.rate(), &(Arc::clone(&clock) as _));
-    let cors = Cors::new(&config.cors(), clock.clone());
     let gauge = Arc::clone(&metrics.live_streams);
     let live_streams = opened.live_streams.map(|store| LiveStreams::new(store, clock.clone(), gauge));
-    let limiter = Arc::new(Limiter::new(opened.store, clock, random, Arc::clone(&metrics), config.policy()));
-    let app = http::app(AppDeps {
-        limiter,
-        readiness: Arc::clone(&readiness),
-        metrics: Arc::clone(&metrics),
-        tracer,
-        tokens,
-        pages: config.pages(),
-        rates,
-        cors,
-        bounds: config.bounds(),
-    })?;
-    let management_app = http::management(metrics, live_streams, config.bounds())?;
+    let denial_log = Arc::new(DenialLog::default());
+    let rates = Arc::new(RateLimits::new(config.rate(), &(Arc::clone(&clock) as _)));
+    let cors = Arc::new(Cors::new(&config.cors(), clock.clone()));
+    let in_flight = InFlightLimiter::new(config.bounds().max_in_flight, &metrics);
+    let app = |store| {
+        let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
+        let (metrics, denial_log) = (Arc::clone(&metrics), Arc::clone(&denial_log));
+        let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
+        let app = http::app(AppDeps {
+            limiter: Arc::new(limiter.with_denial_log(denial_log)),
+            readiness: Arc::clone(&readiness),
+            metrics,
+            tracer: tracer.clone(),
+            tokens: tokens.clone(),
+            rates: Arc::clone(&rates),
+            cors: Arc::clone(&cors),
+            in_flight: Arc::clone(&in_flight),
+            pages: config.pages(),
+            bounds: config.bounds(),
+        });
+        Ok(app?)
+    };
+    let apps = opened.handles.into_iter().map(app).collect::<Result<Vec<_>>>()?;
+    let management_app =
+        http::management(Arc::clone(&metrics), live_streams, Arc::clone(&readiness), config.bounds())?;
     let url = format!("http://{}", public.local_addr()?);
     let metrics_url = format!("http://{}/metrics", management.local_addr()?);
 
     let stop = CancellationToken::new();
     let settings = config.server();
-    let public_server = tasks.spawn("public_server", server::serve(public, app, settings, stop.clone()));
+    let public_server = workers::serve(public, apps, settings, stop.clone(), &tasks)?;
     let settings = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
     let management_server = server::serve(management, management_app, settings, stop.clone());
     let management_server = tasks.spawn("management_server", management_server);

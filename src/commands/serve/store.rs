@@ -24,23 +24,25 @@ const MEMORY_SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
 pub struct OpenedStore {
-    pub store: Arc<dyn LeaseStore>,
+    /// One handle per worker. Each has its own client, so that workers do not share connections.
+    pub handles: Vec<Arc<dyn LeaseStore>>,
     /// Counts the live streams. `None` if other processes can use the same store.
     pub live_streams: Option<Arc<dyn CountLiveStreams>>,
     pub close: Option<CloseStore>,
 }
 
 /// The interceptors for requests to DynamoDB or the embedded engine: metrics and, optionally, traces.
+#[derive(Clone)]
 pub struct Interceptors {
     pub metrics: MetricsInterceptor,
     pub traces: Option<TraceInterceptor>,
 }
 
 impl Interceptors {
-    fn add_to(self, client: &Client) -> Client {
-        let client = client::with_metrics(client, self.metrics);
-        match self.traces {
-            Some(traces) => client::with_traces(&client, traces),
+    fn add_to(&self, client: &Client) -> Client {
+        let client = client::with_metrics(client, self.metrics.clone());
+        match &self.traces {
+            Some(traces) => client::with_traces(&client, traces.clone()),
             None => client,
         }
     }
@@ -49,9 +51,11 @@ impl Interceptors {
 /// Closes the store. Blocks for at most the given time, and returns whether the file was flushed and closed in this time.
 pub type CloseStore = Box<dyn FnOnce(Duration) -> bool + Send>;
 
-/// Opens the store and marks it as available in `readiness`. If a DynamoDB table does not respond yet, a task marks it later.
+/// Opens the store for this number of workers, and marks it as available in `readiness`. If a DynamoDB table does not respond
+/// yet, a task marks it later.
 pub async fn open(
     config: &Config,
+    workers: usize,
     readiness: &Arc<Readiness>,
     clock: Arc<SystemClock>,
     interceptors: Interceptors,
@@ -63,55 +67,68 @@ pub async fn open(
             tasks.spawn("memory_sweep", sweep(Arc::clone(&store), clock));
             info!(event = "store_opened", store = "memory", "store opened; it keeps nothing when the process ends");
             readiness.mark_store_seen();
-            Ok(OpenedStore { store: Arc::clone(&store) as _, live_streams: Some(store), close: None })
+            let handles = (0..workers).map(|_| Arc::clone(&store) as _).collect();
+            Ok(OpenedStore { handles, live_streams: Some(store), close: None })
         }
-        StoreKind::Embedded => open_embedded(config, readiness, interceptors).await,
-        StoreKind::DynamoDb => open_dynamodb(config, readiness, interceptors).await,
+        StoreKind::Embedded => open_embedded(config, workers, readiness, interceptors).await,
+        StoreKind::DynamoDb => open_dynamodb(config, workers, readiness, interceptors).await,
     }
 }
 
 #[cfg(feature = "embedded")]
-async fn open_embedded(config: &Config, readiness: &Readiness, interceptors: Interceptors) -> Result<OpenedStore> {
+async fn open_embedded(
+    config: &Config,
+    workers: usize,
+    readiness: &Readiness,
+    interceptors: Interceptors,
+) -> Result<OpenedStore> {
     use stream_manager::store::embedded::Embedded;
 
     let path = &config.embedded.path;
     let engine = Embedded::open(path, config.embedded.sync)?;
     let uncounted = client::in_process(&config.client(), engine.http_client());
-    let client = interceptors.add_to(&uncounted);
     // A new database has no table. The check for it must not count as a rejected request.
     migrate::migrate(&uncounted, &config.dynamodb.table).await?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     info!(event = "store_opened", store = "embedded", path = %path.display(), "store opened");
     readiness.mark_store_seen();
-    let store = Arc::new(DynamoStore::new(client, &config.dynamodb.table));
+    let handles = (0..workers).map(|_| {
+        let client = client::in_process(&config.client(), engine.http_client());
+        Arc::new(DynamoStore::new(interceptors.add_to(&client), &config.dynamodb.table)) as _
+    });
+    let handles = handles.collect();
     // Counts use the client without interceptors, so that their scans do not change the metrics of the store requests.
     let live_streams = Arc::new(DynamoStore::new(uncounted, &config.dynamodb.table));
     let live_streams = Some(live_streams as _);
-    Ok(OpenedStore { store, live_streams, close: Some(Box::new(move |timeout| engine.close(timeout))) })
+    Ok(OpenedStore { handles, live_streams, close: Some(Box::new(move |timeout| engine.close(timeout))) })
 }
 
 #[cfg(not(feature = "embedded"))]
-async fn open_embedded(_: &Config, _: &Readiness, _: Interceptors) -> Result<OpenedStore> {
+async fn open_embedded(_: &Config, _: usize, _: &Readiness, _: Interceptors) -> Result<OpenedStore> {
     anyhow::bail!("store.kind = \"embedded\": this build has no embedded store; set \"dynamodb\" or \"memory\"")
 }
 
 async fn open_dynamodb(
     config: &Config,
+    workers: usize,
     readiness: &Arc<Readiness>,
     interceptors: Interceptors,
 ) -> Result<OpenedStore> {
-    let client = interceptors.add_to(&client::connect(&config.client()).await?);
+    let factory = client::load(&config.client()).await?;
+    let client = interceptors.add_to(&factory.client());
     let table = config.dynamodb.table.clone();
     info!(event = "store_opened", store = "dynamodb", table, "store opened");
     match migrate::check(&client, &table).await {
         Ok(()) => readiness.mark_store_seen(),
         Err(error) if error.is_transient() => {
             warn!(event = "store_unavailable", %error, "store unavailable at startup; not ready until it responds");
-            tokio::spawn(wait_for_table(client.clone(), table.clone(), Arc::clone(readiness), error.to_string()));
+            tokio::spawn(wait_for_table(client, table.clone(), Arc::clone(readiness), error.to_string()));
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(OpenedStore { store: Arc::new(DynamoStore::new(client, table)), live_streams: None, close: None })
+    let handles =
+        (0..workers).map(|_| Arc::new(DynamoStore::new(interceptors.add_to(&factory.client()), &table)) as _);
+    Ok(OpenedStore { handles: handles.collect(), live_streams: None, close: None })
 }
 
 /// Logs an error only if it differs from the previous one, so that an outage does not cause one log line per check.

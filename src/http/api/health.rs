@@ -35,8 +35,13 @@ impl Readiness {
         self.store_seen.store(true, Ordering::Relaxed);
     }
 
+    /// Begins the shutdown: readiness fails, and each response closes its connection.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -75,7 +80,7 @@ impl HealthApi {
 
 impl HealthApi {
     fn readiness(&self) -> Result<HealthResponse, Failure<ReadyProblems>> {
-        if self.readiness.draining.load(Ordering::Relaxed) {
+        if self.readiness.is_draining() {
             return Err(Problem::new(ProblemCode::Draining, "the service is shutting down").into());
         }
         if !self.readiness.store_seen.load(Ordering::Relaxed) {

@@ -59,12 +59,12 @@ pub(crate) fn apis_for_spec() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    apis(Arc::new(limiter), Arc::default(), RateLimits::unbounded(), AuthMode::Disabled)
+    apis(Arc::new(limiter), Arc::default(), Arc::new(RateLimits::unbounded()), AuthMode::Disabled)
 }
 
 pub(crate) type Apis = (StreamsApi, UsersApi, HealthApi);
 
-pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: RateLimits, auth: AuthMode) -> Apis {
+pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Arc<RateLimits>, auth: AuthMode) -> Apis {
     let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
     (streams, UsersApi { limiter }, HealthApi { readiness, auth })
 }

@@ -27,7 +27,7 @@ use crate::store::StreamState;
 
 pub(crate) struct StreamsApi {
     pub(crate) limiter: Arc<Limiter>,
-    pub(crate) rates: RateLimits,
+    pub(crate) rates: Arc<RateLimits>,
 }
 
 #[OpenApi]

@@ -13,6 +13,7 @@ use poem::{Body, Request, Response};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::http::api::health::Readiness;
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::route_context::{AuthMode, PathParams, RouteContext};
 use crate::http::pipeline::body::{self, BodyPolicy};
@@ -26,13 +27,16 @@ use crate::telemetry::Tracer;
 use crate::telemetry::metrics::Metrics;
 
 pub struct App {
-    routes: Routes,
-    auth: AuthMode,
-    cors: Cors,
-    metrics: Option<Arc<Metrics>>,
-    tracer: Option<Tracer>,
-    in_flight: Arc<InFlightLimiter>,
-    bounds: Bounds,
+    pub(crate) routes: Routes,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) auth: AuthMode,
+    pub(crate) cors: Arc<Cors>,
+    /// `None` if requests and connections are not counted.
+    pub(crate) metrics: Option<Arc<Metrics>>,
+    /// `None` if requests are not traced.
+    pub(crate) tracer: Option<Tracer>,
+    pub(crate) in_flight: Arc<InFlightLimiter>,
+    pub(crate) bounds: Bounds,
     /// Requests in flight, including handlers that continue after their response. A graceful shutdown waits for them.
     pub tasks: TaskTracker,
 }
@@ -54,19 +58,6 @@ enum Next {
 }
 
 impl App {
-    /// Without `metrics`, requests and connections are not counted. Without `tracer`, requests are not traced.
-    pub(crate) fn new(
-        routes: Routes,
-        auth: AuthMode,
-        cors: Cors,
-        metrics: Option<Arc<Metrics>>,
-        tracer: Option<Tracer>,
-        bounds: Bounds,
-    ) -> Arc<Self> {
-        let in_flight = InFlightLimiter::new(bounds.max_in_flight, metrics.clone());
-        Arc::new(Self { routes, auth, cors, metrics, tracer, in_flight, bounds, tasks: TaskTracker::new() })
-    }
-
     /// Always returns a response within the request timeout. The endpoint runs to completion even if the client
     /// disconnects or the timeout expires.
     pub fn handle<B>(
@@ -92,10 +83,6 @@ impl App {
             }
         };
         RunToCompletion::new(handler, context, deadline, &self.tasks)
-    }
-
-    pub(crate) fn metrics(&self) -> Option<&Arc<Metrics>> {
-        self.metrics.as_ref()
     }
 
     fn prepare(&self, parts: &Parts) -> (RequestContext, Next) {
@@ -255,7 +242,17 @@ mod tests {
             max_in_flight: 1,
             request_timeout: Duration::from_secs(1),
         };
-        let app = App::new(routes, AuthMode::Disabled, Cors::default(), None, None, bounds);
+        let app = Arc::new(App {
+            routes,
+            readiness: Arc::default(),
+            auth: AuthMode::Disabled,
+            cors: Arc::default(),
+            metrics: None,
+            tracer: None,
+            in_flight: InFlightLimiter::new(bounds.max_in_flight, &Metrics::new()),
+            bounds,
+            tasks: TaskTracker::new(),
+        });
         let request = || poem::http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(PanicOnce::default()));
         let mut response = app.handle(request()).await;

@@ -1,15 +1,15 @@
 //! Load shedding: limits the number of requests in flight. Near the limit, only the more important requests are admitted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Gauge, Metrics};
 
-/// Admits at most `max` requests at a time.
-pub(crate) struct InFlightLimiter {
-    in_flight: AtomicUsize,
+/// Admits at most `max` requests at a time, on all workers together.
+pub struct InFlightLimiter {
+    /// Also the metric, so that each request changes only one value that all workers share.
+    in_flight: Gauge,
     max: usize,
-    metrics: Option<Arc<Metrics>>,
 }
 
 /// The importance of a request. As load rises, requests of lower priority are rejected first.
@@ -27,45 +27,37 @@ pub(crate) enum Priority {
 
 /// Counts one request as in flight until the permit is dropped. The handler holds the permit until the handler completes,
 /// even if the client has disconnected.
-pub(crate) struct Permit {
-    limiter: Arc<InFlightLimiter>,
-    limited: bool,
-}
+pub(crate) struct Permit<'a>(Option<&'a InFlightLimiter>);
 
 impl InFlightLimiter {
-    pub(crate) fn new(max: usize, metrics: Option<Arc<Metrics>>) -> Arc<Self> {
-        if let Some(metrics) = &metrics {
-            metrics.in_flight_limit.set(i64::try_from(max).unwrap_or(i64::MAX));
-        }
-        Arc::new(Self { in_flight: AtomicUsize::new(0), max, metrics })
+    pub fn new(max: usize, metrics: &Metrics) -> Arc<Self> {
+        metrics.in_flight_limit.set(i64::try_from(max).unwrap_or(i64::MAX));
+        Arc::new(Self { in_flight: metrics.in_flight.clone(), max })
     }
 
     /// Whether [`Self::try_acquire`] would succeed now.
     pub(crate) fn has_capacity(&self, priority: Priority) -> bool {
-        self.in_flight.load(Ordering::Relaxed) < self.max_for(priority)
+        priority == Priority::Exempt || self.in_flight.get() < self.max_for(priority)
     }
 
     /// `None` if the limit for this priority is reached.
-    pub(crate) fn try_acquire(self: &Arc<Self>, priority: Priority) -> Option<Permit> {
+    pub(crate) fn try_acquire(&self, priority: Priority) -> Option<Permit<'_>> {
+        if priority == Priority::Exempt {
+            return Some(Permit(None));
+        }
         let max = self.max_for(priority);
-        let limited = priority != Priority::Exempt;
-        let increment = |in_flight: usize| (in_flight < max).then_some(in_flight + 1);
-        if limited {
-            self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).ok()?;
-        }
-        if let Some(metrics) = &self.metrics {
-            metrics.in_flight.inc();
-        }
-        Some(Permit { limiter: Arc::clone(self), limited })
+        let increment = |in_flight: i64| (in_flight < max).then_some(in_flight + 1);
+        self.in_flight.inner().fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).ok()?;
+        Some(Permit(Some(self)))
     }
 
-    fn max_for(&self, priority: Priority) -> usize {
-        match priority {
-            Priority::Exempt => usize::MAX,
-            Priority::Critical => self.max,
+    fn max_for(&self, priority: Priority) -> i64 {
+        let max = match priority {
+            Priority::Exempt | Priority::Critical => self.max,
             Priority::Normal => self.max - self.max / 8,
             Priority::Low => self.max - self.max / 4,
-        }
+        };
+        i64::try_from(max).unwrap_or(i64::MAX)
     }
 }
 
@@ -81,13 +73,10 @@ impl Priority {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if let Some(metrics) = &self.limiter.metrics {
-            metrics.in_flight.dec();
-        }
-        if self.limited {
-            self.limiter.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(limiter) = self.0 {
+            limiter.in_flight.dec();
         }
     }
 }
@@ -101,9 +90,9 @@ mod tests {
 
     #[test]
     fn reads_are_shed_before_starts_and_starts_before_heartbeats() {
-        let limiter = InFlightLimiter::new(16, None);
+        let limiter = InFlightLimiter::new(16, &Metrics::new());
         let acquire_all =
-            |priority| -> Vec<Permit> { std::iter::from_fn(|| limiter.try_acquire(priority)).take(99).collect() };
+            |priority| -> Vec<Permit<'_>> { std::iter::from_fn(|| limiter.try_acquire(priority)).take(99).collect() };
         let low = acquire_all(Priority::Low);
         assert_eq!(low.len(), 12);
         let normal = acquire_all(Priority::Normal);
@@ -119,7 +108,7 @@ mod tests {
     #[test]
     fn a_limit_of_one_admits_every_priority() {
         for priority in [Priority::Low, Priority::Normal, Priority::Critical] {
-            let limiter = InFlightLimiter::new(1, None);
+            let limiter = InFlightLimiter::new(1, &Metrics::new());
             let permit = limiter.try_acquire(priority);
             assert!(permit.is_some() && limiter.try_acquire(priority).is_none());
             drop(permit);

@@ -6,6 +6,6 @@ mod context;
 pub mod cors;
 mod detach;
 mod host;
-mod load_shedding;
+pub mod load_shedding;
 mod request_span;
 pub(crate) mod routes;

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 pub use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig, RetryPartition};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{
-    Builder, Credentials, ProvideCredentials, SharedHttpClient, SharedInterceptor, StalledStreamProtectionConfig,
+    Builder, Credentials, IdentityCache, ProvideCredentials, SharedHttpClient, SharedInterceptor,
+    StalledStreamProtectionConfig,
 };
 use thiserror::Error;
 
@@ -34,9 +35,12 @@ pub enum ClientError {
     NoCredentials(String),
 }
 
-/// Creates a client with the SDK's default region and credential chains. Loads the credentials once, so that missing
+/// The configuration of clients for DynamoDB.
+pub struct ClientFactory(SdkConfig);
+
+/// Loads the configuration, with the SDK's default region and credential chains. Loads the credentials once, so that missing
 /// credentials fail the startup and not the first request.
-pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
+pub async fn load(settings: &ClientSettings) -> Result<ClientFactory, ClientError> {
     let mut loader = aws_config::defaults(behavior())
         .timeout_config(timeouts(settings))
         .stalled_stream_protection(stalled_streams())
@@ -53,7 +57,16 @@ pub async fn connect(settings: &ClientSettings) -> Result<Client, ClientError> {
     }
     let provider = config.credentials_provider().ok_or_else(|| ClientError::NoCredentials(String::new()))?;
     provider.provide_credentials().await.map_err(|error| ClientError::NoCredentials(with_causes(&error)))?;
-    Ok(Client::new(&config))
+    Ok(ClientFactory(config))
+}
+
+impl ClientFactory {
+    /// Creates a client with its own connections and credentials cache, so that workers do not share their locks. All clients
+    /// share the SDK's retry quota.
+    pub fn client(&self) -> Client {
+        let config = Builder::from(&self.0).identity_cache(IdentityCache::lazy().build());
+        Client::from_conf(config.build())
+    }
 }
 
 /// Creates a client with dummy credentials that sends its requests to `http` instead of the network.

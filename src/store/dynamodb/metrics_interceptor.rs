@@ -27,6 +27,7 @@ use crate::domain::lease::Timestamp;
 use crate::telemetry::clock_skew::{ClockSample, SkewEvent};
 use crate::telemetry::store_metrics::{StoreMetrics, StoreRequest};
 
+#[derive(Clone)]
 pub struct MetricsInterceptor {
     metrics: StoreMetrics,
     clock: Arc<dyn Clock>,

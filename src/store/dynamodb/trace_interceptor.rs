@@ -21,6 +21,7 @@ use super::errors::{self, CONDITION_FAILED};
 use super::metrics_interceptor::operation;
 use crate::telemetry::Tracer;
 
+#[derive(Clone)]
 pub struct TraceInterceptor {
     tracer: Tracer,
     table: StringValue,

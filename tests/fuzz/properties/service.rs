@@ -16,7 +16,7 @@ use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
-use stream_manager::http::pipeline::cors::Cors;
+use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
 use stream_manager::store::memory::MemoryStore;
@@ -95,11 +95,12 @@ impl Service {
             app: http::app(AppDeps {
                 limiter: Arc::new(limiter),
                 readiness,
+                in_flight: InFlightLimiter::new(bounds.max_in_flight, &metrics),
                 metrics,
                 tracer: None,
                 tokens: None,
-                rates: RateLimits::unbounded(),
-                cors: Cors::default(),
+                rates: Arc::new(RateLimits::unbounded()),
+                cors: Arc::default(),
                 pages: Pages { demo: true, swagger: true },
                 bounds,
             })

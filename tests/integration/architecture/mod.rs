@@ -26,7 +26,7 @@ const ORDER: [&[&str]; 12] = [
 ];
 
 /// Crates and functions, and the only files and modules that may use them.
-const ONLY_IN: [(&str, &[&str]); 14] = [
+const ONLY_IN: [(&str, &[&str]); 15] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
@@ -34,12 +34,13 @@ const ONLY_IN: [(&str, &[&str]); 14] = [
     ("jsonwebtoken", &["http/auth"]),
     ("reqwest", &["http/auth/jwks_cache.rs"]),
     ("SystemTime::now", &["clock.rs"]),
-    ("Instant::now", &["clock.rs", "http/server.rs"]),
+    ("Instant::now", &["clock.rs", "http/worker.rs"]),
     ("anyhow", &["main.rs", "commands"]),
     ("opentelemetry", &["telemetry", "http/pipeline", "store/dynamodb/trace_interceptor.rs"]),
     ("opentelemetry_sdk", &["telemetry/tracing.rs", "http/pipeline/request_span.rs"]),
     ("opentelemetry_otlp", &["telemetry/tracing.rs"]),
     ("prometheus_client", &["telemetry"]),
+    ("socket2", &["http/port.rs"]),
     ("metrics_process", &["telemetry/process_metrics.rs"]),
 ];
 

@@ -18,7 +18,7 @@ use stream_manager::domain::admission::AtLimit;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::pages::Pages;
-use stream_manager::http::pipeline::cors::Cors;
+use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::server;
 use stream_manager::http::{self, AppDeps};
 use stream_manager::limiter::{Limiter, Policy};
@@ -37,11 +37,12 @@ pub async fn service(at_limit: AtLimit) -> String {
     let app = http::app(AppDeps {
         limiter: Arc::new(Limiter::new(store, clock, random, Arc::clone(&metrics), policy)),
         readiness: Arc::new(Readiness::default()),
+        in_flight: InFlightLimiter::new(config.bounds().max_in_flight, &metrics),
         metrics,
         tracer: None,
         tokens: None,
-        rates: RateLimits::unbounded(),
-        cors: Cors::default(),
+        rates: Arc::new(RateLimits::unbounded()),
+        cors: Arc::default(),
         pages: Pages { demo: false, swagger: true },
         bounds: config.bounds(),
     })

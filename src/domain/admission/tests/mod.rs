@@ -201,11 +201,7 @@ fn slot_frees_when_enough_streams_have_expired() {
         denial.slot_frees_at
     };
     assert_eq!([1, 2, 3].map(|limit| frees_at(limit, &[])), [3, 2, 1].map(|n| Some(NOW.plus_s(n))));
-    assert_eq!(
-        frees_at(1, &[2, 3]),
-        Some(NOW.plus_s(1)),
-        "only the stream that is not replaced must expire"
-    );
+    assert_eq!(frees_at(1, &[2, 3]), Some(NOW.plus_s(1)), "only the stream that is not replaced must expire");
 }
 
 #[test]
