@@ -100,7 +100,7 @@ fn compare(cores: &Cores, store: &str, settings: &[(&str, &str)]) {
     );
     let one = &contenders[0].result;
     for (n, contender) in contenders.iter().enumerate() {
-        let Contender { name, workers, servers, result } = contender;
+        let Contender { name, workers, result, .. } = contender;
         let scaling = result.rate_ratio(one).divided_by(*workers as f64);
         let processes = contenders.get(n + 1).filter(|next| *workers > 1 && next.servers.len() == *workers);
         let processes = processes.map(|processes| result.rate_ratio(&processes.result).to_string());
