@@ -17,8 +17,10 @@ use poem::http::Request;
 use serde_json::json;
 use stream_manager::clock::SystemClock;
 use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, decide};
+use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::{Lease, StreamLimit};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId};
+use stream_manager::domain::rules::{MAX_RULES, Rule, RuleName};
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{KeySource, TokenSettings};
 use stream_manager::store::HeartbeatRequest;
@@ -37,6 +39,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     decisions(&mut criterion);
+    decisions_by_rules(&mut criterion);
     codec(&mut criterion);
     responses(&mut criterion, &runtime);
     tokens(&mut criterion, &runtime);
@@ -55,6 +58,38 @@ fn decisions(criterion: &mut Criterion) {
                 b.iter(|| decide(black_box(&snapshot), black_box(&request), NOW));
             });
         }
+    }
+}
+
+/// The largest decisions: 16 rules apply to the start, and each lease has 8 labels. With 49 leases, no rule denies the start. With 50
+/// leases, each rule does, so the time at which a slot becomes free depends on all of them.
+fn decisions_by_rules(criterion: &mut Criterion) {
+    let name = |n: usize| LabelName::parse(&format!("label_{n}")).unwrap();
+    let label = |n: usize| (name(n), LabelValue::parse(&format!("value-{n}")).unwrap());
+    let rule = |n: usize| Rule {
+        name: RuleName::parse(&format!("rule {n}")).unwrap(),
+        max: StreamLimit::new(50).unwrap(),
+        labels: Labels::new([label(n % 7), label((n + 1) % 7)].into()).unwrap(),
+        per: Some(name(7)),
+    };
+    let labels = Labels::new((0..Labels::MAX).map(label).collect()).unwrap();
+    let request = |n: u64| StartRequest {
+        labels: labels.clone(),
+        rules: (0..MAX_RULES).map(rule).collect(),
+        default_limit: StreamLimit::new(50).unwrap(),
+        ..named_request(n)
+    };
+    for (held, outcome, at_limit) in
+        [(49, "admitted", AtLimit::Reject), (50, "denied", AtLimit::Reject), (50, "evicting", AtLimit::EvictOldest)]
+    {
+        let leases: Vec<Lease> = (0..held).map(|n| request(n).lease(NOW)).collect();
+        let members: Vec<StreamId> = leases.iter().map(|lease| lease.stream_id).collect();
+        let guard = Guard { revision: Some(7), stored_limit: None };
+        let snapshot = Snapshot { guard, members: &members, leases: &leases };
+        let start = StartRequest { at_limit, ..request(100) };
+        criterion.bench_function(&format!("decide, {held} leases, 16 rules, {outcome}"), |b| {
+            b.iter(|| decide(black_box(&snapshot), black_box(&start), NOW));
+        });
     }
 }
 
@@ -124,6 +159,7 @@ fn tokens(criterion: &mut Criterion, runtime: &Runtime) {
             audience: vec!["audience".to_owned()],
             user_claim: "sub".to_owned(),
             limit_claim: "max_streams".to_owned(),
+            labels_claim: None,
             admin_scope: "streams:admin".to_owned(),
         };
         let tokens = runtime.block_on(TokenVerifier::open(settings, Arc::new(SystemClock), Arc::default())).unwrap();

@@ -12,12 +12,14 @@ use tracing::info;
 use crate::clock::Clock;
 use crate::domain::admission::end::{EndRequest, Selection};
 use crate::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
+use crate::domain::labels::Labels;
 use crate::domain::lease::{Fingerprint, Lease, LeaseTerms, StreamLimit, Timestamp, UserLimit};
 use crate::domain::names::{ContentId, DeviceId, DeviceName, IdempotencyKey, Message, StreamId, UserName};
+use crate::domain::rules::{Rule, RuleName};
 use crate::store::{
     Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
 };
-use crate::telemetry::log_throttle::LogThrottle;
+use crate::telemetry::log_throttle::DenialLog;
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts per operation, for contention and throttled transactions together.
@@ -26,11 +28,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const CONTENTION_BACKOFF_MS: u64 = 20;
 /// The same for throttled transactions. It is longer, so that the table can recover.
 const THROTTLING_BACKOFF_MS: u64 = 50;
-
-/// Denials of one user are logged at most once per interval, because a client can repeat a denied start in a loop.
-const DENIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// The maximum number of users that the denial log tracks. Their entries take at most 2 MB.
-const DENIAL_LOG_USERS: usize = 4096;
 
 pub struct Limiter {
     store: Arc<dyn LeaseStore>,
@@ -41,20 +38,13 @@ pub struct Limiter {
     denial_log: Arc<DenialLog>,
 }
 
-/// Limits how many denials are logged.
-pub struct DenialLog(LogThrottle<UserName>);
-
-impl Default for DenialLog {
-    fn default() -> Self {
-        Self(LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS))
-    }
-}
-
 /// The settings of the limiter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     pub default_limit: StreamLimit,
     pub at_limit: AtLimit,
+    /// At most [`crate::domain::rules::MAX_RULES`], with different names.
+    pub rules: Arc<[Rule]>,
     pub terms: LeaseTerms,
 }
 
@@ -63,6 +53,7 @@ impl Default for Policy {
         Self {
             default_limit: StreamLimit::DEFAULT,
             at_limit: AtLimit::Reject,
+            rules: Arc::default(),
             terms: LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 3600 },
         }
     }
@@ -75,10 +66,14 @@ pub struct StartOptions {
     pub device_id: Option<DeviceId>,
     pub device_name: Option<DeviceName>,
     pub content_id: Option<ContentId>,
+    /// The labels in the request body.
+    pub labels: Labels,
     pub replaces: Vec<StreamId>,
     pub at_limit: Option<AtLimit>,
     /// The limit in the caller's token. It is not part of the request body and therefore not part of the fingerprint.
     pub token_limit: Option<StreamLimit>,
+    /// The labels in the caller's token. They override those in the body, and are not part of the fingerprint either.
+    pub token_labels: Labels,
 }
 
 /// A value and the time at which it was read or decided.
@@ -105,6 +100,7 @@ impl Limiter {
         policy: Policy,
     ) -> Self {
         metrics.heartbeat_interval.set(i64::from(policy.terms.heartbeat_interval_s));
+        metrics.rule_denials.create(policy.rules.iter().map(|rule| &rule.name));
         let denial_log = Arc::default();
         Self { store, clock, random: Mutex::new(random), metrics, policy, denial_log }
     }
@@ -243,9 +239,10 @@ impl Limiter {
 
     /// Logs a denial, at most once per user and interval.
     fn log_denial(&self, user: &UserName, denial: &Denial) {
-        if let Some(suppressed) = self.denial_log.0.allow(user, self.clock.monotonic()) {
+        if let Some(suppressed) = self.denial_log.allow(user, self.clock.monotonic()) {
             let (limit, count) = (denial.limit.get(), denial.streams.len());
-            info!(event = "start_denied", limit, count, suppressed, "start denied");
+            let rule = denial.rule.as_ref().map(RuleName::as_str);
+            info!(event = "start_denied", limit, count, rule, suppressed, "start denied");
         }
     }
 
@@ -269,10 +266,12 @@ impl Limiter {
             device_id: options.device_id,
             device_name: options.device_name,
             content_id: options.content_id,
+            labels: options.labels.overridden_by(&options.token_labels),
             replaces: options.replaces,
             at_limit: options.at_limit.unwrap_or(self.policy.at_limit),
             token_limit: options.token_limit,
             default_limit: self.policy.default_limit,
+            rules: Arc::clone(&self.policy.rules),
             terms: self.policy.terms,
         }
     }
@@ -323,7 +322,12 @@ impl Limiter {
             Ok(StartOutcome::Existing(_)) => &counters.replayed,
             Ok(StartOutcome::Ended(_)) => &counters.ended,
             Ok(StartOutcome::KeyReused) => &counters.key_reused,
-            Ok(StartOutcome::Denied(_)) => &counters.denied,
+            Ok(StartOutcome::Denied(denial)) => {
+                if let Some(rule) = &denial.rule {
+                    self.metrics.rule_denials.inc(rule);
+                }
+                &counters.denied
+            }
             Err(_) => &counters.failed,
         };
         counter.inc();
@@ -380,6 +384,9 @@ impl StartOptions {
                 AtLimit::EvictOldest => "evictOldest",
             }),
         );
+        for (name, value) in self.labels.iter() {
+            field(&format!("labels.{name}"), Some(value.as_str()));
+        }
         Fingerprint(uuid::Uuid::new_v5(&FINGERPRINTS, text.as_bytes()))
     }
 }

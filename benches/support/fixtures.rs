@@ -1,10 +1,12 @@
 //! Test data, and a client of an in-process engine with a table.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::config::SharedHttpClient;
 use stream_manager::config::Config;
 use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{DisplayText, StreamId, UserName};
 use stream_manager::migrate;
@@ -41,10 +43,12 @@ pub fn start_request(n: u64) -> StartRequest {
         device_id: None,
         device_name: None,
         content_id: DisplayText::clean("movie-007"),
+        labels: Labels::default(),
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        rules: Arc::default(),
         terms: TERMS,
     }
 }

@@ -37,6 +37,7 @@ pub fn run(file: Option<&Path>, arguments: &PlanArguments) -> Result<ExitCode> {
         heartbeat_s: config.lease.heartbeat_interval_s.get(),
         lease_s: config.lease.duration_s.get(),
         streams_per_user: config.limits.streams_per_user.get(),
+        rules: config.limits.rules.len() as u64,
         starts_per_minute: config.rate.starts_per_minute.get(),
         heartbeats_per_minute: config.rate.heartbeats_per_minute.get(),
     };

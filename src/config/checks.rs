@@ -7,6 +7,7 @@ use hyper::Uri;
 use secrecy::ExposeSecret;
 
 use super::error::ConfigError;
+use super::rules;
 use super::sections::{Auth, AuthMode, Config, DynamoDb, Embedded, LIST_SYNTAX};
 use crate::http::auth::ALGORITHMS;
 
@@ -24,6 +25,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     check_timeouts(&config.dynamodb, config.server.request_timeout_s.get())?;
     check_dynamodb(&config.dynamodb)?;
     check_embedded(&config.embedded)?;
+    rules::check(&config.limits.rules)?;
     if let Err(error) = config.log().filter() {
         return Err(ConfigError::invalid("log.filter", format!("{:?}", config.log.filter), error));
     }
@@ -89,7 +91,10 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
         ("auth.user_claim", &auth.user_claim),
         ("auth.limit_claim", &auth.limit_claim),
         ("auth.admin_scope", &auth.admin_scope),
-    ] {
+    ]
+    .into_iter()
+    .chain(auth.labels_claim.as_ref().map(|claim| ("auth.labels_claim", claim)))
+    {
         if value.is_empty() || value.contains(char::is_whitespace) {
             return Err(ConfigError::invalid(key, format!("{value:?}"), "must be a name without white space"));
         }
@@ -122,10 +127,14 @@ fn check_auth(auth: &Auth) -> Result<(), ConfigError> {
     check_keys(auth)
 }
 
-/// With `auth.mode = "none"`, key source, issuer and audience must be unset. Otherwise, a forgotten `auth.mode` would disable
-/// authentication unnoticed.
+/// With `auth.mode = "none"`, key source, issuer, audience and labels claim must be unset. Otherwise, a forgotten `auth.mode` would
+/// disable authentication unnoticed.
 fn check_auth_unset(auth: &Auth, sources: [(&str, bool); 3]) -> Result<(), ConfigError> {
-    let others = [("auth.issuer", auth.issuer.is_some()), ("auth.audience", !auth.audience.is_empty())];
+    let others = [
+        ("auth.issuer", auth.issuer.is_some()),
+        ("auth.audience", !auth.audience.is_empty()),
+        ("auth.labels_claim", auth.labels_claim.is_some()),
+    ];
     match sources.into_iter().chain(others).find(|(_, is_set)| *is_set) {
         Some((key, _)) => Err(ConfigError::hidden(key, "is for auth.mode = \"jwt\", but auth.mode is \"none\"")),
         None => Ok(()),

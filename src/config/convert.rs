@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
+use super::rules;
 use super::sections::{Auth, AuthMode, Config, DynamoDb, Page};
 use crate::domain::lease::{LeaseTerms, StreamLimit};
 use crate::http::api::rate_limits::RateSettings;
@@ -21,6 +22,7 @@ impl Config {
             // The fallback is never used, because `StreamLimit` allows every value of the setting.
             default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
             at_limit: self.limits.at_limit,
+            rules: rules::rules(&self.limits.rules),
             terms: LeaseTerms {
                 duration_s: self.lease.duration_s.to_u32(),
                 heartbeat_interval_s: self.lease.heartbeat_interval_s.to_u32(),
@@ -116,6 +118,7 @@ impl Config {
             audience: self.auth.audience.clone(),
             user_claim: self.auth.user_claim.clone(),
             limit_claim: self.auth.limit_claim.clone(),
+            labels_claim: self.auth.labels_claim.clone(),
             admin_scope: self.auth.admin_scope.clone(),
         })
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::environment::PREFIX;
 use super::error::ConfigError;
 use super::sections::Config;
-use super::{checks, cors, environment};
+use super::{checks, cors, environment, rules};
 use crate::telemetry::logging::LogFormat;
 
 /// The lowest layer: the default of each setting. Its comments are the reference for users.
@@ -25,7 +25,8 @@ impl Config {
         let overrides = overrides(file, environment::settings_in(environment)?)?;
         let auth_mode_is_set = overrides.get::<Value>("auth.mode").is_ok();
         let layers = with_defaults(overrides)?;
-        let values: Value = layers.try_deserialize().map_err(unreadable)?;
+        let mut values: Value = layers.try_deserialize().map_err(unreadable)?;
+        rules::normalize(&mut values)?;
         let mut config: Self = serde_path_to_error::deserialize(&values).map_err(|error| invalid(&values, &error))?;
         config.auth_mode_is_set = auth_mode_is_set;
         cors::normalize(&mut config.cors)?;
@@ -82,6 +83,7 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
     let expected = problem.strip_prefix("invalid type: ").and_then(|problem| problem.rsplit_once(", expected "));
     let problem = match expected {
         Some((_, "a string" | "string or map" | "path string")) => "must be a string".to_owned(),
+        Some((_, "a map")) => "must be a table".to_owned(),
         Some((_, "socket address")) => "must be a socket address, such as 127.0.0.1:8080".to_owned(),
         Some((_, expected)) => format!("must be {expected}"),
         None => problem,
@@ -96,7 +98,7 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
         _ if problem.starts_with("unknown field") => return ConfigError::hidden(&key, problem),
         _ => {}
     }
-    let value = match key.split('.').fold(values, |value, part| &value[part]) {
+    let value = match values.pointer(&json_pointer(&key)).unwrap_or(&Value::Null) {
         // Show a number from an environment variable without quotes, like a number from the file.
         Value::String(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.clone()
@@ -104,4 +106,9 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
         value => value.to_string(),
     };
     ConfigError::invalid(&key, value, problem)
+}
+
+/// Converts the path of a setting, such as `limits.rules[0].max`, to a JSON pointer.
+fn json_pointer(path: &str) -> String {
+    format!("/{}", path.replace(['.', '['], "/").replace(']', ""))
 }

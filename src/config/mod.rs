@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod load;
 mod print;
+mod rules;
 mod sections;
 
 pub use self::error::ConfigError;

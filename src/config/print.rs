@@ -14,15 +14,28 @@ impl Config {
         for (section, keys) in sections.as_object().into_iter().flatten() {
             _ = writeln!(text, "[{section}]");
             for (key, value) in keys.as_object().into_iter().flatten() {
-                // JSON strings and integers are valid TOML, unless a string contains an unescaped DEL character.
                 _ = match value {
                     Value::Null => writeln!(text, "# {key} is not set"),
                     Value::Object(_) => writeln!(text, "# {key} is set, and not shown"),
-                    value => writeln!(text, "{key} = {}", value.to_string().replace('\u{7f}', "\\u007f")),
+                    value => writeln!(text, "{key} = {}", to_toml(value)),
                 };
             }
             text.push('\n');
         }
         text
+    }
+}
+
+/// Strings and numbers are the same in JSON and TOML, except that TOML requires the escape of a DEL character. Objects become inline
+/// tables, and absent values are omitted.
+fn to_toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(to_toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let present = members.iter().filter(|(_, value)| !value.is_null());
+            let members = present.map(|(key, value)| format!("{key} = {}", to_toml(value))).collect::<Vec<_>>();
+            if members.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", members.join(", ")) }
+        }
+        value => value.to_string().replace('\u{7f}', "\\u007f"),
     }
 }

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::bounded::Bounded;
 use crate::domain::admission::AtLimit;
+use crate::domain::labels::{LabelName, Labels};
 use crate::domain::lease::StreamLimit;
+use crate::domain::rules::RuleName;
 use crate::store::embedded::SyncMode;
 use crate::telemetry::logging::LogFormat;
 
@@ -109,6 +111,18 @@ pub struct Lease {
 pub struct Limits {
     pub streams_per_user: Bounded<1, { StreamLimit::MAX as u64 }>,
     pub at_limit: AtLimit,
+    pub rules: Vec<RuleSettings>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a rule")]
+pub struct RuleSettings {
+    pub name: RuleName,
+    pub max: Bounded<0, { StreamLimit::MAX as u64 }>,
+    #[serde(default)]
+    pub labels: Labels,
+    #[serde(default)]
+    pub per: Option<LabelName>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -126,6 +140,7 @@ pub struct Auth {
     pub audience: Vec<String>,
     pub user_claim: String,
     pub limit_claim: String,
+    pub labels_claim: Option<String>,
     pub admin_scope: String,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::domain::labels::Labels;
 use crate::domain::names::{ContentId, DeviceId, DeviceName, Message, StreamId};
 
 /// An instant, in milliseconds since 1970-01-01 UTC.
@@ -47,6 +48,7 @@ pub struct Lease {
     pub device_id: Option<DeviceId>,
     pub device_name: Option<DeviceName>,
     pub content_id: Option<ContentId>,
+    pub labels: Labels,
     /// The fingerprint of the start request, if it had an idempotency key.
     pub fingerprint: Option<Fingerprint>,
     pub started_at: Timestamp,
@@ -252,6 +254,7 @@ mod tests {
             device_id: None,
             device_name: None,
             content_id: None,
+            labels: Labels::default(),
             fingerprint: None,
             started_at: Timestamp::from_epoch_ms(started_ms),
             expires_at: Timestamp::from_epoch_ms(expires_ms),

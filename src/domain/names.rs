@@ -45,6 +45,8 @@ pub enum NameError {
     Empty,
     #[error("must be at most {max} bytes of UTF-8, has {actual}")]
     TooLong { max: usize, actual: usize },
+    #[error("must be at most {max} characters, has {actual}")]
+    TooManyCharacters { max: usize, actual: usize },
     #[error("must not contain control characters")]
     Control,
     #[error("must not contain bidirectional control characters")]
@@ -55,6 +57,8 @@ pub enum NameError {
     NotVisibleAscii,
     #[error("must be a UUID, such as 6fa459ea-ee8a-4ca4-894e-db77e160355e")]
     NotUuid,
+    #[error("must be 1 to 32 characters of a-z, 0-9 and '_', and start with a letter")]
+    NotLabelName,
 }
 
 impl UserName {
@@ -187,7 +191,7 @@ pub(crate) fn normalize(text: &str) -> Cow<'_, str> {
 }
 
 /// Normalizes to NFC, then checks the length and the characters.
-fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> {
+pub(super) fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

@@ -21,6 +21,10 @@ pub struct Demand {
     /// Starts with a device id, which read before they write, in percent of all starts
     #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=100))]
     pub device_percent: u64,
+    /// Starts to which a rule of limits.rules applies, which also read before they write, in percent of the starts without a device
+    /// id. Default: 100 if the settings contain rules, otherwise 0
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub rule_percent: Option<u64>,
     /// Starts that are denied at the limit, in percent of all starts
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=90))]
     pub denied_percent: u64,
@@ -44,7 +48,16 @@ pub struct Terms {
     pub heartbeat_s: u64,
     pub lease_s: u64,
     pub streams_per_user: u64,
+    /// The number of rules in `limits.rules`.
+    pub rules: u64,
     /// Rate limits per user and instance. 0 means no limit.
     pub starts_per_minute: u64,
     pub heartbeats_per_minute: u64,
+}
+
+impl Demand {
+    /// Starts to which a rule applies, in percent of the starts without a device id.
+    pub(super) fn rule_percent(&self, terms: &Terms) -> u64 {
+        self.rule_percent.unwrap_or(if terms.rules > 0 { 100 } else { 0 })
+    }
 }

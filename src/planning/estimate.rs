@@ -81,7 +81,8 @@ impl<'a> Estimate<'a> {
         let lease_units = demand.lease_bytes.div_ceil(WRITE_UNIT_BYTES);
         let change = (WRITES_IN_TRANSACTION * (counter_bytes.div_ceil(WRITE_UNIT_BYTES) + lease_units)) as f64;
         let read = (counter_bytes + terms.streams_per_user * demand.lease_bytes).div_ceil(READ_UNIT_BYTES) as f64;
-        let read_first = demand.device_percent as f64 / 100.0;
+        let without_read = (100 - demand.device_percent) * (100 - demand.rule_percent(&terms));
+        let read_first = 1.0 - without_read as f64 / 10_000.0;
         let streams = demand.streams as f64;
         // Steady state: streams end as fast as they start.
         let starts = streams / (demand.session_minutes as f64 * 60.0);

@@ -26,6 +26,7 @@ fn round(value: &mut Value) {
 pub fn text(plan: &Plan) -> String {
     let mut text = String::new();
     _ = write!(text, "{}", assumptions(plan));
+    text.push_str(&rules(plan));
     for part in [requests(plan), month(plan), headroom(plan), lease(plan), choices(plan), sources(plan)] {
         _ = write!(text, "\n{part}");
     }
@@ -51,6 +52,14 @@ fn assumptions(plan: &Plan) -> String {
         demand.denied_percent,
         demand.counts_per_start,
     )
+}
+
+/// Empty if no rule applies to any start.
+fn rules(plan: &Plan) -> String {
+    match plan.demand.rule_percent(&plan.terms) {
+        0 => String::new(),
+        percent => format!("A rule applies to {percent} % of the starts without a device id.\n"),
+    }
 }
 
 fn requests(plan: &Plan) -> String {

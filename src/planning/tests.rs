@@ -7,8 +7,14 @@ use super::plan::LeaseTimes;
 use super::prices::Prices;
 use super::{Plan, report};
 
-const TERMS: Terms =
-    Terms { heartbeat_s: 30, lease_s: 90, streams_per_user: 3, starts_per_minute: 0, heartbeats_per_minute: 0 };
+const TERMS: Terms = Terms {
+    heartbeat_s: 30,
+    lease_s: 90,
+    streams_per_user: 3,
+    rules: 0,
+    starts_per_minute: 0,
+    heartbeats_per_minute: 0,
+};
 
 fn demand() -> Demand {
     Demand {
@@ -17,6 +23,7 @@ fn demand() -> Demand {
         session_minutes: 45,
         counts_per_start: 1,
         device_percent: 100,
+        rule_percent: None,
         denied_percent: 0,
         lease_bytes: 400,
         users: None,
@@ -108,6 +115,17 @@ fn leases_above_one_kilobyte_cost_more_write_units() {
     // 50 members of 36 bytes need two write units, and 50 leases need six read units.
     let many = plan_of(&demand(), Terms { streams_per_user: 50, ..TERMS });
     assert_eq!((many.requests[1].write_units_each, many.requests[1].read_units_each), (6.0, 6.0));
+}
+
+#[test]
+fn starts_to_which_a_rule_applies_read_first() {
+    let read_units = |device_percent, rule_percent, rules| {
+        let plan = plan_of(&Demand { device_percent, rule_percent, ..demand() }, Terms { rules, ..TERMS });
+        plan.requests[1].read_units_each
+    };
+    assert_near(read_units(0, Some(25), 0), 0.25);
+    assert_near(read_units(60, Some(25), 0), 0.7);
+    assert_eq!([read_units(0, None, 0), read_units(0, None, 1), read_units(0, Some(0), 1)], [0.0, 1.0, 0.0]);
 }
 
 #[test]

@@ -254,8 +254,11 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::domain::admission::AtLimit;
+    use crate::domain::labels::Labels;
     use crate::domain::lease::LeaseTerms;
 
     const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
@@ -267,10 +270,12 @@ mod tests {
             device_id: None,
             device_name: None,
             content_id: None,
+            labels: Labels::default(),
             replaces: Vec::new(),
             at_limit: AtLimit::EvictOldest,
             token_limit: None,
             default_limit: StreamLimit::DEFAULT,
+            rules: Arc::default(),
             terms: TERMS,
         }
     }

@@ -1,6 +1,6 @@
 //! The service's metrics, with Prometheus names and units. docs/MONITORING.md, "Metrics", describes each metric.
 //!
-//! No label contains a user name, an id or a path.
+//! No label contains a user name, an id or a path. The names of rules are labels, because the settings bound their number.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,7 @@ use super::live_streams_gauge::LiveStreamsGauge;
 use super::per_worker::{Counter, Histogram};
 use super::process_metrics::ProcessCollector;
 use super::store_metrics::StoreMetrics;
+use crate::domain::rules::RuleName;
 
 pub struct Metrics {
     registry: Registry,
@@ -22,6 +23,7 @@ pub struct Metrics {
     pub(crate) heartbeats: HeartbeatCounters,
     pub(crate) stops: StopCounters,
     pub(crate) streams_ended: EndedCounters,
+    pub(crate) rule_denials: RuleCounters,
     /// Share of the lease duration that had passed when a heartbeat renewed the lease: 0 right after the previous renewal, 1 at
     /// the expiry.
     pub(crate) heartbeat_lateness: Histogram,
@@ -80,6 +82,9 @@ pub(crate) struct EndedCounters {
     pub replaced: Counter,
 }
 
+/// Starts that a rule denied, by rule. The number of rules is bounded by [`crate::domain::rules::MAX_RULES`].
+pub(crate) struct RuleCounters(Family<RuleLabels, Counter>);
+
 /// Request heads that the HTTP parser refused, by reason. `http_requests` does not count these requests, because they reach no
 /// route.
 pub(crate) struct ParseErrorCounters {
@@ -119,6 +124,11 @@ struct OutcomeLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RuleLabels {
+    rule: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -165,6 +175,7 @@ impl Metrics {
             heartbeats: HeartbeatCounters::register(r),
             stops: StopCounters::register(r),
             streams_ended: EndedCounters::register(r),
+            rule_denials: RuleCounters::register(r),
             heartbeat_lateness: registered(
                 r,
                 "heartbeat_lateness_ratio",
@@ -310,6 +321,21 @@ impl EndedCounters {
     fn register(registry: &mut Registry) -> Self {
         let counter = by_reason(registry, "streams_ended", "Streams ended by others, by reason");
         Self { evicted: counter("evicted"), replaced: counter("replaced") }
+    }
+}
+
+impl RuleCounters {
+    fn register(registry: &mut Registry) -> Self {
+        Self(registered(registry, "rule_denials", "Starts denied by a rule, by rule", Family::default()))
+    }
+
+    /// Creates the series of these rules.
+    pub(crate) fn create<'a>(&self, rules: impl Iterator<Item = &'a RuleName>) {
+        rules.for_each(|rule| _ = self.0.get_or_create(&RuleLabels { rule: rule.to_string() }));
+    }
+
+    pub(crate) fn inc(&self, rule: &RuleName) {
+        self.0.get_or_create(&RuleLabels { rule: rule.to_string() }).inc();
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub mod clock_skew;
 pub mod live_streams_gauge;
-pub(crate) mod log_throttle;
+pub mod log_throttle;
 pub mod logging;
 pub mod metrics;
 pub mod per_worker;

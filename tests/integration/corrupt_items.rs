@@ -107,6 +107,9 @@ async fn a_corrupt_lease_fails_only_operations_that_read_it() {
         (codec::DEVICE_NAME, Some(number(7))),
         (codec::CONTENT_ID, Some(AttributeValue::Null(true))),
         (codec::FINGERPRINT, Some(text("x"))),
+        (codec::LABELS, Some(text("uhd"))),
+        (codec::LABELS, Some(AttributeValue::M(Item::from([("quality".to_owned(), number(4))])))),
+        (codec::LABELS, Some(AttributeValue::M(Item::from([("Quality".to_owned(), text("uhd"))])))),
         (codec::END_REASON, Some(text("bored"))),
     ] {
         let scene = Scene::new().await;

@@ -124,6 +124,7 @@ async fn list_and_count_show_live_streams_oldest_first() {
         "count": 0,
         "limit": 3,
         "remaining": 3,
+        "rules": [],
         "streams": [],
         "userName": "ann"
       }
@@ -142,6 +143,7 @@ async fn list_and_count_show_live_streams_oldest_first() {
         "count": 2,
         "limit": 3,
         "remaining": 1,
+        "rules": [],
         "streams": [
           {
             "deviceId": "tv",

@@ -36,6 +36,8 @@ mod platform_variables;
 mod process;
 mod requests;
 mod retries;
+mod rule_settings;
+mod rules;
 mod schema;
 mod service;
 mod settings;

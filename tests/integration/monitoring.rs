@@ -16,8 +16,9 @@ use stream_manager::telemetry::clock_skew::ClockSample;
 use stream_manager::telemetry::metrics::TextFormat;
 
 use crate::documents::{read, section};
+use crate::rules::policy;
 use crate::support::{Fixture, TABLE, start, unique_user};
-use crate::test_app::TestServer;
+use crate::test_app::TestApp;
 
 const PREFIX: &str = "stream_manager_";
 /// The prefix of the process metrics, whose names are the same for every program.
@@ -30,7 +31,7 @@ type Exported = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 /// Returns the exported series with their labels. First records samples, because some series are absent until their first sample.
 async fn exported() -> Exported {
-    let server = TestServer::start().await;
+    let server = TestApp { policy: policy(), ..TestApp::default() }.serve().await;
     server.start_stream("ann", json!({})).await;
     let fixture = Fixture::embedded().await;
     let interceptor = MetricsInterceptor::new(server.metrics.store.clone(), Arc::new(SystemClock));
@@ -148,7 +149,7 @@ async fn the_docs_list_every_metric_with_its_labels() {
     for labels in metrics.values() {
         for label in labels {
             assert!(
-                ["outcome", "reason", "route", "status", "operation", "version", "revision"]
+                ["outcome", "reason", "route", "rule", "status", "operation", "version", "revision"]
                     .contains(&label.as_str()),
                 "{label}"
             );

@@ -6,6 +6,7 @@ use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::{LeaseStore, StartHint};
 
 use crate::fault_injector::FaultInjector;
+use crate::rules::{UHD, labels, rule};
 use crate::support::{Fixture, eviction, on_device, renewal, start, stream, unique_user};
 
 /// The requests since the last call, each in the form "OPERATION UNITS".
@@ -68,6 +69,22 @@ async fn every_operation_costs_the_promised_requests_and_capacity() {
 
     store.start(&user, &on_device(5, "tv"), hint, now).await.unwrap();
     assert_eq!(take_costs(&recorder), ["Query 1", "TransactWriteItems 4"], "a start with a device reads first");
+
+    let uhd_rule = [rule("one UHD stream", 1, UHD, None)];
+    let ruled = StartRequest { labels: labels(UHD), rules: uhd_rule.into(), ..start(8) };
+    store.start(&user, &ruled, hint, now).await.unwrap();
+    assert_eq!(
+        take_costs(&recorder),
+        ["Query 1", "TransactWriteItems 4"],
+        "a start to which a rule applies reads first"
+    );
+    store.stop(&user, stream(8)).await.unwrap();
+    take_costs(&recorder);
+    let not_ruled = StartRequest { labels: labels(&[("quality", "hd")]), stream_id: stream(8), ..ruled };
+    store.start(&user, &not_ruled, hint, now).await.unwrap();
+    assert_eq!(take_costs(&recorder), ["TransactWriteItems 4"], "a start to which no rule applies does not read");
+    store.stop(&user, stream(8)).await.unwrap();
+    take_costs(&recorder);
 
     let restart = StartRequest { at_limit: AtLimit::EvictOldest, ..on_device(6, "tv") };
     store.start(&user, &restart, hint, now).await.unwrap();

@@ -2,11 +2,13 @@
 
 use std::process::Output;
 
+use stream_manager::domain::admission::{StartOutcome, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::UserName;
 use stream_manager::store::dynamodb::codec::{self, text};
 use stream_manager::store::{StartHint, StreamState};
 
+use crate::rules::{UHD, labels, rule};
 use crate::service::{dynamodb_command, run, temp_dir, unused_url};
 use crate::startup::{CannedResponse, NO_TABLE, fake_dynamodb};
 use crate::support::{Fixture, TERMS, eviction, on_device, renewal, start, stream, stream_record, unique_user};
@@ -135,4 +137,41 @@ async fn restarting_an_expired_stream_drops_its_unknown_attributes() {
     assert_eq!(lease.get(UNKNOWN_ATTRIBUTE), None);
     let counter = fixture.item(&user, "counter").await.unwrap();
     assert!(counter.contains_key(UNKNOWN_ATTRIBUTE));
+}
+
+/// A UHD start on an instance without rules, and on one with the rule of one UHD stream.
+fn uhd_starts(n: u8) -> (StartRequest, StartRequest) {
+    let without = StartRequest { labels: labels(UHD), ..start(n) };
+    let with = StartRequest { rules: [rule("one UHD stream", 1, UHD, None)].into(), ..without.clone() };
+    (without, with)
+}
+
+#[tokio::test]
+async fn instances_with_rules_count_streams_of_instances_without_rules() {
+    let fixture = Fixture::embedded().await;
+    let (store, user, now) = (&fixture.store, unique_user(), fixture.now());
+    store.start(&user, &uhd_starts(1).0, StartHint::Optimistic, now).await.unwrap();
+    let denied = store.start(&user, &uhd_starts(2).1, StartHint::Optimistic, now).await.unwrap();
+    assert!(matches!(&denied, StartOutcome::Denied(denial) if denial.rule.is_some()), "{denied:?}");
+    let without_rules = store.start(&user, &uhd_starts(2).0, StartHint::Optimistic, now).await.unwrap();
+    assert!(matches!(without_rules, StartOutcome::Started(_)), "its limit still applies: {without_rules:?}");
+    assert_eq!(store.streams(&user, now).await.unwrap().live.len(), 2);
+}
+
+#[tokio::test]
+async fn streams_of_a_version_without_labels_count_only_by_the_limit() {
+    let fixture = Fixture::embedded().await;
+    let (store, user, now) = (&fixture.store, unique_user(), fixture.now());
+    store.start(&user, &uhd_starts(1).0, StartHint::Optimistic, now).await.unwrap();
+    let mut old = fixture.item(&user, &stream_record(stream(1))).await.unwrap();
+    old.remove(codec::LABELS).unwrap();
+    fixture.put(old).await;
+    let started = store.start(&user, &uhd_starts(2).1, StartHint::Optimistic, now).await.unwrap();
+    assert!(matches!(started, StartOutcome::Started(_)), "{started:?}");
+    let heartbeat = store.heartbeat(&user, &renewal(1), now.plus_s(1)).await.unwrap();
+    assert!(matches!(heartbeat.state, StreamState::Live(_)), "{heartbeat:?}");
+    let one = StreamLimit::new(1).unwrap();
+    let full = StartRequest { default_limit: one, labels: labels(&[("quality", "hd")]), ..uhd_starts(3).1 };
+    let denied = store.start(&user, &full, StartHint::Optimistic, now).await.unwrap();
+    assert!(matches!(&denied, StartOutcome::Denied(denial) if denial.rule.is_none()), "{denied:?}");
 }

@@ -189,6 +189,7 @@ fn tokens_are_required_only_if_auth_mode_is_jwt() {
     assert!(matches!(&tokens.keys, KeySource::Url(url) if url == "https://login.example.com/keys"));
     assert_eq!((tokens.algorithms, tokens.audience), (vec!["RS256".into(), "ES256".into()], vec!["streams".into()]));
     assert_eq!((tokens.user_claim.as_str(), tokens.limit_claim.as_str()), ("sub", "max_streams"));
+    assert_eq!(tokens.labels_claim, None);
     assert_eq!(tokens.admin_scope, "streams:admin");
     let file = load_auth(&[("JWKS_FILE", "keys.json")]).unwrap().tokens().unwrap();
     assert!(matches!(&file.keys, KeySource::File(path) if path.as_os_str() == "keys.json"));
@@ -249,6 +250,11 @@ fn auth_errors_name_the_key_and_hide_secrets() {
         (&[("JWKS_URL", "http://127.0.0.1.example.com/keys")], ["auth.jwks_url = …", "on loopback"]),
         (&[url, ("USER_CLAIM", "a b")], ["auth.user_claim = \"a b\"", "without white space"]),
         (&[url, ("LIMIT_CLAIM", " x")], ["auth.limit_claim = \" x\"", "without white space"]),
+        (&[url, ("LABELS_CLAIM", "a b")], ["auth.labels_claim = \"a b\"", "without white space"]),
+        (
+            &[("MODE", "none"), ("ISSUER", ""), ("AUDIENCE", ""), ("LABELS_CLAIM", "x")],
+            ["auth.labels_claim = …", "is for auth.mode"],
+        ),
         (&[url, ("ADMIN_SCOPE", "a b")], ["auth.admin_scope = \"a b\"", "without white space"]),
     ] {
         let message = load_auth(settings).unwrap_err();

@@ -7,6 +7,7 @@ use stream_manager::domain::lease::{Fingerprint, StreamLimit};
 use stream_manager::domain::names::{ContentId, DeviceId, UserName};
 use stream_manager::store::{HeartbeatRequest, StartHint, StreamState};
 
+use crate::rules::{UHD, labels, rule};
 use crate::support::{Fixture, TERMS, eviction, renewal, retry_on_contention, start, stream, user};
 
 #[derive(Clone, Debug)]
@@ -32,14 +33,17 @@ fn any_start() -> impl Strategy<Value = Step> {
         proptest::option::of(0u128..2),
         any::<bool>(),
         proptest::option::weighted(0.3, 0u64..5),
+        proptest::option::of(prop_oneof![Just("uhd"), Just("hd")]),
     );
-    parameters.prop_map(|(n, device, replaces, evict, fingerprint, optimistic, token_limit)| {
+    parameters.prop_map(|(n, device, replaces, evict, fingerprint, optimistic, token_limit, quality)| {
         let request = StartRequest {
             fingerprint: fingerprint.map(|body| Fingerprint(uuid::Uuid::from_u128(body))),
             device_id: device.and_then(|device| DeviceId::parse(&format!("device-{device}")).ok()),
             replaces: replaces.into_iter().map(stream).collect(),
             at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
             token_limit: token_limit.and_then(StreamLimit::new),
+            labels: quality.map(|quality| labels(&[("quality", quality)])).unwrap_or_default(),
+            rules: [rule("one UHD stream", 1, UHD, None), rule("two per quality", 2, &[], Some("quality"))].into(),
             ..start(n)
         };
         Step::Start { request, hint: if optimistic { StartHint::Optimistic } else { StartHint::ReadFirst } }

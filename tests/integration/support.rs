@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::Client;
 use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId, UserName};
 use stream_manager::migrate;
@@ -183,10 +184,12 @@ pub fn start(n: u8) -> StartRequest {
         device_id: None,
         device_name: None,
         content_id: None,
+        labels: Labels::default(),
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        rules: Arc::default(),
         terms: TERMS,
     }
 }

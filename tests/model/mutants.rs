@@ -38,6 +38,14 @@ pub enum Mutant {
     EvictionInTwoTransactions,
     /// Members whose lease is missing or expired keep their slots.
     DeadLeasesKeepSlots,
+    /// A start to which a rule applies does not read first.
+    RuleIgnoredByOptimisticStart,
+    /// A rule counts members whose lease has expired.
+    RuleCountsDeadLeases,
+    /// A rule that counts per label counts all streams that have this label, whatever its value is.
+    RuleComparesOnlyNames,
+    /// A rule counts the streams that the start should replace.
+    RuleCountsReplacedStreams,
     /// A start does not end the streams that it should replace.
     StartReplacesNothing,
     /// A read-then-start does not check that the stored limit is unchanged.
@@ -82,7 +90,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 40] = [
         Self::RecountFromQuery,
         Self::RemoveMemberWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -99,6 +107,10 @@ impl Mutant {
         Self::UnknownOutcomeIsNotApplied,
         Self::EvictionInTwoTransactions,
         Self::DeadLeasesKeepSlots,
+        Self::RuleIgnoredByOptimisticStart,
+        Self::RuleCountsDeadLeases,
+        Self::RuleComparesOnlyNames,
+        Self::RuleCountsReplacedStreams,
         Self::StartReplacesNothing,
         Self::StartIgnoresStoredLimit,
         Self::OptimisticStartIgnoresStoredLimit,

@@ -2,16 +2,21 @@
 //! functions. Every store uses them, so that all stores make the same decisions. [`end`] contains the rules for requests
 //! that only end streams.
 
+mod constraints;
 pub mod end;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::constraints::{Exceeded, Limits};
+use crate::domain::labels::Labels;
 use crate::domain::lease::{
     EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp, UserLimit,
 };
 use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
+use crate::domain::rules::{Rule, RuleName};
 
 /// A request to start a stream. Repeating it with the same `stream_id` never takes a second slot.
 #[derive(Clone, Debug)]
@@ -22,6 +27,7 @@ pub struct StartRequest {
     pub device_id: Option<DeviceId>,
     pub device_name: Option<DeviceName>,
     pub content_id: Option<ContentId>,
+    pub labels: Labels,
     /// Streams of the same user that this start ends. Unknown ids are ignored.
     pub replaces: Vec<StreamId>,
     pub at_limit: AtLimit,
@@ -29,6 +35,8 @@ pub struct StartRequest {
     pub token_limit: Option<StreamLimit>,
     /// The limit of a user without a stored limit.
     pub default_limit: StreamLimit,
+    /// All rules. Only those that apply to the labels of this start are evaluated.
+    pub rules: Arc<[Rule]>,
     pub terms: LeaseTerms,
 }
 
@@ -140,10 +148,14 @@ pub struct Started {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
+    /// The rule that denies the start. `None` if the user's own limit denies it.
+    pub rule: Option<RuleName>,
     pub limit: StreamLimit,
-    /// The live streams that hold the slots, oldest first.
+    /// The live streams that count, oldest first. The user's own limit counts all streams. A rule does not count those that the
+    /// start would replace.
     pub streams: Vec<Lease>,
-    /// The time from which a repeated start would be admitted if no stream is renewed. `None` if the user is blocked.
+    /// The time from which a repeated start would be admitted if no stream is renewed. `None` if the user is blocked or a rule
+    /// forbids the stream.
     pub slot_frees_at: Option<Timestamp>,
 }
 
@@ -160,9 +172,17 @@ pub(crate) enum PriorLease {
 
 impl StartRequest {
     /// Whether the decision depends on the user's other streams. A blocked user's start also needs a read, because its
-    /// denial lists the streams.
+    /// denial lists the streams. The counter does not contain the labels, so a start to which a rule applies needs a read too.
     pub fn needs_read(&self) -> bool {
-        self.device_id.is_some() || !self.replaces.is_empty() || self.limit(None).is_blocked()
+        self.device_id.is_some()
+            || !self.replaces.is_empty()
+            || self.limit(None).is_blocked()
+            || self.rules.iter().any(|rule| rule.applies_to(&self.labels))
+    }
+
+    /// Whether the start ends this live stream because it is from the same device or in `replaces`.
+    fn replaces_lease(&self, lease: &Lease) -> bool {
+        self.replaces.contains(&lease.stream_id) || (self.device_id.is_some() && lease.device_id == self.device_id)
     }
 
     /// The effective limit. `stored` is the user's stored limit.
@@ -178,6 +198,7 @@ impl StartRequest {
             device_id: self.device_id.clone(),
             device_name: self.device_name.clone(),
             content_id: self.content_id.clone(),
+            labels: self.labels.clone(),
             fingerprint: self.fingerprint,
             started_at: now,
             expires_at,
@@ -226,18 +247,21 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
         return Decision::NoWrite(outcome);
     }
     let live = member_leases(snapshot, |lease| lease.stream_id != request.stream_id && lease.is_live_at(now));
-    let victims = victims(&live, request, limit, now);
-    if limit.exceeded_by(live.len() - victims.len() + 1) > 0 {
-        let kept = live.iter().filter(|lease| victims.iter().all(|(victim, _)| victim.stream_id != lease.stream_id));
-        let slot_frees_at = slot_frees_at(kept.map(|lease| lease.expires_at).collect(), limit);
-        let streams = live.into_iter().cloned().collect();
-        return Decision::NoWrite(StartOutcome::Denied(Denial { limit, streams, slot_frees_at }));
-    }
+    let kept: Vec<&Lease> = live.iter().copied().filter(|lease| !request.replaces_lease(lease)).collect();
+    let (kept, evicts) = match request.at_limit {
+        AtLimit::Reject => (kept, false),
+        AtLimit::EvictOldest => (eviction_order(&kept, &request.terms, now), true),
+    };
+    let limits = Limits { labels: &request.labels, rules: &request.rules, user_limit: limit };
+    let evicted = match constraints::evictions(&limits, &kept, evicts) {
+        Ok(evicted) => evicted,
+        Err(exceeded) => return Decision::NoWrite(StartOutcome::Denied(denial(exceeded, live))),
+    };
     let mut dead = dead_members(snapshot, &live);
     dead.retain(|id| *id != request.stream_id);
     let ended_by =
         EndedBy { stream_id: Some(request.stream_id), device_name: request.device_name.clone(), message: None };
-    let ended = victims.into_iter().map(|(lease, reason)| EndedLease {
+    let ended = victims(&live, &evicted, request).map(|(lease, reason)| EndedLease {
         stream_id: lease.stream_id,
         termination: Termination { reason, ended_by: Some(ended_by.clone()) },
         ttl_s: request.terms.ttl_s(now),
@@ -247,12 +271,17 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
     Decision::Admit(Commit { change, limit, lease: request.lease(now) })
 }
 
-/// The time at which a slot becomes free. `expiries` are the expiry times of the live streams that the start would not end. If
-/// more streams are live than the limit allows, several of them must expire first.
-fn slot_frees_at(mut expiries: Vec<Timestamp>, limit: StreamLimit) -> Option<Timestamp> {
-    expiries.sort();
-    let last_to_expire = expiries.len().checked_sub(usize::from(limit.get()))?;
-    if limit.is_blocked() { None } else { expiries.get(last_to_expire).copied() }
+/// `live` are all live streams of the user, oldest first.
+fn denial(exceeded: Exceeded<'_>, live: Vec<&Lease>) -> Denial {
+    let Exceeded { rule, max, counted, slot_frees_at } = exceeded;
+    let mut streams = if rule.is_some() { counted } else { live };
+    streams.sort_by(|a, b| a.by_age(b));
+    Denial {
+        rule: rule.map(|rule| rule.name.clone()),
+        limit: max,
+        streams: streams.into_iter().cloned().collect(),
+        slot_frees_at,
+    }
 }
 
 /// The leases of members that satisfy `include`, oldest first.
@@ -329,34 +358,20 @@ fn pruned(snapshot: &Snapshot<'_>, own: Option<StreamId>, new: usize, max: usize
     ended.into_iter().take(excess).map(|lease| lease.stream_id).collect()
 }
 
-/// The live streams that the start ends, oldest first: streams of the same device, streams in `replaces`, and with
-/// [`AtLimit::EvictOldest`] as many other streams as needed. A blocked user's start evicts no streams, because it is
-/// denied in any case.
+/// The live streams that the start ends, oldest first, and the reasons: streams that it replaces, and `evicted` streams.
 fn victims<'a>(
     live: &[&'a Lease],
+    evicted: &[&Lease],
     request: &StartRequest,
-    limit: StreamLimit,
-    now: Timestamp,
-) -> Vec<(&'a Lease, EndReason)> {
-    let replaced = |lease: &Lease| {
-        request.replaces.contains(&lease.stream_id)
-            || (request.device_id.is_some() && lease.device_id == request.device_id)
-    };
-    let kept: Vec<&Lease> = live.iter().copied().filter(|lease| !replaced(lease)).collect();
-    let to_evict = match request.at_limit {
-        AtLimit::EvictOldest if !limit.is_blocked() => limit.exceeded_by(kept.len() + 1),
-        _ => 0,
-    };
-    let mut evicted = eviction_order(&kept, &request.terms, now);
-    evicted.truncate(to_evict);
+) -> impl Iterator<Item = (&'a Lease, EndReason)> {
     let end_reason = |lease: &Lease| {
-        if replaced(lease) {
+        if request.replaces_lease(lease) {
             Some(EndReason::Replaced)
         } else {
             evicted.iter().any(|evicted| evicted.stream_id == lease.stream_id).then_some(EndReason::Evicted)
         }
     };
-    live.iter().filter_map(|lease| end_reason(lease).map(|reason| (*lease, reason))).collect()
+    live.iter().filter_map(move |lease| end_reason(lease).map(|reason| (*lease, reason)))
 }
 
 /// The streams that the start of `stream_id` ended, oldest first. If a lease was deleted since then, its stream is

@@ -10,6 +10,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use tracing::debug;
 
+use crate::domain::labels::Labels;
 use crate::domain::lease::StreamLimit;
 use crate::domain::names::{self, UserName};
 use crate::http::api::extract::path::PathParam;
@@ -19,9 +20,12 @@ use crate::http::auth::verifier::TokenVerifier;
 use crate::http::auth::{Identity, TokenError};
 
 /// A caller who may act for the user in the path.
+#[derive(Default)]
 pub(crate) struct Caller {
     /// The limit in the token, if the token belongs to the user in the path.
     pub(crate) token_limit: Option<StreamLimit>,
+    /// The labels in the token, if the token belongs to the user in the path.
+    pub(crate) token_labels: Labels,
 }
 
 /// A caller who may set limits.
@@ -49,15 +53,15 @@ impl<'a> ApiExtractor<'a> for Caller {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let Some((verifier, identity)) = identify(request).await? else { return Ok(Self { token_limit: None }) };
+        let Some((verifier, identity)) = identify(request).await? else { return Ok(Self::default()) };
         // Compares the token's user with the user name in the path, in the form that the operation uses: decoded, and in
         // NFC.
         let path_user = RouteContext::path_param(request, UserName::NAME);
         if path_user.is_some_and(|text| names::normalize(&text) == identity.user) {
-            return Ok(Self { token_limit: identity.limit });
+            return Ok(Self { token_limit: identity.limit, token_labels: identity.labels });
         }
         if identity.admin {
-            return Ok(Self { token_limit: None });
+            return Ok(Self::default());
         }
         Err(forbidden(&verifier, "the token belongs to another user").into())
     }

@@ -30,6 +30,7 @@ pub struct Problem {
 pub(crate) struct ProblemExtensions {
     pub(crate) errors: Option<Vec<FieldError>>,
     pub(crate) restart: Option<Restart>,
+    pub(crate) rule: Option<String>,
     pub(crate) limit: Option<u8>,
     pub(crate) count: Option<u32>,
     pub(crate) streams: Option<Vec<Stream>>,
@@ -59,7 +60,8 @@ impl ProblemCode {
             }
             Self::StreamNotFound => problem.extensions.restart = Some(Restart::Auto),
             Self::StreamLimitReached => {
-                problem.detail = "1 of 1 streams are in use".to_owned();
+                problem.detail = "rule \"one UHD stream\": 1 of 1 streams are in use".to_owned();
+                problem.extensions.rule = Some("one UHD stream".to_owned());
                 problem.extensions.limit = Some(1);
                 problem.extensions.count = Some(1);
                 problem.extensions.slot_frees_in_seconds = Some(42);
@@ -102,7 +104,16 @@ impl Problem {
 
     fn into_body(self, request_id: &str) -> ProblemBody {
         let ProblemExtensions {
-            errors, restart, limit, count, streams, slot_frees_in_seconds, reason, ended_by, ..
+            errors,
+            restart,
+            rule,
+            limit,
+            count,
+            streams,
+            slot_frees_in_seconds,
+            reason,
+            ended_by,
+            ..
         } = *self.extensions;
         ProblemBody {
             r#type: format!("urn:stream-manager:problem:{}", self.code.code()),
@@ -113,6 +124,7 @@ impl Problem {
             instance: format!("urn:stream-manager:request:{request_id}"),
             errors,
             restart,
+            rule,
             limit,
             count,
             streams,

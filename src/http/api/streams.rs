@@ -8,13 +8,14 @@ use poem_openapi::OpenApi;
 use crate::domain::admission::{Denial, StartOutcome, Started};
 use crate::domain::lease::{EndReason, Lease, Timestamp};
 use crate::domain::names::{StreamId, UserName};
+use crate::domain::rules;
 use crate::http::api::caller::Caller;
 use crate::http::api::extract::body::{EvictionBody, HeartbeatBody, StartBody};
 use crate::http::api::extract::params::{EvictQuery, IdempotencyKeyHeader};
 use crate::http::api::extract::path::Path;
 use crate::http::api::json::Json;
 use crate::http::api::model::problem::{EndedBy, Restart, StreamEndReason};
-use crate::http::api::model::responses::{Evicted, StartedStream, Stream, StreamCount, Streams};
+use crate::http::api::model::responses::{Evicted, RuleUse, StartedStream, Stream, StreamCount, Streams};
 use crate::http::api::problems::{Problem, ProblemCode};
 use crate::http::api::rate_limits::RateLimits;
 use crate::http::api::responses::{
@@ -53,7 +54,8 @@ impl StreamsApi {
         let user = user.0;
         self.rates.start(&user)?;
         let has_key = key.0.is_some();
-        let options = StartOptions { token_limit: caller.token_limit, ..body.into_options(key)? };
+        let Caller { token_limit, token_labels } = caller;
+        let options = StartOptions { token_limit, token_labels, ..body.into_options(key)? };
         let Timestamped { now, value: outcome } = self.limiter.start(&user, options).await.map_err(Problem::from)?;
         match outcome {
             StartOutcome::Existing(started) if has_key => {
@@ -76,7 +78,8 @@ impl StreamsApi {
 
     /// List the live streams
     ///
-    /// Sorted by `startedAt`, then by id, oldest first. This is a consistent read.
+    /// Sorted by `startedAt`, then by id, oldest first. This is a consistent read. `rules` contains the use of each rule that counts
+    /// at least one of these streams.
     #[oai(path = "/v1/users/:userName/streams", method = "get", operation_id = "list", tag = "Tag::Streams")]
     async fn list(
         &self,
@@ -89,6 +92,7 @@ impl StreamsApi {
         Ok(StreamsResponse::Streams(Json(Streams {
             count: StreamCount::new(&user, streams.len(), limit),
             streams: streams.iter().map(|lease| self.stream(&user, lease, now)).collect(),
+            rules: rules::usage(&self.limiter.policy().rules, &streams).into_iter().map(RuleUse::new).collect(),
         })))
     }
 
@@ -240,12 +244,15 @@ impl StreamsApi {
 
     fn limit_reached(&self, user: &UserName, denial: &Denial, now: Timestamp) -> Problem {
         let (count, limit) = (denial.streams.len(), denial.limit);
-        let detail = match limit.is_blocked() {
-            true => "the user is blocked: the limit is 0".to_owned(),
-            false => format!("{count} of {limit} streams are in use"),
+        let detail = match (&denial.rule, limit.is_blocked()) {
+            (None, true) => "the user is blocked: the limit is 0".to_owned(),
+            (None, false) => format!("{count} of {limit} streams are in use"),
+            (Some(rule), true) => format!("rule \"{rule}\": this stream is forbidden"),
+            (Some(rule), false) => format!("rule \"{rule}\": {count} of {limit} streams are in use"),
         };
         let mut problem = Problem::new(ProblemCode::StreamLimitReached, detail);
         problem.extensions.slot_frees_in_seconds = denial.slot_frees_at.map(|at| at.seconds_after(now));
+        problem.extensions.rule = denial.rule.as_ref().map(ToString::to_string);
         problem.extensions.limit = Some(limit.get());
         problem.extensions.count = Some(count as u32);
         problem.extensions.streams = Some(denial.streams.iter().map(|lease| self.stream(user, lease, now)).collect());

@@ -1,9 +1,12 @@
 //! Checks the claims of a token whose signature, `exp` and `nbf` are already verified.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::strict_object::StrictObject;
 use super::{Identity, TokenError};
+use crate::domain::labels::{LabelName, LabelValue, Labels};
 use crate::domain::lease::StreamLimit;
 use crate::domain::names;
 
@@ -12,6 +15,7 @@ pub(crate) struct ClaimsPolicy {
     pub(crate) audience: Vec<String>,
     pub(crate) user_claim: String,
     pub(crate) limit_claim: String,
+    pub(crate) labels_claim: Option<String>,
     pub(crate) admin_scope: String,
 }
 
@@ -34,8 +38,20 @@ impl ClaimsPolicy {
         let user = names::normalize(required_string(claims, &self.user_claim)?).into_owned();
         let limit_claim = claims.get(&self.limit_claim).filter(|value| !value.is_null());
         let limit = limit_claim.and_then(parse_limit);
-        let identity = Identity { user, admin: self.is_admin(claims), limit };
+        let labels = self.labels(claims)?;
+        let identity = Identity { user, admin: self.is_admin(claims), limit, labels };
         Ok(ValidClaims { identity, ignored_limit: limit_claim.is_some() && limit.is_none() })
+    }
+
+    /// A malformed claim is an error. If it were ignored, the rules for its labels would not apply.
+    fn labels(&self, claims: &StrictObject) -> Result<Labels, TokenError> {
+        let Some(claim) = &self.labels_claim else { return Ok(Labels::default()) };
+        match claims.get(claim) {
+            None | Some(Value::Null) => Ok(Labels::default()),
+            Some(value) => {
+                parse_labels(value).ok_or_else(|| invalid(claim, "must be an object with at most 8 labels"))
+            }
+        }
     }
 
     fn check_audience(&self, claims: &StrictObject) -> Result<(), TokenError> {
@@ -87,6 +103,14 @@ fn parse_limit(value: &Value) -> Option<StreamLimit> {
         _ => return None,
     };
     Some(StreamLimit::capped(number))
+}
+
+fn parse_labels(value: &Value) -> Option<Labels> {
+    let label = |(name, value): (&String, &Value)| {
+        Some((LabelName::parse(name).ok()?, LabelValue::parse(value.as_str()?).ok()?))
+    };
+    let labels = value.as_object()?.iter().map(label).collect::<Option<BTreeMap<_, _>>>()?;
+    Labels::new(labels).ok()
 }
 
 fn invalid(claim: &str, reason: &'static str) -> TokenError {

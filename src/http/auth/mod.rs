@@ -16,6 +16,7 @@ use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use thiserror::Error;
 
+use crate::domain::labels::Labels;
 use crate::domain::lease::StreamLimit;
 
 /// The algorithms that the keys of a JWKS may use, with their names from RFC 7518, section 3.1, and RFC 8037 (`EdDSA`).
@@ -44,6 +45,8 @@ pub struct TokenSettings {
     pub audience: Vec<String>,
     pub user_claim: String,
     pub limit_claim: String,
+    /// The claim with labels. `None` if tokens contain no labels.
+    pub labels_claim: Option<String>,
     pub admin_scope: String,
 }
 
@@ -66,6 +69,8 @@ pub struct Identity {
     pub admin: bool,
     /// The limit, if the token has a valid one.
     pub limit: Option<StreamLimit>,
+    /// The labels of every stream that is started with this token.
+    pub labels: Labels,
 }
 
 /// The reason why a token is rejected. The client receives this text, so it contains no part of the token and no error

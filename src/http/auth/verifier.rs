@@ -46,7 +46,8 @@ impl TokenVerifier {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, JwksError> {
-        let TokenSettings { keys, algorithms, issuer, audience, user_claim, limit_claim, admin_scope } = settings;
+        let TokenSettings { keys, algorithms, issuer, audience, user_claim, limit_claim, labels_claim, admin_scope } =
+            settings;
         let by_name = |name: &String| ALGORITHMS.into_iter().find(|(known, _)| known == name).map(|(_, found)| found);
         let jwks = JwksCache::open(keys, algorithms.iter().filter_map(by_name).collect(), Arc::clone(&clock)).await?;
         // `verify` replaces this algorithm with those of the key, so the token never decides which algorithms are
@@ -60,7 +61,7 @@ impl TokenVerifier {
         validation.set_issuer(&[&issuer]);
         // Without this setting, a token without these claims would be accepted.
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        let policy = ClaimsPolicy { issuer, audience, user_claim, limit_claim, admin_scope };
+        let policy = ClaimsPolicy { issuer, audience, user_claim, limit_claim, labels_claim, admin_scope };
         let ignored_limit_log = LogThrottle::new(IGNORED_LIMIT_LOG_INTERVAL, 1);
         Ok(Self { jwks, validation, policy, metrics, ignored_limit_log, clock })
     }

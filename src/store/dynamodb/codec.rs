@@ -1,9 +1,10 @@
 //! Encodes and decodes the items of the table. Only this file reads attributes and reports corrupt items.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use crate::domain::labels::{LabelName, LabelValue, Labels};
 use crate::domain::lease::{EndReason, EndedBy, Fingerprint, Lease, StreamLimit, Termination, Timestamp};
 use crate::domain::names::{DeviceId, DisplayText, StreamId, UserName};
 use crate::store::{HeartbeatRequest, StoreError};
@@ -20,6 +21,7 @@ pub const EXPIRES_AT: &str = "expiresAt";
 pub const DEVICE_ID: &str = "deviceId";
 pub const DEVICE_NAME: &str = "deviceName";
 pub const CONTENT_ID: &str = "contentId";
+pub const LABELS: &str = "labels";
 pub const FINGERPRINT: &str = "fingerprint";
 pub const END_REASON: &str = "endReason";
 const ENDED_BY: &str = "endedBy";
@@ -98,6 +100,10 @@ pub(crate) fn ended_by(by: &EndedBy) -> AttributeValue {
     AttributeValue::M(map)
 }
 
+fn labels(labels: &Labels) -> AttributeValue {
+    AttributeValue::M(labels.iter().map(|(name, value)| (name.to_string(), text(value.as_str()))).collect())
+}
+
 pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
     let mut item = lease_key(user, lease.stream_id);
     let mut put = |name: &str, value| item.insert(name.to_owned(), value);
@@ -112,6 +118,9 @@ pub fn encode_lease(user: &UserName, lease: &Lease) -> Item {
     }
     if let Some(content_id) = &lease.content_id {
         put(CONTENT_ID, text(content_id.as_str()));
+    }
+    if !lease.labels.is_empty() {
+        put(LABELS, labels(&lease.labels));
     }
     if let Some(Fingerprint(fingerprint)) = lease.fingerprint {
         put(FINGERPRINT, text(fingerprint.to_string()));
@@ -187,6 +196,7 @@ fn lease(reader: &Reader<'_>, expires_at: Timestamp, ttl_s: i64) -> Result<Lease
         device_id: reader.device_id()?,
         device_name: reader.display_text(DEVICE_NAME)?,
         content_id: reader.display_text(CONTENT_ID)?,
+        labels: reader.labels()?,
         fingerprint,
         started_at: reader.timestamp(STARTED_AT)?,
         expires_at,
@@ -254,6 +264,24 @@ impl<'a> Reader<'a> {
     /// wrote their texts.
     fn display_text(&self, name: &str) -> Result<Option<DisplayText>, StoreError> {
         Ok(self.optional_text(name)?.and_then(DisplayText::clean))
+    }
+
+    fn labels(&self) -> Result<Labels, StoreError> {
+        let map = match self.item.get(LABELS) {
+            None => return Ok(Labels::default()),
+            Some(AttributeValue::M(map)) => map,
+            Some(_) => return Err(self.corrupt(LABELS, "not a map")),
+        };
+        let label = |(name, value): (&String, &AttributeValue)| {
+            let text = value.as_s().ok().map(|text| LabelValue::parse(text));
+            match (LabelName::parse(name), text) {
+                (Ok(name), Some(Ok(value))) => Ok((name, value)),
+                (Err(error), _) | (_, Some(Err(error))) => Err(self.corrupt(LABELS, &error.to_string())),
+                (_, None) => Err(self.corrupt(LABELS, "not a map of strings")),
+            }
+        };
+        let labels = map.iter().map(label).collect::<Result<BTreeMap<_, _>, _>>()?;
+        Labels::of_stream(labels).map_err(|error| self.corrupt(LABELS, &error.to_string()))
     }
 
     fn optional_number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, StoreError> {

@@ -1,6 +1,8 @@
 //! Checks table items. A decoded item must be within its bounds and must not change if it is encoded and decoded again.
 //! For an invalid item, the decoder must return a `Corrupt` error that names the key and the attribute.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::Value;
@@ -63,6 +65,12 @@ fn lease(item: &Item, input: &[u8]) -> bool {
         let expected = stored(name).and_then(texts::cleaned);
         assert_eq!(text.as_ref().map(DisplayText::as_str), expected.as_deref(), "{lease:?}");
     }
+    let no_labels = Item::new();
+    let stored = item.get(codec::LABELS).map_or(&no_labels, |labels| labels.as_m().unwrap());
+    let expected = stored.iter().map(|(name, value)| texts::label(name, value.as_s().unwrap()).unwrap());
+    let labels = lease.labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    assert_eq!(labels.collect::<BTreeMap<_, _>>(), expected.collect::<BTreeMap<_, _>>(), "{lease:?}");
+    assert!(lease.labels.len() <= 16, "{lease:?}");
     let user = UserName::parse("ann").unwrap();
     let encoded = codec::encode_lease(&user, &lease);
     assert_eq!(codec::decode_lease(&encoded).unwrap(), lease);

@@ -2,6 +2,7 @@
 //! must be accepted, and what is stored. A rejected start must not store anything. A heartbeat and a stop must be accepted
 //! with any headers and body.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use poem::http::{HeaderName, HeaderValue, Method, Uri};
@@ -22,6 +23,7 @@ struct Start {
     content_id: Option<String>,
     replaces: Value,
     at_limit: Value,
+    labels: BTreeMap<String, String>,
 }
 
 /// The input is header lines, an empty line, and the body.
@@ -39,6 +41,8 @@ pub fn check(input: &[u8]) {
                 for (name, expected) in [("deviceId", stored.0), ("deviceName", stored.1), ("contentId", stored.2)] {
                     assert_eq!(response.body[name].as_str(), expected.as_deref(), "{name}");
                 }
+                let labels = if start.labels.is_empty() { Value::Null } else { json!(start.labels) };
+                assert_eq!(response.body["labels"], labels);
                 let id = response.body["streamId"].as_str().unwrap();
                 if let Some((_, key)) = headers.iter().find(|(name, _)| name == "idempotency-key") {
                     assert_replayed(service, id, &headers, body);
@@ -99,7 +103,7 @@ fn new_content(body: &[u8]) -> Option<String> {
 fn start(body: &[u8]) -> Option<Start> {
     let (mut start, members) = (Start::default(), members(body)?);
     for (name, member) in &members {
-        let known = ["deviceId", "deviceName", "contentId", "replaces", "atLimit"].contains(&name.as_str());
+        let known = ["deviceId", "deviceName", "contentId", "replaces", "atLimit", "labels"].contains(&name.as_str());
         if known && members.iter().filter(|(other, _)| other == name).count() > 1 {
             return None;
         }
@@ -127,10 +131,25 @@ fn start(body: &[u8]) -> Option<Start> {
             ("atLimit", _) => {
                 start.at_limit = member.value().filter(|value| *value == "reject" || *value == "evictOldest")?;
             }
+            ("labels", Member::Other(json)) => start.labels = labels(json)?,
             _ => return None,
         }
     }
     Some(start)
+}
+
+/// `None` if the labels are not valid. A label with the value `null` is absent.
+fn labels(json: &[u8]) -> Option<BTreeMap<String, String>> {
+    let members = members(json).filter(|_| json.starts_with(b"{"))?;
+    let mut labels = BTreeMap::new();
+    for (name, member) in members.iter().filter(|(_, member)| !member.is_null()) {
+        let Member::Text(value) = member else { return None };
+        let (name, value) = texts::label(name, &value.valid).filter(|_| value.complete)?;
+        if labels.insert(name, value).is_some() {
+            return None;
+        }
+    }
+    (labels.len() <= 8).then_some(labels)
 }
 
 impl Start {
@@ -145,6 +164,8 @@ impl Start {
         let noisy = |text: &String| format!("\t{}\u{200F} ", texts::decomposed(text));
         fields.insert("deviceName".to_owned(), json!(self.device_name.as_ref().map_or(" \n".to_owned(), noisy)));
         fields.insert("deviceId".to_owned(), json!(self.device_id.as_ref().map_or(String::new(), decomposed)));
+        let labels: BTreeMap<_, _> = self.labels.iter().map(|(name, value)| (name, decomposed(value))).collect();
+        fields.insert("labels".to_owned(), json!(labels));
         fields.insert("deviceID".to_owned(), json!({ "new": [1e300, "\0"] }));
         [b"\xEF\xBB\xBF", Value::from(fields).to_string().as_bytes()].concat()
     }

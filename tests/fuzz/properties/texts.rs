@@ -1,5 +1,8 @@
 //! A second, independent implementation of the rules for names and for texts that people read.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 /// The normalized name, or `None` if `text` is not a valid name of at most `max` bytes.
@@ -7,6 +10,20 @@ pub fn name(text: &str, max: usize) -> Option<String> {
     let name: String = text.nfc().collect();
     let valid = (1..=max).contains(&name.len()) && !name.chars().any(is_forbidden);
     valid.then_some(name)
+}
+
+/// The label with its value normalized, or `None` if it is not valid.
+pub fn label(label: &str, value: &str) -> Option<(String, String)> {
+    let mut characters = label.chars();
+    let begins = characters.next().is_some_and(|first| first.is_ascii_lowercase());
+    let continues = characters.all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit());
+    (begins && continues && label.len() <= 32).then_some((label.to_owned(), name(value, 64)?))
+}
+
+/// The labels in a JSON object, or `None` if they are not valid.
+pub fn labels(json: &Value) -> Option<BTreeMap<String, String>> {
+    let labels = json.as_object().filter(|labels| labels.len() <= 8)?;
+    labels.iter().map(|(name, value)| label(name, value.as_str()?)).collect()
 }
 
 /// The cleaned text, or `None` if nothing of it is left.

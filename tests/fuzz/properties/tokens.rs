@@ -10,12 +10,15 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use stream_manager::clock::ManualClock;
+use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{Identity, KeySource, TokenSettings};
 use stream_manager::telemetry::metrics::Metrics;
 use tokio::runtime::{Builder, Runtime};
 use unicode_normalization::UnicodeNormalization;
+
+use super::texts;
 
 const SECRET: &str = "a secret known only to the issuer and the service";
 const ISSUER: &str = "iss";
@@ -61,6 +64,7 @@ fn verifier() -> (Runtime, TokenVerifier, Arc<Metrics>) {
         audience: AUDIENCES.map(str::to_owned).into(),
         user_claim: "name".to_owned(),
         limit_claim: "max".to_owned(),
+        labels_claim: Some("labels".to_owned()),
         admin_scope: "admin".to_owned(),
     };
     let metrics = Arc::new(Metrics::new());
@@ -121,8 +125,20 @@ fn expected_identity(claims: &str) -> Result<Option<(Identity, u64)>, TooCloseTo
         admin || list || scopes.as_str().is_some_and(|text| format!(" {text} ").contains(" admin "))
     });
     let valid = audience && in_time && claims.get("iss") == Some(&ISSUER.into());
+    let Some(labels) = labels(claims.get("labels").unwrap_or(&Value::Null)) else { return Ok(None) };
     let user = user.nfc().collect();
-    Ok(valid.then_some((Identity { user, admin, limit }, ignored)))
+    Ok(valid.then_some((Identity { user, admin, limit, labels }, ignored)))
+}
+
+/// At most 8 valid labels, or `null`.
+fn labels(value: &Value) -> Option<Labels> {
+    if value.is_null() {
+        return Some(Labels::default());
+    }
+    let labels = texts::labels(value)?;
+    let label =
+        |(name, value): (String, String)| (LabelName::parse(&name).unwrap(), LabelValue::parse(&value).unwrap());
+    Some(Labels::new(labels.into_iter().map(label).collect()).unwrap())
 }
 
 /// Parses a limit: a whole number of at least 0, or a string of decimal digits. A limit above 50 counts as 50.

@@ -3,6 +3,7 @@
 
 mod evictions;
 mod heartbeats_and_stops;
+mod rules;
 mod starts;
 
 use stream_manager::domain::admission::end::EndRequest;
@@ -13,6 +14,7 @@ use stream_manager::store::{HeartbeatRequest, StartHint, Stop, StreamState};
 
 use self::evictions::*;
 use self::heartbeats_and_stops::*;
+use self::rules::*;
 use self::starts::*;
 use crate::support::{Backing, Fixture, erasure, eviction, renewal, retry_on_contention, start, stream, unique_user};
 
@@ -85,6 +87,11 @@ contract! {
     a_purge_alone_ends_no_stream,
     a_user_can_return_after_an_erasure,
     an_erasure_of_an_unknown_user_stores_nothing,
+    labels_are_stored_with_the_stream,
+    a_rule_denies_and_lists_the_streams_that_it_counts,
+    racing_starts_never_exceed_a_rule,
+    a_start_evicts_a_stream_of_the_rule_and_no_older_one,
+    an_expired_stream_does_not_count_by_a_rule,
 }
 
 /// A user of a store, with shortcuts for the operations.

@@ -3,6 +3,7 @@
 mod attacks;
 mod issuer;
 mod keys;
+mod labels;
 mod limits;
 mod permissions;
 mod process;
@@ -36,6 +37,7 @@ pub fn settings(keys: KeySource, algorithms: &[&str]) -> TokenSettings {
         audience: vec![AUDIENCE.to_owned(), "another-audience".to_owned()],
         user_claim: "sub".to_owned(),
         limit_claim: "max_streams".to_owned(),
+        labels_claim: Some("labels".to_owned()),
         admin_scope: "streams:admin".to_owned(),
     }
 }

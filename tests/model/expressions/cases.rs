@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use stream_manager::domain::admission::end::EndCommit;
-use stream_manager::domain::admission::{AtLimit, Commit, EndedLease, Guard, MembershipChange};
+use stream_manager::domain::admission::{AtLimit, Commit, EndedLease, Guard, MembershipChange, StartRequest};
 use stream_manager::domain::lease::{EndReason, EndedBy, LeaseTerms, StreamLimit, Termination};
 
 use crate::protocol::{
-    self, CounterItem, Id, IdSet, Items, LeaseItem, RETENTION_S, Revision, STREAMS, TerminationMark, Tick, bit,
-    stream_id, timestamp,
+    self, CounterItem, Id, IdSet, Items, LeaseItem, RETENTION_S, Revision, STREAMS, StreamLabels, TerminationMark,
+    Tick, bit, stream_id, timestamp,
 };
 
 pub const NOW: Tick = 10;
@@ -30,6 +30,7 @@ pub fn commits(guard: Guard) -> Vec<Commit> {
     let terminations = [None, Some(by_start(EndReason::Evicted)), Some(by_start(EndReason::Replaced))];
     let changes = changes(guard, bit(OWN), &terminations).into_iter();
     let request = protocol::request(OWN, Some(1), &[], AtLimit::Reject, 2, DURATION);
+    let request = StartRequest { labels: StreamLabels { uhd: true, channel: Some(2) }.to_labels(), ..request };
     changes
         .map(|change| Commit { change, limit: StreamLimit::DEFAULT, lease: request.lease(timestamp(NOW)) })
         .collect()
@@ -169,7 +170,8 @@ pub fn partitions() -> Vec<Items> {
 }
 
 pub fn lease(expires_at: Tick) -> Option<LeaseItem> {
-    Some(LeaseItem { started_at: NOW - 5, expires_at, device: None, content: Some(1), termination: None })
+    let labels = StreamLabels { uhd: true, channel: Some(1) };
+    Some(LeaseItem { started_at: NOW - 5, expires_at, device: None, content: Some(1), labels, termination: None })
 }
 
 pub fn ended(expires_at: Tick) -> Option<LeaseItem> {

@@ -1,12 +1,17 @@
 //! The protocol in the model: the items of one user, and the writes, each with a condition and an effect.
 //! `expressions` tests that the DynamoDB expressions have the same conditions and effects.
 
+mod labels;
 mod writes;
 
+use std::sync::Arc;
+
 use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{ContentId, DeviceId, Message, StreamId};
 
+pub use labels::{ModelRule, StreamLabels};
 pub use writes::{
     LimitCheck, REVISION_STEP, Write, Writes, bury, commit, end, heartbeat, optimistic_start, prune, stop,
 };
@@ -41,6 +46,7 @@ pub struct LeaseItem {
     pub expires_at: Tick,
     pub device: Option<u8>,
     pub content: Option<u8>,
+    pub labels: StreamLabels,
     pub termination: Option<TerminationMark>,
 }
 
@@ -90,8 +96,8 @@ impl LeaseItem {
         });
         let expires_at = timestamp(self.expires_at);
         let ttl_s = request.terms.ttl_s(expires_at);
-        let content_id = self.content.and_then(content);
-        Lease { expires_at, ttl_s, content_id, termination, ..request.lease(timestamp(self.started_at)) }
+        let (content_id, labels) = (self.content.and_then(content), self.labels.to_labels());
+        Lease { expires_at, ttl_s, content_id, labels, termination, ..request.lease(timestamp(self.started_at)) }
     }
 }
 
@@ -101,6 +107,7 @@ pub fn lease_item(lease: &Lease) -> LeaseItem {
         expires_at: tick(lease.expires_at),
         device: lease.device_id.as_ref().and_then(|device| device.as_str().parse().ok()),
         content: lease.content_id.as_ref().and_then(|content| content.as_str().parse().ok()),
+        labels: StreamLabels::of(&lease.labels),
         termination: lease.termination.as_deref().map(termination_mark),
     }
 }
@@ -141,10 +148,12 @@ pub fn request(
         device_id: device.map(|device| DeviceId::parse(&device.to_string()).unwrap()),
         device_name: None,
         content_id: None,
+        labels: Labels::default(),
         replaces: replaces.iter().map(|id| stream_id(*id)).collect(),
         at_limit,
         token_limit: None,
         default_limit: self::limit(limit),
+        rules: Arc::default(),
         terms: terms(duration),
     }
 }

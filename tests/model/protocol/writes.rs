@@ -7,8 +7,8 @@ use stream_manager::domain::admission::{Commit, MembershipChange, StartRequest};
 use stream_manager::domain::lease::StreamLimit;
 
 use super::{
-    CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, Revision, TerminationMark, Tick, bit, id_of, lease_item,
-    termination_mark, tick,
+    CounterItem, Id, IdSet, ItemKey, Items, LeaseItem, Revision, StreamLabels, TerminationMark, Tick, bit, id_of,
+    lease_item, termination_mark, tick,
 };
 
 /// How much an erasure adds to the revision in the model. As in the service, all other requests together add less.
@@ -209,8 +209,14 @@ impl Write {
 }
 
 /// The initial value of a lease item that an update creates.
-const EMPTY_LEASE: LeaseItem =
-    LeaseItem { started_at: 0, expires_at: 0, device: None, content: None, termination: None };
+const EMPTY_LEASE: LeaseItem = LeaseItem {
+    started_at: 0,
+    expires_at: 0,
+    device: None,
+    content: None,
+    labels: StreamLabels { uhd: false, channel: None },
+    termination: None,
+};
 
 /// The writes of a start that does not read first.
 pub fn optimistic_start(id: Id, request: &StartRequest, now: Tick) -> Vec<Write> {

@@ -94,6 +94,10 @@ impl ApiResponse {
                 StartOutcome::Existing(_) => "response: existing",
                 StartOutcome::Ended(_) => "response: ended",
                 StartOutcome::KeyReused => "response: key reused",
+                StartOutcome::Denied(denial) if denial.rule.is_some() && denial.limit.is_blocked() => {
+                    "response: forbidden by a rule"
+                }
+                StartOutcome::Denied(denial) if denial.rule.is_some() => "response: denied by a rule",
                 StartOutcome::Denied(denial) if denial.limit.is_blocked() => "response: blocked",
                 StartOutcome::Denied(_) => "response: denied",
             },
@@ -132,6 +136,9 @@ impl fmt::Display for ApiRequest {
                 if let Some(limit) = options.token_limit {
                     write!(f, " with limit {limit}")?;
                 }
+                for (name, value) in options.labels.overridden_by(&options.token_labels).iter() {
+                    write!(f, " {name}={value}")?;
+                }
                 let evicts = options.at_limit == Some(AtLimit::EvictOldest);
                 f.write_str(if evicts { " evicting" } else { "" })
             }
@@ -169,7 +176,8 @@ impl fmt::Display for ApiResponse {
                 StartOutcome::KeyReused => f.write_str("key reused"),
                 StartOutcome::Denied(denial) => {
                     let ids = short_ids(denial.streams.iter().map(|lease| &lease.stream_id));
-                    write!(f, "denied at {}: limit {},{ids}", ShortTime(*now), denial.limit)
+                    let rule = denial.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
+                    write!(f, "denied at {}{rule}: limit {},{ids}", ShortTime(*now), denial.limit)
                 }
             },
             Self::Heartbeat(Timestamped { now, value: state }) | Self::Get(Timestamped { now, value: state }) => {

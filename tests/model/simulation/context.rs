@@ -28,6 +28,7 @@ tokio::task_local! {
 }
 
 pub struct RunContext {
+    pub seed: u64,
     pub policy: Policy,
     pub started: Instant,
     /// Cancelled at the first violation, because later steps give no useful information.
@@ -67,7 +68,7 @@ pub struct Report {
 }
 
 impl RunContext {
-    pub fn new(policy: Policy, mut random: StdRng) -> Arc<Self> {
+    pub fn new(seed: u64, policy: Policy, mut random: StdRng) -> Arc<Self> {
         let fault_rates = FaultRates::draw(&mut random);
         let inner = Inner {
             random,
@@ -81,7 +82,7 @@ impl RunContext {
             violation: None,
         };
         let (started, stop) = (Instant::now(), CancellationToken::new());
-        Arc::new(Self { policy, started, stop, inner: Mutex::new(inner) })
+        Arc::new(Self { seed, policy, started, stop, inner: Mutex::new(inner) })
     }
 
     /// Draws the fault and the delays of one request from the run's random generator.
@@ -164,6 +165,7 @@ impl RunContext {
             operation: operation.as_ref(),
             during_call: &during_call.unwrap_or_default(),
             default_limit: self.policy.default_limit,
+            rules: &self.policy.rules,
             terms: self.policy.terms,
         };
         let result = self.check_time(call, write.now()).and_then(|()| check.run());
@@ -199,6 +201,10 @@ impl RunContext {
                 self.add("streams ended by starts", ended);
                 self.add("starts after an erasure", has_tombstone(before).into());
                 self.add("overdue streams evicted before older ones", check.evicts_overdue_before_older().into());
+                if check.has_rules() {
+                    self.count("admissions under rules");
+                    self.add("streams ended by starts under rules", ended);
+                }
             }
             StoreWrite::Heartbeat { content, .. } => {
                 self.count("renewals");
@@ -267,8 +273,8 @@ impl RunContext {
             let Call { request, first_state, clock, .. } = &inner.calls[call];
             (request.clone(), inner.users[&request.user][first_state - 1..].to_vec(), *clock)
         };
-        let Policy { default_limit, terms, .. } = self.policy;
-        let check = ResponseCheck { states: &states, default_limit, terms, ended_at: clock.now() };
+        let Policy { default_limit, ref rules, terms, .. } = self.policy;
+        let check = ResponseCheck { states: &states, default_limit, rules, terms, ended_at: clock.now() };
         let result = match response {
             Ok(response) => {
                 self.count(response.kind());

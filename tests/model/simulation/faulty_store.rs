@@ -14,6 +14,7 @@ use stream_manager::store::{
     Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
 };
 
+use super::checker::rules::{counts, texts};
 use super::clock::BEFORE_ALL;
 use super::context::RunContext;
 use crate::mutants::Mutant;
@@ -49,7 +50,7 @@ impl FaultyStore {
         let kept = leases.iter().filter(|lease| !replaced(lease)).count();
         let any_dead = leases.iter().any(|lease| !lease.is_live_at(now));
         let denied = request.at_limit == AtLimit::Reject && any_dead && kept >= limit.get() as usize;
-        Ok(denied.then_some(Denial { limit, streams: leases, slot_frees_at: None }))
+        Ok(denied.then_some(Denial { rule: None, limit, streams: leases, slot_frees_at: None }))
     }
 
     /// Returns the limit that `ExcessCountsDeadLeases` uses instead of `limit`, if there are live and dead leases.
@@ -66,10 +67,55 @@ impl FaultyStore {
         Ok(reduced.filter(|reduced| dead > 0 && dead < leases.len() && stored_limit != Some(*reduced)))
     }
 
+    /// Returns the denial by a rule that counts more streams than the correct one. Does not change a start that was admitted
+    /// earlier.
+    async fn denial_by_mutated_rule(
+        &self,
+        user: &UserName,
+        request: &StartRequest,
+        now: Timestamp,
+    ) -> Result<Option<Denial>> {
+        let since = if self.mutant == Mutant::RuleCountsDeadLeases { BEFORE_ALL } else { now };
+        let UserStreams { live: leases, .. } = self.store.streams(user, since).await?;
+        if request.at_limit == AtLimit::EvictOldest || leases.iter().any(|lease| lease.stream_id == request.stream_id)
+        {
+            return Ok(None);
+        }
+        let replaced = |lease: &Lease| {
+            let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
+            same_device || request.replaces.contains(&lease.stream_id)
+        };
+        let kept = |lease: &&Lease| self.mutant == Mutant::RuleCountsReplacedStreams || !replaced(lease);
+        let own = texts(&request.labels);
+        for rule in request.rules.iter().filter(|rule| counts(rule, &own, &own)) {
+            let other = |lease: &Lease| {
+                let mut labels = texts(&lease.labels);
+                if let (Mutant::RuleComparesOnlyNames, Some(per)) = (self.mutant, &rule.per)
+                    && let Some(value) = labels.get_mut(per.as_str())
+                {
+                    *value = own[per.as_str()].clone();
+                }
+                labels
+            };
+            let counted: Vec<Lease> =
+                leases.iter().filter(kept).filter(|lease| counts(rule, &own, &other(lease))).cloned().collect();
+            if counted.len() >= usize::from(rule.max.get()) {
+                let rule_name = Some(rule.name.clone());
+                return Ok(Some(Denial { rule: rule_name, limit: rule.max, streams: counted, slot_frees_at: None }));
+            }
+        }
+        Ok(None)
+    }
+
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         self.context.count("mutations");
         let UserStreams { stored_limit, live: streams } = self.store.streams(user, now).await?;
-        Ok(StartOutcome::Denied(Denial { limit: request.limit(stored_limit), streams, slot_frees_at: None }))
+        Ok(StartOutcome::Denied(Denial {
+            rule: None,
+            limit: request.limit(stored_limit),
+            streams,
+            slot_frees_at: None,
+        }))
     }
 }
 
@@ -98,6 +144,19 @@ impl LeaseStore for FaultyStore {
             if let started @ StartOutcome::Started(_) = self.store.start(user, &request, hint, now).await? {
                 return Ok(started);
             }
+        }
+        if self.mutant == Mutant::RuleIgnoredByOptimisticStart && hint == StartHint::Optimistic && is_ruled(request) {
+            self.context.count("mutations");
+            let request = StartRequest { rules: Arc::default(), ..request.clone() };
+            return self.store.start(user, &request, hint, now).await;
+        }
+        let counts_too_many = matches!(
+            self.mutant,
+            Mutant::RuleCountsDeadLeases | Mutant::RuleComparesOnlyNames | Mutant::RuleCountsReplacedStreams
+        );
+        if counts_too_many && let Some(denial) = self.denial_by_mutated_rule(user, request, now).await? {
+            self.context.count("mutations");
+            return Ok(StartOutcome::Denied(denial));
         }
         let result = self.store.start(user, request, hint, now).await;
         match (self.mutant, &result) {
@@ -158,4 +217,9 @@ impl LeaseStore for FaultyStore {
 /// Whether the limit in the request blocks the user, and nothing else requires a read.
 fn is_blocked(request: &StartRequest) -> bool {
     request.limit(None).is_blocked() && request.device_id.is_none() && request.replaces.is_empty()
+}
+
+/// Whether the start reads first only because of a rule.
+fn is_ruled(request: &StartRequest) -> bool {
+    request.needs_read() && !StartRequest { rules: Arc::default(), ..request.clone() }.needs_read()
 }

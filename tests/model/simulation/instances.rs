@@ -152,7 +152,8 @@ impl Instances {
             store = Arc::new(FaultyStore { store, mutant, random, context: Arc::clone(&self.context) });
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
-        let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.context.policy);
+        let limiter =
+            Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.context.policy.clone());
         Instance { limiter: Arc::new(limiter), clock, crashed: CancellationToken::new() }
     }
 }

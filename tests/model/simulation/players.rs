@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::{ContentId, DeviceId, IdempotencyKey, StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped};
@@ -17,12 +18,15 @@ use tokio::time::sleep;
 use super::api::{ApiRequest, ApiResponse, Operation};
 use super::faults::random_ms;
 use super::instances::{INSTANCES, Instances, NoResponse};
+use super::run::labels_from;
 
 pub struct Player {
     pub instances: Arc<Instances>,
     pub number: usize,
     pub user: UserName,
     pub random: StdRng,
+    /// Decides the labels. The other events of a run without rules do not depend on them.
+    pub labels: StdRng,
     /// The time after which the player begins no more streams, measured from the beginning of the run.
     pub until: Duration,
     /// Number of idempotency keys that the player has used.
@@ -80,9 +84,21 @@ impl Player {
         if self.chance(10) {
             options.replaces = self.recent_stream().into_iter().collect();
         }
+        if !self.instances.context.policy.rules.is_empty() {
+            (options.labels, options.token_labels) = self.draw_labels();
+        }
         let keyed = self.chance(50);
         let key = if keyed { Some(self.set_new_key(&mut options)) } else { None };
         (options, key)
+    }
+
+    /// The labels in the body and in the token.
+    fn draw_labels(&mut self) -> (Labels, Labels) {
+        let mut draw = |percent, label| (self.labels.random_range(0..100) < percent).then_some(label);
+        let body = [draw(50, ("quality", "uhd")), draw(30, ("channel", "news")).or(draw(40, ("channel", "sport")))];
+        let token = [draw(10, ("profile", "child")), draw(10, ("quality", "hd")), draw(10, ("channel", "sport"))];
+        let labels = |drawn: &[Option<_>]| labels_from(&drawn.iter().flatten().copied().collect::<Vec<_>>());
+        (labels(&body), labels(&token))
     }
 
     fn set_new_key(&mut self, options: &mut StartOptions) -> String {

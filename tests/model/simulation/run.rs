@@ -6,8 +6,10 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use stream_manager::domain::admission::AtLimit;
+use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
 use stream_manager::domain::names::UserName;
+use stream_manager::domain::rules::{Rule, RuleName};
 use stream_manager::limiter::Policy;
 use stream_manager::store::memory::MemoryStore;
 use tokio::runtime::Builder;
@@ -44,13 +46,14 @@ async fn simulate(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report
     let policy = Policy {
         default_limit: StreamLimit::new(random.random_range(1..=3)).unwrap(),
         at_limit: AtLimit::Reject,
+        rules: if has_rules(seed) { rules() } else { Arc::default() },
         terms: LeaseTerms {
             duration_s: random.random_range(6..=8),
             heartbeat_interval_s: 2,
             retention_s: random.random_range(1..=10),
         },
     };
-    let context = RunContext::new(policy, fork(&mut random));
+    let context = RunContext::new(seed, policy, fork(&mut random));
     let correct = SkewedClock::correct(context.started);
     let users = ["ann", "bob", "cyd"].map(|name| UserName::parse(name).unwrap());
     let users = users[..random.random_range(2..=3)].to_vec();
@@ -79,6 +82,7 @@ async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: Skewe
         let player = Player {
             instances: Arc::clone(instances),
             number,
+            labels: StdRng::seed_from_u64(instances.context.seed ^ (number as u64 + 1) << 32),
             user: users[user_index(number, users.len())].clone(),
             random: fork(random),
             until: DURATION,
@@ -99,6 +103,31 @@ async fn play(instances: &Arc<Instances>, users: Vec<UserName>, ttl_clock: Skewe
         task.await.unwrap();
     }
     environment.check_all_can_start(ttl_clock).await;
+}
+
+/// Whether a run has rules. The other runs stay the same as before there were rules, so the regression seeds are among them.
+fn has_rules(seed: u64) -> bool {
+    !matches!(seed % 5, 1 | 4)
+}
+
+/// Rules that overlap, and one that forbids.
+fn rules() -> Arc<[Rule]> {
+    let rule = |name, max, labels: &[(&str, &str)], per: Option<&str>| Rule {
+        name: RuleName::parse(name).unwrap(),
+        max: StreamLimit::new(max).unwrap(),
+        labels: labels_from(labels),
+        per: per.map(|per| LabelName::parse(per).unwrap()),
+    };
+    Arc::new([
+        rule("one UHD stream", 1, &[("quality", "uhd")], None),
+        rule("one per channel", 1, &[], Some("channel")),
+        rule("no children's UHD", 0, &[("quality", "uhd"), ("profile", "child")], None),
+    ])
+}
+
+pub fn labels_from(labels: &[(&str, &str)]) -> Labels {
+    let label = |(name, value): &(&str, &str)| (LabelName::parse(name).unwrap(), LabelValue::parse(value).unwrap());
+    Labels::new(labels.iter().map(label).collect()).unwrap()
 }
 
 /// The last user has few players, so that expired leases stay stored until a later start.

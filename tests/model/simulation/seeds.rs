@@ -21,9 +21,10 @@ const THREADS: usize = 2;
 const REPORTED_LINES: usize = 200;
 
 /// Events that must occur on both stores. If an event never occurs, the simulation did not test that case.
-const REQUIRED_EVENTS: [&str; 46] = [
+const REQUIRED_EVENTS: [&str; 50] = [
     "TTL deletions",
     "admissions",
+    "admissions under rules",
     "calls",
     "calls without response",
     "conflict",
@@ -46,9 +47,11 @@ const REQUIRED_EVENTS: [&str; 46] = [
     "response lost",
     "response: blocked",
     "response: denied",
+    "response: denied by a rule",
     "response: ended",
     "response: erased",
     "response: existing",
+    "response: forbidden by a rule",
     "response: inactive",
     "response: limit",
     "response: list",
@@ -66,6 +69,7 @@ const REQUIRED_EVENTS: [&str; 46] = [
     "streams ended by evictions of listed streams",
     "streams ended by limits",
     "streams ended by starts",
+    "streams ended by starts under rules",
     "throttled",
     "users blocked",
 ];

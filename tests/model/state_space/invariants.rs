@@ -7,13 +7,17 @@ use super::event::Event;
 use super::model::ProtocolModel;
 use super::state::{Request, State};
 use super::worlds::{Call, End, Selection, Start};
-use crate::protocol::{self, CounterItem, Id, IdSet, Items, LeaseItem, STREAMS, Tick, Write, bit, ids};
+use crate::protocol::{
+    self, CounterItem, Id, IdSet, Items, LeaseItem, ModelRule, STREAMS, StreamLabels, Tick, Write, bit, ids,
+};
 
 /// A violated invariant. The variants are ordered by severity, the most serious first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Violation {
     /// A start was admitted beyond the limit.
     OverLimit,
+    /// A start was admitted beyond the limit of a rule.
+    OverRule,
     /// A lease that can be renewed is not among the members.
     NotCounted,
     /// An acknowledged lease was deleted, ended or overwritten before its expiry on the writer's clock.
@@ -132,6 +136,9 @@ fn check_admission(model: &ProtocolModel, state: &mut State, id: Id, request: Op
     if is_over(&state.items, limit) {
         violations.push(Violation::OverLimit);
     }
+    if start.is_some_and(|start| is_over_rule(model, start.labels, &state.items)) {
+        violations.push(Violation::OverRule);
+    }
     if let (Some(request), Some(start)) = (request, start) {
         if leaves_replaced_stream(state, start, request.id) {
             violations.push(Violation::NotReplaced);
@@ -180,6 +187,15 @@ fn effective_limit(model: &ProtocolModel, start: Option<&Start>, counter: &Count
 fn is_over(items: &Items, limit: u8) -> bool {
     let renewable = (0..STREAMS).filter(|id| items.can_be_renewed(*id as Id)).count();
     renewable > usize::from(limit) || items.counter.members.count_ones() > u32::from(limit)
+}
+
+/// Whether more renewable leases than allowed count by one of the rules that apply to these labels.
+fn is_over_rule(model: &ProtocolModel, own: StreamLabels, items: &Items) -> bool {
+    model.world.rules.iter().any(|rule| {
+        let renewable = (0..STREAMS as Id).filter(|id| items.can_be_renewed(*id));
+        let labels = renewable.filter_map(|id| items.leases[id as usize]).map(|lease| lease.labels);
+        labels.filter(|other| rule.counts(own, *other)).count() > usize::from(rule.max)
+    })
 }
 
 fn count_start(model: &ProtocolModel, state: &State, before: &CounterItem) {
@@ -231,8 +247,8 @@ fn leaves_replaced_stream(state: &State, start: &Start, own: Id) -> bool {
     })
 }
 
-/// A denial is correct only if all slots were taken at some moment of the attempt. A start that may evict must not be
-/// denied. A start of a blocked user is denied in any case.
+/// A denial is correct only if all slots, or all slots of a rule, were taken at some moment of the attempt. A start that may
+/// evict must not be denied. A start of a blocked user is denied in any case.
 pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     let call = &state.calls[index];
     let may_evict = model.world.calls[index].start().is_some_and(|start| start.at_limit == AtLimit::EvictOldest);
@@ -243,7 +259,7 @@ pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     }
 }
 
-/// Records for every start in progress whether all slots are taken now, in the stored items or in the items that
+/// Records for every start in progress whether all slots, or all slots of a rule, are taken now, in the stored items or in the items that
 /// readers see.
 pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
     for (index, start) in
@@ -261,7 +277,13 @@ pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
                     && start.replaces != Some(*id)
                     && items.leases[*id as usize].is_some_and(|lease| live(lease) && !replaced(lease))
             };
-            ids(items.counter.members).filter(takes_slot).count() >= usize::from(limit)
+            let taken: Vec<Id> = ids(items.counter.members).filter(takes_slot).collect();
+            let labels = |id: &Id| items.leases[*id as usize].map(|lease| lease.labels).unwrap_or_default();
+            let is_full = |rule: &ModelRule| {
+                let counted = taken.iter().filter(|id| rule.counts(start.labels, labels(id))).count();
+                rule.counts(start.labels, start.labels) && counted >= usize::from(rule.max)
+            };
+            taken.len() >= usize::from(limit) || model.world.rules.iter().any(is_full)
         };
         let was_full = call.was_full || is_full(&state.items) || is_full(&state.visible());
         let call = &mut state.calls[index];

@@ -1,10 +1,12 @@
 //! Applies mutants to the model: each one changes the writes of a correct request.
 
-use stream_manager::domain::admission::Commit;
+use stream_manager::domain::admission::{Commit, StartRequest};
+use stream_manager::domain::lease::EndReason;
 
 use super::model::ProtocolModel;
+use super::worlds::Start;
 use crate::mutants::Mutant;
-use crate::protocol::{self, Id, Items, LimitCheck, STREAMS, Tick, Write, bit, ids};
+use crate::protocol::{self, Id, Items, LimitCheck, STREAMS, StreamLabels, Tick, Write, bit, ids};
 
 impl ProtocolModel {
     pub fn mutate(&self, mut writes: Vec<Write>) -> Vec<Write> {
@@ -74,6 +76,38 @@ impl ProtocolModel {
         } else {
             limit
         }
+    }
+
+    /// The items with which a start is decided. A mutant gives all streams of a channel the same channel.
+    pub fn mutate_labels(&self, items: &Items, request: &mut StartRequest) -> Items {
+        let mut items = *items;
+        if self.is(Mutant::RuleComparesOnlyNames) {
+            let same = |labels: StreamLabels| StreamLabels { channel: labels.channel.map(|_| 1), ..labels };
+            request.labels = same(StreamLabels::of(&request.labels)).to_labels();
+            items.leases.iter_mut().flatten().for_each(|lease| lease.labels = same(lease.labels));
+        }
+        items
+    }
+
+    /// Whether a mutant denies a start that the correct rules admit, because a rule counts too many streams.
+    pub fn rule_denies(&self, start: &Start, commit: &Commit, items: &Items) -> bool {
+        let counted: Vec<Id> = if self.is(Mutant::RuleCountsDeadLeases) {
+            commit.change.dead.iter().map(|id| protocol::id_of(*id)).collect()
+        } else if self.is(Mutant::RuleCountsReplacedStreams) {
+            let ended = commit.change.ended.iter();
+            let replaced = ended.filter(|ended| ended.termination.reason == EndReason::Replaced);
+            replaced.map(|ended| protocol::id_of(ended.stream_id)).collect()
+        } else {
+            return false;
+        };
+        let kept = commit.change.members.iter().map(|id| protocol::id_of(*id));
+        let all: Vec<Id> =
+            kept.filter(|id| protocol::stream_id(*id) != commit.lease.stream_id).chain(counted).collect();
+        self.world.rules.iter().any(|rule| {
+            let counts =
+                |id: &&Id| items.leases[**id as usize].is_some_and(|lease| rule.counts(start.labels, lease.labels));
+            rule.counts(start.labels, start.labels) && all.iter().filter(counts).count() >= usize::from(rule.max)
+        })
     }
 
     pub fn mutate_commit(&self, commit: &mut Commit, items: &Items, now: Tick) {

@@ -1,5 +1,7 @@
 //! Decides what a start call writes, and handles its responses.
 
+use std::sync::Arc;
+
 use stream_manager::domain::admission::{Decision, StartOutcome, StartRequest, decide};
 
 use super::call::Phase;
@@ -16,6 +18,8 @@ impl ProtocolModel {
         let request = self.start_request(start, id);
         let needs_read = if self.is(Mutant::BlockedStartIsOptimistic) {
             start.device.is_some() || start.replaces.is_some()
+        } else if self.is(Mutant::RuleIgnoredByOptimisticStart) {
+            StartRequest { rules: Arc::default(), ..request.clone() }.needs_read()
         } else {
             request.needs_read()
         };
@@ -36,13 +40,17 @@ impl ProtocolModel {
         if self.is(Mutant::StartReplacesNothing) {
             (request.device_id, request.replaces) = (None, Vec::new());
         }
+        let (items, labels) = (&self.mutate_labels(items, &mut request), start.labels.to_labels());
         let decision =
             items.with_snapshot(self.world.duration, |snapshot| decide(snapshot, &request, protocol::timestamp(now)));
         let mut commit = match decision {
             Decision::Admit(commit) => commit,
             Decision::NoWrite(outcome) => return self.finish_start(state, index, &outcome),
         };
-        commit.lease.device_id = device_id;
+        (commit.lease.device_id, commit.lease.labels) = (device_id, labels);
+        if self.rule_denies(start, &commit, items) {
+            return self.deny(state, index);
+        }
         self.mutate_commit(&mut commit, items, now);
         if self.is(Mutant::DeadLeasesKeepSlots) && commit.limit.exceeded_by(commit.change.members.len()) > 0 {
             return self.deny(state, index);
@@ -108,6 +116,7 @@ impl ProtocolModel {
         let token_limit = start.token_limit.map(protocol::limit);
         let request =
             protocol::request(id, start.device, &replaces, start.at_limit, self.world.limit, self.world.duration);
-        StartRequest { token_limit, ..request }
+        let rules = self.world.rules.iter().map(|rule| rule.to_rule()).collect();
+        StartRequest { token_limit, labels: start.labels.to_labels(), rules, ..request }
     }
 }

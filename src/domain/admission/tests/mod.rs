@@ -2,6 +2,8 @@
 
 mod end;
 mod properties;
+mod rule_properties;
+mod rules;
 
 use super::*;
 use crate::domain::names::{DeviceId, DisplayText};
@@ -27,10 +29,12 @@ fn request(n: u8) -> StartRequest {
         device_id: None,
         device_name: None,
         content_id: None,
+        labels: Labels::default(),
         replaces: Vec::new(),
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        rules: Arc::default(),
         terms: TERMS,
     }
 }
@@ -73,7 +77,10 @@ fn denial_lists_live_streams_oldest_first() {
     let denial = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &request(9)));
     let streams = vec![lease(3), lease(2), lease(1)];
     let slot_frees_at = Some(lease(1).expires_at);
-    assert_eq!(denial, StartOutcome::Denied(Denial { limit: StreamLimit::DEFAULT, streams, slot_frees_at }));
+    assert_eq!(
+        denial,
+        StartOutcome::Denied(Denial { rule: None, limit: StreamLimit::DEFAULT, streams, slot_frees_at })
+    );
 }
 
 #[test]
@@ -140,6 +147,7 @@ fn denied_start_ends_no_streams() {
     assert_eq!(
         denied,
         StartOutcome::Denied(Denial {
+            rule: None,
             limit: one,
             streams: vec![lease(2), lease(1)],
             slot_frees_at: Some(lease(2).expires_at)

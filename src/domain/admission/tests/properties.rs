@@ -27,7 +27,7 @@ fn device_id(n: u8) -> DeviceId {
 }
 
 prop_compose! {
-    fn any_request()(
+    pub(super) fn any_request()(
         own in 0..IDS,
         device in option::of(0u8..2),
         replaces in vec(0..IDS, 0..3),
@@ -53,12 +53,12 @@ pub(super) fn any_state() -> impl Strategy<Value = (Vec<StreamId>, Vec<Lease>, u
 }
 
 /// A second implementation of the rule that a token's limit overrides the stored limit, unless the stored limit is 0.
-fn effective_limit(stored: u64, request: &StartRequest) -> u64 {
+pub(super) fn effective_limit(stored: u64, request: &StartRequest) -> u64 {
     if stored == 0 { 0 } else { request.token_limit.map_or(stored, |limit| limit.get().into()) }
 }
 
 /// A second implementation of the eviction order. Leases that compare lower are evicted first.
-fn eviction_rank(lease: &Lease) -> (bool, Timestamp, StreamId) {
+pub(super) fn eviction_rank(lease: &Lease) -> (bool, Timestamp, StreamId) {
     let renewed_ms = lease.started_at.epoch_ms().max(lease.expires_at.epoch_ms() - 90_000);
     let overdue = NOW.epoch_ms() - renewed_ms > 45_000;
     (!overdue, lease.started_at, lease.stream_id)

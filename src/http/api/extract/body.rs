@@ -1,8 +1,10 @@
 //! Request bodies. Unknown fields are ignored, so that a newer player works with an older service. Texts that are only
 //! displayed are cleaned. `null` and empty texts mean absent. Repeated fields and wrong types are rejected.
 
+use std::collections::BTreeMap;
+
 use poem::{Request, RequestBody, Result};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::Type;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
@@ -11,6 +13,7 @@ use super::json_body::{parse, read, read_content, read_json};
 use super::params::IdempotencyKeyHeader;
 use super::path::PathParam;
 use super::patterns::{BIDIRECTIONAL_CONTROLS, CONTROLS};
+use crate::domain::labels::{LabelName, LabelValue, Labels, TooManyLabels};
 use crate::domain::lease::StreamLimit;
 use crate::domain::names::{ContentId, DeviceId, DisplayText, Message, NameError, StreamId};
 use crate::http::api::model::problem::FieldError;
@@ -46,7 +49,7 @@ const MAX_EVICTIONS: usize = StreamLimit::MAX as usize;
 impl StartBody {
     /// Validates all fields, so that one response names all invalid ones.
     pub(crate) fn into_options(self, key: IdempotencyKeyHeader) -> Result<StartOptions, Problem> {
-        let StartRequest { device_id, device_name, content_id, replaces, at_limit } = self.0;
+        let StartRequest { device_id, device_name, content_id, replaces, at_limit, labels } = self.0;
         let mut errors = Vec::new();
         let replaces = parse_ids(&mut errors, "replaces", &replaces.unwrap_or_default(), MAX_REPLACES);
         let device_id = device_id.filter(|id| !id.is_empty());
@@ -56,8 +59,10 @@ impl StartBody {
             device_id: valid_or_push(&mut errors, "deviceId", device_id.as_deref().map(DeviceId::parse)),
             device_name: device_name.as_deref().and_then(DisplayText::clean),
             content_id: content_id.as_deref().and_then(DisplayText::clean),
+            labels: parse_labels(&mut errors, labels.unwrap_or_default()),
             at_limit: at_limit.map(Into::into),
             token_limit: None,
+            token_labels: Labels::default(),
         };
         if errors.is_empty() { Ok(options) } else { Err(Problem::fields(errors)) }
     }
@@ -72,6 +77,29 @@ fn parse_ids(errors: &mut Vec<FieldError>, field: &str, ids: &[String], max: usi
     let ids = ids.iter().take(max).enumerate();
     ids.filter_map(|(index, id)| valid_or_push(errors, &format!("{field}[{index}]"), Some(StreamId::parse(id))))
         .collect()
+}
+
+/// Parses labels. Adds an error for each invalid label, or one error if there are too many.
+fn parse_labels(errors: &mut Vec<FieldError>, labels: BTreeMap<String, String>) -> Labels {
+    let mut refuse = |field: &str, reason: String| errors.push(FieldError { field: field.to_owned(), reason });
+    if labels.len() > Labels::MAX {
+        let reason = TooManyLabels { max: Labels::MAX, actual: labels.len() }.to_string();
+        refuse("labels", reason);
+        return Labels::default();
+    }
+    let mut valid = BTreeMap::new();
+    for (name, value) in labels {
+        // An invalid name is not part of the field name, because a client may have sent any text.
+        match (LabelName::parse(&name), LabelValue::parse(&value)) {
+            (Ok(name), Ok(value)) => _ = valid.insert(name, value),
+            (Ok(name), Err(error)) => refuse(&format!("labels.{name}"), error.to_string()),
+            (Err(error), _) => {
+                let shown = &name[..name.floor_char_boundary(LabelValue::MAX_BYTES)];
+                refuse("labels", format!("the name of the label {shown:?} {error}"));
+            }
+        }
+    }
+    Labels::new(valid).unwrap_or_default()
 }
 
 /// The value if it is valid. Otherwise its error is added to `errors`.
@@ -204,6 +232,15 @@ fn register_body<T: Type>(registry: &mut Registry) {
                 property.items = Some(Box::new(MetaSchemaRef::Inline(Box::new(<StreamId as PathParam>::schema()))));
             }
             "deviceId" => property.pattern = Some(format!("^[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]*$")),
+            "labels" => {
+                let value = MetaSchema {
+                    min_length: Some(1),
+                    max_length: Some(LabelValue::MAX_BYTES),
+                    pattern: Some(format!("^[^{CONTROLS}{BIDIRECTIONAL_CONTROLS}]*$")),
+                    ..MetaSchema::new("string")
+                };
+                property.additional_properties = Some(Box::new(MetaSchemaRef::Inline(Box::new(value))));
+            }
             _ => {}
         }
     }

@@ -1,11 +1,19 @@
 //! The examples of the OpenAPI document.
 
+use std::collections::BTreeMap;
+
 use poem_openapi::types::Example;
 use uuid::Uuid;
 
 use super::requests::{AtLimit, EvictionRequest, HeartbeatRequest, LimitRequest, StartRequest};
-use super::responses::{Evicted, Health, Limit, LimitSource, NewLimit, StartedStream, Stream, StreamCount, Streams};
+use super::responses::{
+    Evicted, Health, Limit, LimitSource, NewLimit, RuleUse, StartedStream, Stream, StreamCount, Streams,
+};
 use crate::domain::lease::Timestamp;
+
+fn labels() -> Option<BTreeMap<String, String>> {
+    Some(BTreeMap::from([("quality".to_owned(), "uhd".to_owned())]))
+}
 
 impl Example for Stream {
     fn example() -> Self {
@@ -15,6 +23,7 @@ impl Example for Stream {
             device_id: Some("tv-42".to_owned()),
             device_name: Some("Living-room TV".to_owned()),
             content_id: Some("movie-7".to_owned()),
+            labels: labels(),
             started_at: Timestamp::from_epoch_ms(1_790_000_000_000).into(),
             expires_at: Timestamp::from_epoch_ms(1_790_000_090_000).into(),
             expires_in_seconds: 90,
@@ -32,7 +41,13 @@ impl Example for StartedStream {
 impl Example for Streams {
     fn example() -> Self {
         let count = StreamCount { user_name: "ann".to_owned(), count: 1, limit: 3, remaining: 2 };
-        Self { count, streams: vec![Stream::example()] }
+        Self { count, streams: vec![Stream::example()], rules: vec![RuleUse::example()] }
+    }
+}
+
+impl Example for RuleUse {
+    fn example() -> Self {
+        Self { name: "one UHD stream".to_owned(), limit: 1, count: 1, per: None }
     }
 }
 
@@ -79,6 +94,7 @@ impl Example for StartRequest {
             content_id: Some("movie-7".to_owned()),
             replaces: None,
             at_limit: Some(AtLimit::Reject),
+            labels: labels(),
         }
     }
 }
@@ -118,9 +134,12 @@ mod tests {
     #[test]
     fn responses_have_the_documented_fields() {
         assert_same_json(&Stream::example());
-        assert_same_json(&Stream { device_id: None, device_name: None, content_id: None, ..Stream::example() });
+        let plain =
+            Stream { device_id: None, device_name: None, content_id: None, labels: None, ..Stream::example() };
+        assert_same_json(&plain);
         assert_same_json(&StartedStream { ended: vec![Uuid::nil()], ..StartedStream::example() });
         assert_same_json(&Streams::example());
+        assert_same_json(&RuleUse { per: Some("news".to_owned()), ..RuleUse::example() });
         assert_same_json(&StreamCount::example());
         for source in [LimitSource::Default, LimitSource::User, LimitSource::Token] {
             assert_same_json(&Limit { source, ..Limit::example() });
@@ -144,6 +163,7 @@ mod tests {
             instance: "i".to_owned(),
             errors: Some(vec![FieldError { field: "f".to_owned(), reason: "r".to_owned() }]),
             restart: Some(Restart::Auto),
+            rule: Some("r".to_owned()),
             limit: Some(1),
             count: Some(1),
             streams: Some(vec![Stream::example()]),

@@ -33,19 +33,24 @@ pub(crate) struct ProblemBody {
     pub(crate) errors: Option<Vec<FieldError>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Restart>,
-    /// The user's stream limit.
+    /// The name of the rule that denies the start. Absent if the user's own limit denies it.
+    #[oai(validator(max_length = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rule: Option<String>,
+    /// The user's stream limit, or the limit of the rule.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u8>,
-    /// Number of live streams.
+    /// Number of live streams that count.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) count: Option<u32>,
-    /// The live streams, oldest first.
+    /// The live streams that count, oldest first: all streams of the user, or those that the rule counts.
     #[oai(validator(max_items = 50))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<Stream>>,
-    /// Seconds until a slot becomes free if no stream is renewed. Absent if the limit is 0.
+    /// Seconds until a slot becomes free if no stream is renewed. Absent if the user's limit or that of a rule is
+    /// 0.
     #[oai(validator(minimum(value = "0")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slot_frees_in_seconds: Option<u32>,

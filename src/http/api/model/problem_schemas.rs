@@ -33,7 +33,7 @@ const EXTENSIONS: [Extension; 4] = [
         code: ProblemCode::StreamLimitReached,
         schema: "StreamLimitReachedProblem",
         required: &["limit", "count", "streams"],
-        optional: &["slotFreesInSeconds"],
+        optional: &["rule", "slotFreesInSeconds"],
     },
     Extension {
         code: ProblemCode::StreamEnded,

@@ -1,8 +1,11 @@
 //! Request bodies.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use poem_openapi::{Enum, Object};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::json_text::JsonText;
@@ -31,6 +34,12 @@ pub(crate) struct StartRequest {
     pub(crate) replaces: Option<Vec<String>>,
     #[serde(default, deserialize_with = "at_limit")]
     pub(crate) at_limit: Option<AtLimit>,
+    /// Labels of the stream, at most 8. The rules of the service can limit the streams with certain labels. Names have at most 32
+    /// characters of `a-z`, `0-9` and `_`, and start with a letter. Values have at most 64 bytes in NFC and no control characters.
+    /// Labels in the caller's token override them.
+    #[oai(validator(max_properties = 8))]
+    #[serde(default, deserialize_with = "labels")]
+    pub(crate) labels: Option<BTreeMap<String, String>>,
 }
 
 /// The action if the user is at the limit. The default is the setting `limits.at_limit`, which is `reject` unless
@@ -93,6 +102,36 @@ fn identifying_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 
 fn display_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<JsonText>::deserialize(deserializer)?.map(JsonText::into_lossy))
+}
+
+/// Rejects repeated names, because programs differ in which of two values they use. `null` means that the label is absent.
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Labels;
+
+    impl<'de> Visitor<'de> for Labels {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with strings")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+            let mut labels = BTreeMap::new();
+            while let Some((name, value)) = object.next_entry::<String, Option<JsonText>>()? {
+                let Some(value) = value else { continue };
+                if labels.insert(name, value.into_exact().map_err(A::Error::custom)?).is_some() {
+                    return Err(A::Error::custom("must not contain a label twice"));
+                }
+            }
+            Ok(Some(labels))
+        }
+    }
+
+    deserializer.deserialize_any(Labels)
 }
 
 fn stream_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {

@@ -1,12 +1,16 @@
 //! Bodies of successful responses.
 
+use std::collections::BTreeMap;
+
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::rfc3339::Rfc3339;
+use crate::domain::labels::Labels;
 use crate::domain::lease::{self, Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::UserName;
+use crate::domain::rules;
 
 /// A stream. It holds one of the user's slots until `expiresAt`. Each heartbeat extends that time.
 #[derive(Clone, Debug, Object, Serialize)]
@@ -26,6 +30,10 @@ pub(crate) struct Stream {
     #[oai(validator(max_length = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content_id: Option<String>,
+    /// The labels of the stream: those in the request that started it, and those in the token.
+    #[oai(validator(max_properties = 16))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) started_at: Rfc3339,
     /// Expiry time by the server's clock. Players should use `expiresInSeconds` instead.
     pub(crate) expires_at: Rfc3339,
@@ -64,6 +72,30 @@ pub(crate) struct Streams {
     /// The live streams, oldest first.
     #[oai(validator(max_items = 50))]
     pub(crate) streams: Vec<Stream>,
+    /// The use of each rule that counts at least one of these streams, in the order of the settings. A rule that counts per label
+    /// has one entry for each value.
+    #[oai(validator(max_items = 800))]
+    pub(crate) rules: Vec<RuleUse>,
+}
+
+/// How many of the streams a rule counts.
+#[derive(Clone, Debug, Object, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
+pub(crate) struct RuleUse {
+    /// The name of the rule.
+    #[oai(validator(max_length = 64))]
+    pub(crate) name: String,
+    /// Maximum number of these streams. 0 forbids new ones.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
+    pub(crate) limit: u8,
+    /// Number of live streams that the rule counts.
+    #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
+    pub(crate) count: u32,
+    /// The value of the label for which the streams are counted, if the rule counts per label.
+    #[oai(validator(max_length = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) per: Option<String>,
 }
 
 /// The number of live streams of a user.
@@ -160,10 +192,22 @@ impl Stream {
             device_id: lease.device_id.as_ref().map(ToString::to_string),
             device_name: lease.device_name.as_ref().map(ToString::to_string),
             content_id: lease.content_id.as_ref().map(ToString::to_string),
+            labels: (!lease.labels.is_empty()).then(|| text_map(&lease.labels)),
             started_at: lease.started_at.into(),
             expires_at: lease.expires_at.into(),
             expires_in_seconds: lease.expires_at.seconds_after(now),
             heartbeat_interval_seconds: terms.heartbeat_interval_s,
+        }
+    }
+}
+
+impl RuleUse {
+    pub(crate) fn new(usage: rules::RuleUse<'_>) -> Self {
+        Self {
+            name: usage.rule.name.to_string(),
+            limit: usage.rule.max.get(),
+            count: usage.count as u32,
+            per: usage.per.map(String::from),
         }
     }
 }
@@ -177,4 +221,8 @@ impl StreamCount {
             remaining: limit.remaining(live) as u32,
         }
     }
+}
+
+fn text_map(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }

@@ -73,7 +73,7 @@ impl WriteCheck<'_> {
     }
 
     /// All versions of a lease since the beginning of the call that sent the write, except ended ones.
-    fn versions(&self, lease: &Lease) -> impl Iterator<Item = &Lease> {
+    pub fn versions(&self, lease: &Lease) -> impl Iterator<Item = &Lease> {
         let id = lease.stream_id;
         let earlier = self.during_call.iter().filter_map(move |state| state.lease(id)).chain(self.before.lease(id));
         earlier.filter(|lease| lease.termination.is_none())
@@ -81,7 +81,7 @@ impl WriteCheck<'_> {
 
     /// Whether the last renewal is more than 1.5 heartbeat intervals ago. The expiry shows the time of the renewal, because
     /// the lease duration never changes during a run.
-    fn is_overdue(&self, lease: &Lease, now: Timestamp) -> bool {
+    pub fn is_overdue(&self, lease: &Lease, now: Timestamp) -> bool {
         let renewed_ms = lease.expires_at.epoch_ms() - 1000 * i64::from(self.terms.duration_s);
         2 * (now.epoch_ms() - renewed_ms) > 3000 * i64::from(self.terms.heartbeat_interval_s)
     }

@@ -3,6 +3,7 @@
 
 mod eviction_order;
 pub mod responses;
+pub mod rules;
 pub mod violation;
 pub mod writes;
 

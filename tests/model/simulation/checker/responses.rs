@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, Started};
 use stream_manager::domain::lease::{Lease, LeaseTerms, LimitSource, StreamLimit, Timestamp, UserLimit};
 use stream_manager::domain::names::StreamId;
+use stream_manager::domain::rules::Rule;
 use stream_manager::limiter::{StartOptions, Timestamped, Usage};
 use stream_manager::store::{Stop, StreamState};
 
@@ -18,6 +19,7 @@ pub struct ResponseCheck<'a> {
     /// All states of the user during the call, including the state at its beginning.
     pub states: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
+    pub rules: &'a [Rule],
     pub terms: LeaseTerms,
     /// The end of the call, on the instance's clock.
     pub ended_at: Timestamp,
@@ -55,7 +57,7 @@ impl ResponseCheck<'_> {
         }
     }
 
-    fn at_some_moment(
+    pub fn at_some_moment(
         &self,
         holds: impl Fn(&UserState) -> bool,
         kind: ViolationKind,
@@ -151,11 +153,13 @@ impl ResponseCheck<'_> {
             return Err(ViolationKind::UnfoundedDenial.with(details));
         }
         let full = |state: &UserState| {
-            state.limit(options.token_limit, self.default_limit) == denial.limit
+            let limit = state.limit(options.token_limit, self.default_limit);
+            (denial.rule.is_some() || limit == denial.limit)
                 && denial.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
         let details = || format!("no state had limit {} and members{ids}", denial.limit);
         self.at_some_moment(full, ViolationKind::UnfoundedDenial, details)?;
+        self.check_denying_rule(denial, now, options)?;
         denial.streams.iter().try_for_each(|lease| self.check_live(lease, now, ViolationKind::UnfoundedDenial))
     }
 

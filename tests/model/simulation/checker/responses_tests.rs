@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stream_manager::domain::admission::{StartOutcome, Started};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::limiter::{StartOptions, Timestamped, Usage};
@@ -23,6 +24,7 @@ fn lease(n: u8) -> Lease {
         device_id: None,
         device_name: None,
         content_id: None,
+        labels: Labels::default(),
         fingerprint: None,
         started_at: NOW,
         expires_at,
@@ -50,7 +52,7 @@ fn without_members<const N: usize>(leases: [Lease; N]) -> Arc<UserState> {
 
 fn violation(states: &[Arc<UserState>], operation: Operation, response: ApiResponse) -> Option<ViolationKind> {
     let default_limit = StreamLimit::new(2).unwrap();
-    let check = ResponseCheck { states, default_limit, terms: TERMS, ended_at: NOW.plus_s(1) };
+    let check = ResponseCheck { states, default_limit, rules: &[], terms: TERMS, ended_at: NOW.plus_s(1) };
     let request = ApiRequest { user: UserName::parse("ann").unwrap(), operation };
     check.run(&request, &response).err().map(|violation| violation.kind)
 }

@@ -11,6 +11,7 @@ pub struct Violation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ViolationKind {
     OverLimit,
+    OverRule,
     NotCounted,
     TakenEarly,
     UnexplainedMembership,
@@ -45,6 +46,7 @@ impl ViolationKind {
     fn description(self) -> &'static str {
         match self {
             Self::OverLimit => "a write left more renewable leases than the limit",
+            Self::OverRule => "a write left more renewable leases than a rule allows",
             Self::NotCounted => "a lease that was not ended is missing from the counter",
             Self::TakenEarly => "a lease was deleted, ended or overwritten before its expiry without a reason",
             Self::UnexplainedMembership => "the members or the stored limit changed without a reason",

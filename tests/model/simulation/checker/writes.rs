@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{ContentId, StreamId};
+use stream_manager::domain::rules::Rule;
 use stream_manager::limiter::StartOptions;
 
 use super::violation::{Violation, ViolationKind};
@@ -20,6 +21,7 @@ pub struct WriteCheck<'a> {
     /// The user's states since the beginning of that call.
     pub during_call: &'a [Arc<UserState>],
     pub default_limit: StreamLimit,
+    pub rules: &'a [Rule],
     pub terms: LeaseTerms,
 }
 
@@ -45,7 +47,7 @@ impl WriteCheck<'_> {
     }
 
     /// The options of the start that sent the write.
-    fn options(&self) -> Option<&StartOptions> {
+    pub fn options(&self) -> Option<&StartOptions> {
         match self.operation {
             Some(Operation::Start(options, _)) => Some(options),
             _ => None,
@@ -217,14 +219,18 @@ impl WriteCheck<'_> {
         let grown = after.renewable() > before.renewable().max(limit);
         let StoreWrite::Start { stream_id, now } = self.write else {
             let details = || format!("{} of {limit}", after.renewable());
-            return if grown { Err(ViolationKind::OverLimit.with(details())) } else { Ok(()) };
+            return if grown { Err(ViolationKind::OverLimit.with(details())) } else { self.check_rules(None) };
         };
         let most = after.members.len().max(after.renewable());
         let admitted = after.lease(*stream_id) != before.lease(*stream_id);
         if grown || (admitted && most > limit) {
             return Err(ViolationKind::OverLimit.with(format!("{most} of {limit} after {}", self.write)));
         }
-        self.check_evictions(limit, Some(*stream_id))?;
+        self.check_rules(after.lease(*stream_id).filter(|_| admitted))?;
+        match self.has_rules() {
+            true => self.check_evictions_by_rules(limit, *stream_id, *now)?,
+            false => self.check_evictions(limit, Some(*stream_id))?,
+        }
         if admitted { self.check_replacements(*stream_id, *now) } else { Ok(()) }
     }
 

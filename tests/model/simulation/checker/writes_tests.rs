@@ -2,6 +2,7 @@
 //! these violations never come first with any mutant, so the mutants do not test their checks.
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
+use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{DeviceId, Message, StreamId};
 use stream_manager::limiter::StartOptions;
@@ -24,6 +25,7 @@ fn lease(n: u8, age_s: u32) -> Lease {
         device_id: DeviceId::parse(&format!("tv-{n}")).ok(),
         device_name: None,
         content_id: None,
+        labels: Labels::default(),
         fingerprint: None,
         started_at: NOW.plus_ms(-1000 * i64::from(age_s)),
         expires_at: NOW.plus_s(8),
@@ -66,7 +68,16 @@ fn violation_of(
     operation: &Operation,
 ) -> Option<ViolationKind> {
     let (operation, default_limit) = (Some(operation), StreamLimit::new(2).unwrap());
-    let check = WriteCheck { before, after, write: &write, operation, during_call: &[], default_limit, terms: TERMS };
+    let check = WriteCheck {
+        before,
+        after,
+        write: &write,
+        operation,
+        during_call: &[],
+        default_limit,
+        rules: &[],
+        terms: TERMS,
+    };
     check.run().err().map(|violation| violation.kind)
 }
 

@@ -1,7 +1,7 @@
 //! Larger worlds, explored with `MODEL_WORLDS=long`.
 
 use super::Selection::{All, Erase, ExcessOver};
-use super::{ReadOrder, Start as S, World};
+use super::{OVERLAPPING, ReadOrder, Start as S, World};
 
 impl World {
     /// Larger worlds, explored with `MODEL_WORLDS=long`.
@@ -19,6 +19,14 @@ impl World {
                 .with_late_request()
                 .any_order(),
             new("three starts, one slot", 1, &[S::plain(0, 0), S::plain(1, 1), S::evicting(2, -1)]).brief(),
+            new(
+                "two rules that overlap",
+                3,
+                &[S::plain(0, 0).in_uhd(), S::plain(1, 1).of_channel(1), S::evicting(2, -1).in_uhd().of_channel(1)],
+            )
+            .brief()
+            .with_attempts(1)
+            .with_rules(OVERLAPPING),
             new("an eviction of all", 2, &[S::plain(0, 0), S::plain(1, 0)]).brief().ending(All, 1, 2),
             new("an excess", 2, &[S::plain(0, 0), S::plain(1, 1)]).brief().ending(ExcessOver(1), 0, 2),
             new("an erasure", 1, &[S::plain(0, 0), S::evicting(1, -1)]).brief().ending(Erase, 0, 1),

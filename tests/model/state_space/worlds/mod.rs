@@ -5,7 +5,7 @@ mod short;
 
 use stream_manager::domain::admission::AtLimit;
 
-use crate::protocol::{Id, IdSet, Tick, bit, ids};
+use crate::protocol::{Id, IdSet, ModelRule, StreamLabels, Tick, bit, ids};
 
 /// The time at which the model begins. It is above zero, so that a slow clock can show an earlier time.
 pub const BEGIN: Tick = 2;
@@ -15,6 +15,7 @@ pub struct World {
     pub name: &'static str,
     /// The limit of a user without a stored limit.
     pub limit: u8,
+    pub rules: &'static [ModelRule],
     /// The lease duration.
     pub duration: Tick,
     /// The true time at which the model ends.
@@ -51,6 +52,7 @@ pub struct Start {
     pub replaces: Option<Id>,
     pub at_limit: AtLimit,
     pub token_limit: Option<u8>,
+    pub labels: StreamLabels,
 }
 
 /// A call that ends streams.
@@ -70,6 +72,9 @@ pub enum Selection {
     /// Ends all streams, and then deletes everything.
     Erase,
 }
+
+/// Two rules that overlap: both count the UHD streams of a channel.
+const OVERLAPPING: &[ModelRule] = &[ModelRule::uhd(1), ModelRule::per_channel(1)];
 
 /// The order in which a query reads the items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +109,8 @@ impl Call {
 
 impl Start {
     const fn plain(id: Id, skew: i8) -> Self {
-        Self { id, skew, device: None, replaces: None, at_limit: AtLimit::Reject, token_limit: None }
+        let labels = StreamLabels { uhd: false, channel: None };
+        Self { id, skew, device: None, replaces: None, at_limit: AtLimit::Reject, token_limit: None, labels }
     }
 
     const fn evicting(id: Id, skew: i8) -> Self {
@@ -123,6 +129,14 @@ impl Start {
     const fn with_token_limit(self, limit: u8) -> Self {
         Self { token_limit: Some(limit), ..self }
     }
+
+    const fn in_uhd(self) -> Self {
+        Self { labels: StreamLabels { uhd: true, ..self.labels }, ..self }
+    }
+
+    const fn of_channel(self, channel: u8) -> Self {
+        Self { labels: StreamLabels { channel: Some(channel), ..self.labels }, ..self }
+    }
 }
 
 impl World {
@@ -130,6 +144,7 @@ impl World {
         Self {
             name,
             limit,
+            rules: &[],
             duration: 2,
             until: 4,
             calls: starts.iter().copied().map(Call::Start).collect(),
@@ -163,6 +178,10 @@ impl World {
     /// No time passes, so no lease expires.
     fn timeless(self) -> Self {
         Self { until: BEGIN, ..self }
+    }
+
+    fn with_rules(self, rules: &'static [ModelRule]) -> Self {
+        Self { rules, ..self }
     }
 
     fn with_first_stream(self, id: Id) -> Self {

@@ -1,7 +1,7 @@
 //! The worlds that CI explores, the small ones first.
 
 use super::Selection::{All, Erase, ExcessOver, One};
-use super::{Start as S, World};
+use super::{OVERLAPPING, Start as S, World};
 
 impl World {
     /// The worlds that CI explores. Every mutant of the model must violate an invariant in at least one of them.
@@ -11,6 +11,22 @@ impl World {
         vec![
             new("a blocked user", 0, &[S::plain(0, 0), S::evicting(1, 0)]).brief(),
             new("a repeated start", 2, &[S::plain(0, 1)]).brief().with_late_request(),
+            single(
+                new("a rule, a replacement", 3, &[S::plain(0, 0).in_uhd(), S::replacing(1, 0, 0).in_uhd()]).brief(),
+            )
+            .with_rules(OVERLAPPING),
+            single(
+                new("a rule, two channels", 3, &[S::plain(0, 0).of_channel(1), S::plain(1, 0).of_channel(2)]).brief(),
+            )
+            .with_rules(OVERLAPPING),
+            single(new(
+                "two rules that overlap",
+                3,
+                &[S::plain(0, 0).in_uhd(), S::plain(1, 0).of_channel(1), S::evicting(2, 0).in_uhd().of_channel(1)],
+            ))
+            .brief()
+            .without_stops()
+            .with_rules(OVERLAPPING),
             single(new("a user is blocked", 2, &[S::plain(0, 0).with_token_limit(2), S::evicting(1, 0)]).brief())
                 .ending(ExcessOver(0), 0, 1),
             single(new("an eviction of one", 1, &[S::plain(0, 0), S::plain(1, 1)]).brief())
@@ -37,6 +53,10 @@ impl World {
                 .setting_limit_twice(Some(0))
                 .without_heartbeats(),
             new("a replacement", 1, &[S::plain(0, 1), S::replacing(1, 0, 0)]).brief(),
+            new("two rules", 3, &[S::plain(0, 0).in_uhd().of_channel(1), S::plain(1, 1).in_uhd()])
+                .brief()
+                .with_late_request()
+                .with_rules(OVERLAPPING),
             Self { until: 3, ..new("one start twice", 1, &[S::plain(0, 0), S::plain(0, 1)]).with_late_request() },
             single(new("an erasure, repeated", 1, &[S::plain(0, 0), S::evicting(1, 0)]).brief()).ending(Erase, 0, 2),
             new("items read in any order", 1, &[S::plain(0, 0), S::evicting(1, 0)])

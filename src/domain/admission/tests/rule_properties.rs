@@ -1,0 +1,185 @@
+//! Properties of the rules on random snapshots. This file restates the rules with plain maps of texts, and shares no code with the
+//! decision.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::properties::{any_request, any_state, effective_limit, eviction_rank};
+use super::*;
+use crate::domain::labels::{LabelName, LabelValue};
+use crate::domain::rules::RuleName;
+
+type Texts = BTreeMap<String, String>;
+
+/// Few names and values, so that random starts, leases and rules often have the same labels.
+fn any_labels() -> impl Strategy<Value = Labels> {
+    let label = |name: &'static str| {
+        let value = prop_oneof![Just("x"), Just("y")].prop_map(|value| LabelValue::parse(value).unwrap());
+        option::of(value).prop_map(move |value| value.map(|value| (LabelName::parse(name).unwrap(), value)))
+    };
+    [label("a"), label("b"), label("c")]
+        .prop_map(|labels| Labels::new(labels.into_iter().flatten().collect()).unwrap())
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    let per =
+        option::of(prop_oneof![Just("a"), Just("b")]).prop_map(|per| per.map(|per| LabelName::parse(per).unwrap()));
+    let max = prop_oneof![Just(0u64), 1u64..4, 1u64..4].prop_map(|max| StreamLimit::new(max).unwrap());
+    vec((max, any_labels(), per), 0..4).prop_map(|rules| {
+        let named = rules.into_iter().enumerate();
+        named
+            .map(|(n, (max, labels, per))| Rule { name: RuleName::parse(&n.to_string()).unwrap(), max, labels, per })
+            .collect()
+    })
+}
+
+prop_compose! {
+    fn any_case()(
+        (members, leases, limit) in any_state(),
+        labels in vec(any_labels(), 6),
+        own_labels in any_labels(),
+        rules in any_rules(),
+        request in any_request(),
+    ) -> (Vec<StreamId>, Vec<Lease>, u64, StartRequest) {
+        let leases = leases.into_iter().zip(labels).map(|(lease, labels)| Lease { labels, ..lease }).collect();
+        (members, leases, limit, StartRequest { labels: own_labels, rules: rules.into(), ..request })
+    }
+}
+
+fn texts(labels: &Labels) -> Texts {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// Whether a rule that applies to a start with the labels `own` counts a stream with the labels `other`.
+fn counts(rule: &Rule, own: &Texts, other: &Texts) -> bool {
+    let has_labels = texts(&rule.labels).iter().all(|(name, value)| other.get(name) == Some(value));
+    let has_same = match &rule.per {
+        Some(per) => other.contains_key(per.as_str()) && other.get(per.as_str()) == own.get(per.as_str()),
+        None => true,
+    };
+    has_labels && has_same
+}
+
+/// The rules that apply to the start, and then the user's own limit: the name, the maximum, and whether it counts a stream.
+type Constraints<'a> = Vec<(Option<&'a RuleName>, usize, Box<dyn Fn(&Lease) -> bool + 'a>)>;
+
+fn constraints(request: &StartRequest, limit: u64) -> Constraints<'_> {
+    let own = texts(&request.labels);
+    let mut all: Constraints<'_> = Vec::new();
+    for rule in request.rules.iter().filter(|rule| counts(rule, &own, &own)) {
+        let own = own.clone();
+        all.push((
+            Some(&rule.name),
+            rule.max.get().into(),
+            Box::new(move |lease| counts(rule, &own, &texts(&lease.labels))),
+        ));
+    }
+    all.push((None, limit as usize, Box::new(|_| true)));
+    all
+}
+
+/// The live streams that the start does not replace, in eviction order.
+fn kept<'a>(members: &[StreamId], leases: &'a [Lease], request: &StartRequest) -> Vec<&'a Lease> {
+    let is_kept = |lease: &&Lease| {
+        lease.is_live_at(NOW)
+            && members.contains(&lease.stream_id)
+            && lease.stream_id != request.stream_id
+            && !request.replaces.contains(&lease.stream_id)
+            && (request.device_id.is_none() || lease.device_id != request.device_id)
+    };
+    let mut kept: Vec<&Lease> = leases.iter().filter(is_kept).collect();
+    kept.sort_by_key(|lease| eviction_rank(lease));
+    kept
+}
+
+/// The name and the maximum of the first constraint that denies the start, or the streams that the start evicts.
+fn expected<'a>(
+    kept: &[&Lease],
+    constraints: &Constraints<'a>,
+    evicts: bool,
+) -> Result<Vec<StreamId>, (Option<&'a RuleName>, usize)> {
+    let mut left = kept.to_vec();
+    let mut evicted = Vec::new();
+    for (rule, max, counts) in constraints {
+        while left.iter().filter(|lease| counts(lease)).count() + 1 > *max {
+            let first = left.iter().position(|lease| counts(lease));
+            let Some(first) = first.filter(|_| evicts && *max > 0) else { return Err((*rule, *max)) };
+            evicted.push(left.remove(first).stream_id);
+        }
+    }
+    evicted.sort();
+    Ok(evicted)
+}
+
+fn decide_at(members: &[StreamId], leases: &[Lease], limit: u64, request: &StartRequest, now: Timestamp) -> Decision {
+    let guard = Guard { revision: Some(1), stored_limit: StreamLimit::new(limit) };
+    decide(&Snapshot { guard, members, leases }, request, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decision_follows_the_rules_in_order((members, leases, limit, request) in any_case()) {
+        let constraints = constraints(&request, effective_limit(limit, &request));
+        let kept = kept(&members, &leases, &request);
+        let expected = expected(&kept, &constraints, request.at_limit == AtLimit::EvictOldest);
+        match decide_at(&members, &leases, limit, &request, NOW) {
+            Decision::Admit(commit) => {
+                let evicted = commit.change.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted);
+                let mut evicted: Vec<StreamId> = evicted.map(|ended| ended.stream_id).collect();
+                evicted.sort();
+                prop_assert_eq!(Ok(evicted), expected);
+                for (_, max, counts) in &constraints {
+                    let stays = |lease: &&&Lease| commit.change.members.contains(&lease.stream_id) && counts(lease);
+                    prop_assert!(kept.iter().filter(stays).count() < *max);
+                }
+                prop_assert_eq!(&commit.lease.labels, &request.labels);
+            }
+            Decision::NoWrite(StartOutcome::Denied(denial)) => {
+                let denying = (denial.rule.as_ref(), usize::from(denial.limit.get()));
+                prop_assert_eq!(Err(denying), expected);
+                if let Some(rule) = &denial.rule {
+                    let (_, _, counts) = constraints.iter().find(|(name, ..)| *name == Some(rule)).unwrap();
+                    let mut counted: Vec<&Lease> = kept.iter().copied().filter(|lease| counts(lease)).collect();
+                    counted.sort_by_key(|lease| (lease.started_at, lease.stream_id));
+                    prop_assert_eq!(denial.streams.iter().collect::<Vec<_>>(), counted);
+                }
+            }
+            Decision::NoWrite(_) => {}
+        }
+    }
+
+    #[test]
+    fn repetition_is_admitted_exactly_when_the_slot_frees((members, leases, limit, request) in any_case()) {
+        let decide_at = |now| decide_at(&members, &leases, limit, &request, now);
+        if let Decision::NoWrite(StartOutcome::Denied(denial)) = decide_at(NOW) {
+            let is_denied = |decision| matches!(decision, Decision::NoWrite(StartOutcome::Denied(_)));
+            match denial.slot_frees_at {
+                Some(at) => {
+                    prop_assert!(is_denied(decide_at(at.plus_ms(-1))));
+                    prop_assert!(matches!(decide_at(at), Decision::Admit(_)));
+                }
+                None => prop_assert!(is_denied(decide_at(NOW.plus_s(1_000_000)))),
+            }
+        }
+    }
+
+    #[test]
+    fn start_without_a_read_is_not_counted_by_any_rule((_, leases, _, request) in any_case()) {
+        let own = texts(&request.labels);
+        let applies = request.rules.iter().any(|rule| counts(rule, &own, &own));
+        if !request.needs_read() {
+            prop_assert!(!applies);
+        }
+        for lease in leases {
+            let other = texts(&lease.labels);
+            for rule in request.rules.iter() {
+                prop_assert_eq!(rule.applies_to(&lease.labels), counts(rule, &other, &other));
+            }
+        }
+    }
+}
