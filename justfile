@@ -111,6 +111,10 @@ test-libraries:
 test-gateways *url:
     scripts/test-gateways {{url}}
 
+# Test the media servers and the CloudFront Function that check grants, with real players in Chromium
+test-enforcement *files:
+    scripts/test-enforcement {{files}}
+
 # Check the alert rules and the dashboard queries
 check-alerts:
     scripts/check-alerts

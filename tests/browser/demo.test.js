@@ -216,6 +216,50 @@ describe("the demo page", { concurrency: BROWSER === "webkit" ? 1 : 3 }, () => {
     }
   });
 
+  browserTest("a rule denies UHD to a second device, which continues", async ({ context, user }) => {
+    const rules = JSON.stringify([{ name: "one UHD stream", max: 1, labels: { quality: "uhd" } }]);
+    const ruled = await startService({ CORS__ALLOWED_ORIGINS: pages.url, LIMITS__RULES: rules });
+    try {
+      const { page, card, click, expectBadges, noteText } = await open(context, user, ruled);
+      const rulesText = () => page.locator("#rules").innerText();
+      const isUhd = (name) => card(name).getByRole("button", { name: `UHD on ${name}` }).evaluate((b) => b.getAttribute("aria-pressed"));
+      await click("Living-room TV", "UHD on Living-room TV");
+      await click("Living-room TV", "Play");
+      await click("Phone", "Play");
+      await expectBadges("Playing", "Off", "Playing", "Off");
+      await eventually("the page shows the rule", async () => (await rulesText()) === "one UHD stream: 1 of 1");
+      const [, { streamId }] = await ruled.streams(user);
+      await click("Phone", "UHD on Phone");
+      await eventually("the note names the rule", async () => /“one UHD stream” denied UHD/.test(await noteText("Phone")));
+      await expectBadges("Playing", "Off", "Playing", "Off");
+      assert.deepEqual([await isUhd("Living-room TV"), await isUhd("Phone")], ["true", "false"]);
+      assert.equal((await ruled.streams(user))[1].streamId, streamId, "the stream continues");
+      // The television returns to HD. Its new stream replaces the former one, so the phone may play in UHD.
+      await click("Living-room TV", "UHD on Living-room TV");
+      await eventually("the television plays in HD", async () => /in HD now/.test(await noteText("Living-room TV")));
+      await click("Phone", "UHD on Phone");
+      await eventually("the phone plays in UHD", async () => /in UHD now/.test(await noteText("Phone")));
+      assert.equal(await ruled.count(user), 2);
+    } finally {
+      await ruled.stop();
+    }
+  });
+
+  browserTest("a device shows the remaining time of its grant", async ({ context, user }) => {
+    const granting = await startService({ CORS__ALLOWED_ORIGINS: pages.url, GRANTS__ALGORITHM: "HS256", GRANTS__SECRET: `${SECRET} for grants` });
+    try {
+      const { card, click, expectBadges } = await open(context, user, granting);
+      const grantText = () => card("Phone").locator(".grant").innerText();
+      await click("Phone", "Play");
+      await expectBadges("Off", "Off", "Playing", "Off");
+      await eventually("the card shows the grant", async () => /^Grant: (29|30) s$/.test(await grantText()) || grantText());
+      await click("Phone", "Crash");
+      await eventually("the crashed card hides the grant", async () => card("Phone").locator(".grant").evaluate((element) => element.hidden));
+    } finally {
+      await granting.stop();
+    }
+  });
+
   browserTest("the page works with the keyboard", async ({ context, user }) => {
     const { page, expectBadges, card } = await open(context, user);
     const focused = () => page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent);

@@ -143,6 +143,8 @@ export function attach(video, options) {
     session.on("denied", block),
     session.on("ended", block),
     session.on("state", ({ state }) => ["live", "unavailable", "failed"].includes(state) && resume()),
+    // The application may start the session before playback, to get a grant. If no playback follows, free the slot as after a pause.
+    session.on("state", ({ state }) => state === "starting" && !isPlaying() && onPause()),
   ];
 
   const removeVideoListeners = addListeners([

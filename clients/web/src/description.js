@@ -10,7 +10,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 export function createDescription(settings, onFailure) {
   const failing = new Set();
 
-  function read(name, code, convert) {
+  function read(name, code, convert, fallback = undefined) {
     const option = settings[name];
     try {
       const value = convert(typeof option === "function" ? option() : option);
@@ -19,20 +19,24 @@ export function createDescription(settings, onFailure) {
     } catch (error) {
       if (!failing.has(name)) onFailure(code, error);
       failing.add(name);
-      return undefined;
+      return fallback;
     }
   }
 
   const contentId = () => read("contentId", "content-id-failed", text);
+  let latestLabels;
+  // If the function fails, keep the latest labels. Without labels, the rules of the service would not apply.
+  const labels = () => (latestLabels = read("labels", "labels-failed", labelsOf, latestLabels));
 
   return {
     contentId,
+    labels,
     /** Undefined fields are not sent. */
-    startBody: (deviceId, replaces) => ({
+    startBody: (deviceId, replaces, labels) => ({
       deviceId,
       deviceName: read("deviceName", "device-name-failed", text),
       contentId: contentId(),
-      labels: read("labels", "labels-failed", (value) => value ?? undefined),
+      labels,
       atLimit: text(settings.atLimit),
       replaces: replaces === undefined ? read("replaces", "replaces-failed", idsOf) : idsOf(replaces),
     }),
@@ -46,6 +50,14 @@ export function createDescription(settings, onFailure) {
 function idsOf(value) {
   const ids = (Array.isArray(value) ? value : [value]).filter((id) => typeof id === "string" && UUID.test(id));
   return ids.length > 0 ? ids.slice(0, MAX_REPLACES) : undefined;
+}
+
+/** Returns a copy with sorted names, so that equal labels have equal JSON. Ignores labels without a value. */
+function labelsOf(value) {
+  if (value == null) return undefined;
+  if (typeof value !== "object" || Array.isArray(value)) throw new TypeError("labels: must be an object");
+  const names = Object.keys(value).filter((name) => value[name] != null && value[name] !== "").sort();
+  return names.length > 0 ? names.reduce((all, name) => Object.assign(all, { [name]: String(value[name]) }), {}) : undefined;
 }
 
 function text(value) {

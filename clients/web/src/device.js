@@ -10,6 +10,18 @@ const CHANNEL = "stream-manager.device";
 // How long a tab with a stored id waits for a reply before its first start. Other tabs do not wait.
 const CONFLICT_WAIT_MS = 100;
 
+// All sessions of a page share one set of device ids.
+let pageDevices;
+
+/** Claims a device id of the page. Without one, for example because of an exception, the id is random. */
+export async function claimDevice(settings) {
+  try {
+    return await (settings.devices ?? (pageDevices ??= createDevices(settings))).claim();
+  } catch {
+    return { id: randomUuid(), release() {} };
+  }
+}
+
 /** `claim()` resolves with an id that no other playback of this page uses, and with a function that releases the id. */
 export function createDevices({ page, timers, storage = storageOf(page), Channel = channelOf(page) }) {
   const claimed = new Set();

@@ -2,6 +2,7 @@
 // This file sends no requests and emits no events.
 
 import { backoffMs, withJitter } from "./backoff.js";
+import { createLabels } from "./labels.js";
 
 // Used until the first response to a start.
 const DEFAULT_INTERVAL_MS = 30_000;
@@ -10,16 +11,16 @@ const SLEEP_THRESHOLD_MS = 5000;
 // When a device wakes up, the browser fires several page events. Events within this time after a request send no
 // second request.
 const WAKE_DEBOUNCE_MS = 1000;
-// Minimum time between a request and a heartbeat that reports new content. Several changes in this time cause only one heartbeat.
-// While the content keeps changing, the time doubles, up to the maximum.
-const CONTENT_GAP_MS = { min: 500, max: 5000 };
+// Minimum time between a request and one that reports new content or labels. Several changes in this time cause only one request.
+// While they keep changing, the time doubles, up to the maximum.
+const CHANGE_GAP_MS = { min: 500, max: 5000 };
 
-/** `graceMs` is the time that the player may play without a lease. */
-export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
+/** `graceMs` is the time that the player may play without a lease. `description` reads the options of the playback. */
+export function createPlayback({ clock, random, requestTimeoutMs }, graceMs, description) {
   const times = () => ({ nowMs: clock.now(), wallMs: clock.wall() });
   let sentAt = times();
-  let contentSentAtMs = -Infinity;
-  let contentGapMs = CONTENT_GAP_MS.min;
+  let changeSentAtMs = -Infinity;
+  let changeGapMs = CHANGE_GAP_MS.min;
 
   return {
     /** True when the device id is known and no abandoned start of this device is pending. */
@@ -39,6 +40,7 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
      * @type {{ streamId: string | null, reason: string } | null}
      */
     lost: null,
+    labels: createLabels(description),
     /** Sequence number of the latest request. Responses to earlier requests are ignored. */
     sequence: 0,
     /** The pending request. */
@@ -53,6 +55,8 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     restarts: 0,
     intervalMs: DEFAULT_INTERVAL_MS,
     dueMs: Infinity,
+    /** When the next heartbeat is due, if no other request is sent before. */
+    renewalDueMs: Infinity,
     notBeforeMs: -Infinity,
     /** Time when the lease expires. Without a lease: time when playback must end, if the policy is "stop". */
     endsMs: sentAt.nowMs + graceMs,
@@ -85,12 +89,17 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
     },
 
     contentSent(contentId) {
-      const nowMs = clock.now();
-      const isFast = nowMs - contentSentAtMs < 2 * contentGapMs;
-      contentGapMs = isFast ? Math.min(2 * contentGapMs, CONTENT_GAP_MS.max) : CONTENT_GAP_MS.min;
-      contentSentAtMs = nowMs;
+      this.changeSent();
       this.sentContent = contentId;
       this.storedContent = undefined;
+    },
+
+    /** Call this when a request reports new content or labels. */
+    changeSent() {
+      const nowMs = clock.now();
+      const isFast = nowMs - changeSentAtMs < 2 * changeGapMs;
+      changeGapMs = isFast ? Math.min(2 * changeGapMs, CHANGE_GAP_MS.max) : CHANGE_GAP_MS.min;
+      changeSentAtMs = nowMs;
     },
 
     leaseGranted({ streamId, leaseMs, intervalMs, sentAtMs, stream }) {
@@ -104,7 +113,8 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.streamId = streamId;
       this.intervalMs = intervalMs;
       this.endsMs = sentAtMs + leaseMs;
-      this.dueMs = sentAtMs + withJitter(intervalMs, random);
+      this.renewalDueMs = sentAtMs + withJitter(intervalMs, random);
+      this.dueMs = this.renewalDueMs;
       this.reported = null;
       this.recovered();
     },
@@ -116,9 +126,21 @@ export function createPlayback({ clock, random, requestTimeoutMs }, graceMs) {
       this.notBeforeMs = -Infinity;
     },
 
-    /** Call this when the content changes. The next heartbeat is then due as soon as `contentGapMs` has passed since the latest request. */
-    contentChanged() {
-      this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + contentGapMs));
+    /** Call this when content or labels change. The next request is then due as soon as `changeGapMs` has passed since the latest one. */
+    changed() {
+      this.dueMs = Math.min(this.dueMs, Math.max(clock.now(), sentAt.nowMs + changeGapMs));
+    },
+
+    /** The stream was replaced by another one of this playback, which has this content. */
+    replaced(contentId) {
+      this.streamId = null;
+      this.sentContent = contentId;
+    },
+
+    /** The service refused a change of the labels. The lease is as before. */
+    changeRefused() {
+      this.recovered();
+      this.dueMs = this.renewalDueMs;
     },
 
     requestFailed(outcome) {

@@ -15,6 +15,8 @@ export interface Stream {
   expiresAt: string;
   expiresInSeconds: number;
   heartbeatIntervalSeconds: number;
+  /** Only in responses to a start or heartbeat, and only if the service issues grants. */
+  grant?: string;
 }
 
 /**
@@ -33,6 +35,8 @@ export interface Denial {
   count: number | undefined;
   /** The live streams, oldest first. */
   streams: Stream[];
+  /** Name of the rule that denied the start. Undefined if the user's own limit did. */
+  rule: string | undefined;
   slotFreesInSeconds: number | undefined;
   /** Ends another stream. That stream's player stops at its next heartbeat. Resolves with false if the request failed. */
   stopOther(streamId: string): Promise<boolean>;
@@ -64,6 +68,9 @@ export interface Problem {
   detail: string | undefined;
 }
 
+/** Describes what plays, for the rules of the service: for example `{ quality: "uhd" }`. */
+export type Labels = Record<string, string>;
+
 /** A value, or a function that returns the current value. */
 export type Dynamic<T> = T | (() => T | null | undefined);
 
@@ -73,6 +80,15 @@ export interface Events {
   /** The lease was lost, and the session started a new stream. No action is needed. */
   restarted: Lease & { previousStreamId: string | null; reason: string };
   denied: Denial;
+  /** The labels changed during playback. A new stream with these labels replaced the former one. No action is needed. */
+  relabeled: Lease & { previousStreamId: string; labels: Labels | undefined };
+  /**
+   * A rule denied the new `labels`. Playback continues with `currentLabels`. Return to media that suits them, for example to a lower
+   * quality. `retry()` requests the new labels again.
+   */
+  labelsDenied: Omit<Denial, "retry"> & { labels: Labels | undefined; currentLabels: Labels | undefined; retry(): void };
+  /** The service sent a new grant, in the response to a start or heartbeat. It is valid for at least `expiresInSeconds`. */
+  grant: { grant: string; streamId: string; expiresInSeconds: number };
   ended: {
     /**
      * - `evicted`, `replaced`: ended by another stream or by the operator.
@@ -121,12 +137,16 @@ export interface SessionOptions {
   /** Default: one id per tab, which survives reloads. Default without a page: one id per process. */
   deviceId?: string;
   /**
-   * `deviceName`, `contentId`, `labels` and `replaces` may be functions. They are called at each start, and `contentId` also during
-   * playback (see `Session.update`). The session cuts texts to 1000 characters, and the service cuts them to 256 bytes.
+   * `deviceName`, `contentId`, `labels` and `replaces` may be functions. They are called at each start, and `contentId` and `labels` also
+   * during playback (see `Session.update`). The session cuts texts to 1000 characters, and the service cuts them to 256 bytes.
    */
   deviceName?: Dynamic<string>;
   contentId?: Dynamic<string>;
-  labels?: Dynamic<Record<string, string>>;
+  /**
+   * If the labels change during playback, the session starts a stream with the new labels, which replaces the current one (events
+   * `relabeled` and `labelsDenied`). Such a start never evicts another stream.
+   */
+  labels?: Dynamic<Labels>;
   /** Ids of the streams that each start replaces, unless a call of `start` or `retry` contains other ids. */
   replaces?: Dynamic<string[]>;
   /** At the limit, reject the start or evict the oldest stream of the user. Default: the server's setting. */
@@ -189,13 +209,21 @@ export interface Session extends Emitter {
    */
   wake(): void;
   /**
-   * Call this when the content changes during playback. If `contentId` returns a new value, the session sends a heartbeat with
-   * this value soon. While the content keeps changing, these heartbeats are up to 5 s apart. `attach` calls `update`
-   * automatically.
+   * Call this when content or labels change during playback. If `contentId` returns a new value, the session soon sends a
+   * heartbeat with this value. If `labels` does, it soon sends a start. While they keep changing, these requests are up to 5 s
+   * apart. `attach` calls `update` automatically.
    */
   update(): void;
   /** The same as `stopOther` of the `denied` event. */
   stopOther(streamId: string): Promise<boolean>;
+  /**
+   * Resolves with a grant that is valid now and for the current content. Waits for a start or heartbeat if necessary: without a
+   * limit before a start and after a playback, and for at most `requestTimeoutS` during a playback, then resolves with the newest
+   * grant. Resolves with null if the service issues no grants.
+   */
+  freshGrant(): Promise<string | null>;
+  /** The newest grant of this playback, even if it has expired. Null without one. */
+  readonly grant: string | null;
   readonly state: State;
   readonly streamId: string | null;
   readonly deviceId: string | null;
@@ -220,5 +248,44 @@ export interface Attached extends Emitter {
   detach(): Promise<void>;
 }
 
+/** Where a request carries the grant: in a query parameter, in `Authorization: Bearer`, or in a cookie. */
+export type GrantPlace = "query" | "header" | "cookie";
+
+export interface MediaGrantOptions {
+  /** Origins of media servers and licence servers. Requests to other origins never carry the grant. */
+  origins: string[];
+  /** For media requests. Default `"query"`. */
+  send?: GrantPlace;
+  /** For licence requests. Default `"header"`. */
+  license?: GrantPlace;
+  /** Name of the query parameter and of the cookie. Default `"grant"`. */
+  name?: string;
+  /** The page and the media server must share the `domain`. Default: the page's own host, and the path `/`. */
+  cookie?: { domain?: string; path?: string };
+  /** The source of `document` and `location`. Default: the global object. */
+  page?: { document?: any; location?: any };
+}
+
+export interface MediaGrants {
+  /** Returns what a request for this URL must contain. For libraries that have no hook below. */
+  request(url: string, send?: GrantPlace): Promise<{ url: string; headers: Record<string, string>; credentials: boolean }>;
+  /** `xhrSetup` of hls.js. */
+  hls(xhr: any, url: string): Promise<void>;
+  /** `licenseXhrSetup` of hls.js. */
+  hlsLicense(xhr: any, url: string): Promise<void>;
+  /** For `registerRequestFilter` of Shaka Player, including licence requests. */
+  shaka(type: number, request: any): Promise<void>;
+  /** For `addRequestInterceptor` of dash.js. */
+  dash(request: any): Promise<any>;
+  /** For `registerLicenseRequestFilter` of dash.js. */
+  dashLicense(request: any): Promise<void>;
+  /** For `videojs.Vhs.xhr.onRequest`. video.js cannot wait, so set the source after `session.freshGrant()` resolved. */
+  vhs(options: any): any;
+  /** Removes the listeners of the session. Needed only for cookies. */
+  stop(): void;
+}
+
 export function createSession(options: SessionOptions): Session;
 export function attach(video: MediaElement, options: AttachOptions): Attached;
+/** Adds the session's grants to the requests of a player library. */
+export function mediaGrants(session: Session, options: MediaGrantOptions): MediaGrants;

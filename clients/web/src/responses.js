@@ -12,6 +12,8 @@
 //
 // After the last three outcomes, the player keeps playing until its lease expires. It then follows `onRefused` or `onUnavailable`.
 
+import { readGrant } from "./grant.js";
+
 // Bounds for values from the server. Even with a wrong server setting, players must neither flood the service nor send nothing
 // for days.
 const INTERVAL_S = { min: 1, max: 3600 };
@@ -70,7 +72,8 @@ function classifyStream(body, outcome) {
   const leaseS = hasId ? seconds(body.expiresInSeconds, LEASE_S) : NaN;
   const intervalS = hasId ? seconds(body.heartbeatIntervalSeconds, INTERVAL_S) : NaN;
   if (!(leaseS > 0 && intervalS > 0)) return outcome("unavailable", MALFORMED);
-  return outcome("ok", { stream: body, streamId: body.streamId, leaseMs: leaseS * 1000, intervalMs: intervalS * 1000 });
+  const grant = readGrant(body.grant);
+  return outcome("ok", { stream: body, streamId: body.streamId, grant, leaseMs: leaseS * 1000, intervalMs: intervalS * 1000 });
 }
 
 function denialFields(problem) {
@@ -79,6 +82,7 @@ function denialFields(problem) {
     limit: count(problem.limit),
     count: count(problem.count),
     streams,
+    rule: typeof problem.rule === "string" ? problem.rule : undefined,
     slotFreesInSeconds: seconds(problem.slotFreesInSeconds, LEASE_S) || undefined,
   };
 }

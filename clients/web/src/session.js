@@ -1,33 +1,27 @@
-// Session of one player: the state machine of the protocol, without a media element. A session holds a slot during
-// playback. Its events show the application when to pause. One timer schedules all heartbeats and retries of a playback. No
-// method of a session throws or rejects.
+// Session of one player: the state machine of the protocol, without a media element. A session holds a slot during playback. Its events
+// show the application when to pause. One timer schedules all heartbeats and retries of a playback. No method throws or rejects.
 
+import { abandonedStart, abandonStart } from "./abandoned.js";
 import { createClient } from "./client.js";
 import { createDescription } from "./description.js";
-import { createDevices } from "./device.js";
+import { claimDevice } from "./device.js";
 import { createEmitter } from "./emitter.js";
 import { graceOf } from "./grace.js";
+import { createGrantHolder } from "./grant.js";
 import { onPageWake } from "./lifecycle.js";
 import { readOptions } from "./options.js";
 import { createPlayback } from "./playback.js";
+import { createPolicy } from "./policy.js";
 import { createStops } from "./stops.js";
 import { randomUuid } from "./uuid.js";
 
 // A timer may pause while the device sleeps. With this maximum delay, a tick follows soon after a wake-up.
 const MAX_TICK_MS = 10_000;
 
-// All sessions of a page share one set of device ids.
-let pageDevices;
-
-// Pending outcomes of starts that were abandoned before their response, keyed by user and device. A new start of the same
-// device waits for the pending outcome. Otherwise both starts would run at the same time, and the service would keep the
-// stream that it commits last, which may be the stream of the older start.
-const abandonedStarts = new Map();
-
 /** @type {typeof import("./player.d.ts").createSession} */
 export function createSession(options) {
   const settings = readOptions(options);
-  const { clock, timers, page, onUnavailable, onRefused } = settings;
+  const { clock, timers, page } = settings;
   const client = createClient(settings);
   const stops = createStops(client, settings);
   const events = createEmitter();
@@ -39,6 +33,8 @@ export function createSession(options) {
   let transitions = 0;
   let disposed = false;
   const grace = graceOf(settings);
+  const { deadlineMs, mustEnd, endFields } = createPolicy(settings);
+  const grants = createGrantHolder(settings, { wantedContent: description.contentId, renew });
 
   // Call this after all other changes of the state, because a listener may cause the next transition.
   function transition(next, ...emitted) {
@@ -58,7 +54,7 @@ export function createSession(options) {
     if (playback) return repeatStart(playback, startOptions);
     let p;
     try {
-      p = createPlayback(settings, grace.leftMs());
+      p = createPlayback(settings, grace.leftMs(), description);
     } catch (error) {
       return Promise.resolve(giveUp(undefined, error));
     }
@@ -67,14 +63,15 @@ export function createSession(options) {
     p.result = new Promise((resolve) => (p.resolve = resolve));
     guard(p, () => {
       p.unwatch = onPageWake(page, wake);
-      if (settings.deviceId === undefined) void claimDevice(p);
+      grants.started();
+      if (settings.deviceId === undefined) void startWithClaim(p);
       else sendStart(p, String(settings.deviceId));
       if (playback === p && !p.failure) transition("starting");
     });
     return p.result;
   }
 
-  /** Handles a call of `start` or `retry` during a playback. Before the first lease, `replaces` still has an effect. */
+  // During a playback, `replaces` has an effect only before the first lease.
   function repeatStart(p, startOptions) {
     if (startOptions?.replaces === undefined || p.streamId !== null) return p.result;
     p.replaces = startOptions.replaces;
@@ -91,13 +88,8 @@ export function createSession(options) {
     scheduleTick();
   }
 
-  async function claimDevice(p) {
-    let claim;
-    try {
-      claim = await (settings.devices ?? (pageDevices ??= createDevices(settings))).claim();
-    } catch {
-      claim = { id: randomUuid(), release() {} };
-    }
+  async function startWithClaim(p) {
+    const claim = await claimDevice(settings);
     if (playback !== p) return claim.release();
     p.release = claim.release;
     return guard(p, () => sendStart(p, claim.id));
@@ -105,8 +97,7 @@ export function createSession(options) {
 
   function sendStart(p, deviceId) {
     p.deviceId = deviceId;
-    // The wait ends at the latest when the abandoned start times out.
-    const abandoned = abandonedStarts.get(deviceKey(p));
+    const abandoned = abandonedStart(deviceKey(p));
     if (abandoned) return void abandoned.then(() => playback === p && guard(p, () => sendStart(p, deviceId)));
     p.ready = true;
     return sendRequest(p);
@@ -117,22 +108,31 @@ export function createSession(options) {
   function sendRequest(p) {
     p.request?.cancel();
     p.beginRequest();
-    const starting = p.streamId === null;
-    const request = starting ? requestStart(p) : requestHeartbeat(p);
+    const change = p.streamId === null ? undefined : requestChange(p);
+    const request = p.streamId === null ? requestStart(p) : change ?? requestHeartbeat(p);
+    const type = p.streamId === null ? "start" : change ? "change" : "heartbeat";
     const sequence = p.requestSent(request);
-    request.settled = request.outcome.then((outcome) => guard(p, () => handleOutcome(p, sequence, starting, outcome)));
+    request.settled = request.outcome.then((outcome) => guard(p, () => handleOutcome(p, sequence, type, outcome)));
     scheduleTick();
   }
 
   function requestStart(p) {
     // All retries have the same key and body, because the service rejects a repeated key with a different body.
     if (!p.key) {
-      const body = description.startBody(p.deviceId, p.replaces);
+      const body = description.startBody(p.deviceId, p.replaces, p.labels.wanted());
+      p.labels.started(body.labels);
       p.sentContent = body.contentId;
       p.body = JSON.stringify(body);
       p.key = randomUuid();
     }
     return client.start(p.key, p.body);
+  }
+
+  /** Returns undefined if no change of the labels is due. Repeats a change whose outcome is unknown, because it may have succeeded. */
+  function requestChange(p) {
+    if (p.labels.beginChange(p)) p.changeSent();
+    const change = p.labels.changeToSend(clock.now() >= p.renewalDueMs);
+    return change ? client.start(change.key, change.body) : undefined;
   }
 
   function requestHeartbeat(p) {
@@ -142,34 +142,65 @@ export function createSession(options) {
     return client.heartbeat(p.streamId, JSON.stringify({ contentId }));
   }
 
-  function handleOutcome(p, sequence, starting, outcome) {
+  /** `type` is the type of the request: "start", "change" (a start with other labels) or "heartbeat". */
+  function handleOutcome(p, sequence, type, outcome) {
     if (playback !== p) {
       // If the playback was stopped before the response to its start arrived, free the slot.
-      return starting && outcome.kind === "ok" ? stops.release(outcome.streamId) : undefined;
+      return type !== "heartbeat" && outcome.kind === "ok" ? stops.release(outcome.streamId) : undefined;
     }
     if (sequence !== p.sequence) return undefined;
     p.request = null;
-    const { kind, reason, endedBy } = outcome;
-    if (kind === "ok") handleLease(p, starting, outcome);
+    const { kind } = outcome;
+    if (type === "change" && ["ok", "denied", "error"].includes(kind)) handleChange(p, outcome);
+    else if (kind === "ok") handleLease(p, type === "start", outcome);
     else if (kind === "denied") finish(p, "denied", "denied", denialFields(outcome), grace.reset);
-    else if (kind === "ended") finish(p, "ended", "ended", { reason, endedBy }, grace.reset);
-    else if (kind === "lost") handleLostLease(p, starting, outcome);
+    else if (kind === "ended") handleEnd(p, type, outcome);
+    else if (kind === "lost") handleLostLease(p, type === "start", outcome);
     else if (kind === "error") handleError(p, outcome);
     else handleOutage(p, outcome);
-    return undefined;
+  }
+
+  function handleEnd(p, type, outcome) {
+    const { reason, endedBy } = outcome;
+    // A change of the labels whose response was lost may have replaced the stream. Its repetition shows whether it did.
+    if (type === "heartbeat" && reason === "replaced" && p.labels.mayHaveReplaced(outcome)) sendRequest(p);
+    else finish(p, "ended", "ended", { reason, endedBy }, grace.reset);
   }
 
   function handleLease(p, starting, outcome) {
     const recovery = recoveryEvents(p);
     const { lost } = p;
     p.leaseGranted(outcome);
-    grace.setLease(outcome.leaseMs);
     const lease = { streamId: p.streamId, stream: outcome.stream };
     const previous = lost && { previousStreamId: lost.streamId, reason: lost.reason };
     const type = !starting ? "renewed" : lost ? "restarted" : "started";
-    transition("live", ...recovery, [type, Object.assign(lease, starting && previous)]);
+    becomeLive(p, ...leaseEvents(p, outcome), ...recovery, [type, Object.assign(lease, starting && previous)]);
+  }
+
+  /** Handles the response to a change of the labels. If it is refused, the stream continues with its former labels. */
+  function handleChange(p, outcome) {
+    const { replacement } = p.labels.change();
+    if (replacement && outcome.status === 201) {
+      // The change has succeeded only now, so another stream replaced the former one.
+      void stops.release(outcome.streamId);
+      return handleEnd(p, "change", replacement);
+    }
+    const recovery = recoveryEvents(p);
+    const event = p.labels.settle(p, outcome, denialFields(outcome), () => playback === p && update());
+    return becomeLive(p, ...(outcome.kind === "ok" ? leaseEvents(p, outcome) : []), ...recovery, event);
+  }
+
+  function becomeLive(p, ...emitted) {
+    transition("live", ...emitted);
+    grants.deliver();
     p.resolve(state);
     update();
+  }
+
+  function leaseEvents(p, { grant, leaseMs }) {
+    grace.setLease(leaseMs);
+    const isNew = grants.renewed({ grant, contentId: p.storedContent, endsMs: p.endsMs });
+    return isNew ? [["grant", { grant, streamId: p.streamId, expiresInSeconds: endsInSeconds(p) }]] : [];
   }
 
   function handleLostLease(p, starting, outcome) {
@@ -214,31 +245,8 @@ export function createSession(options) {
 
   const recoveryEvents = (p) => (p.outage ? [["available", {}]] : []);
 
-  function isRefused({ kind }) {
-    return kind === "error" || kind === "unauthorized";
-  }
-
-  function stopsWithoutLease(failure) {
-    const policy = isRefused(failure) ? (onRefused ?? (failure.kind === "unauthorized" ? "stop" : "continue")) : onUnavailable;
-    return policy === "stop";
-  }
-
-  /**
-   * Time when a timer ends the playback. Infinity if no request has failed since the last success, or if the policy is "continue".
-   * Also Infinity if the latest request was sent at or after `endsMs`, because the playback then ends only if this request fails.
-   */
-  function deadlineMs(p) {
-    return p.failure && stopsWithoutLease(p.failure) && !p.sentAfterEnd() ? p.endsMs : Infinity;
-  }
-
-  function mustEnd(p) {
-    return p.failure !== null && clock.now() >= p.endsMs && stopsWithoutLease(p.failure) && !p.sleptPastEnd();
-  }
-
   function endWithoutLease(p) {
-    const { status, code, detail } = p.failure;
-    const reason = isRefused(p.failure) ? "refused" : "unavailable";
-    finish(p, "ended", "ended", { reason, endedBy: undefined, status, code, detail });
+    finish(p, "ended", "ended", endFields(p.failure));
     // The slot may still be taken, because the server's lease ends later than the local one. The response to a renewal may
     // also have been lost.
     if (p.streamId !== null) void stops.release(p.streamId);
@@ -262,6 +270,7 @@ export function createSession(options) {
   // Ends the playback after an exception of the clock or the timers, because a retry is not possible without them.
   function giveUp(p, error) {
     playback = null;
+    grants.ended();
     p?.unwatch?.();
     p?.release?.();
     const previous = state;
@@ -283,15 +292,11 @@ export function createSession(options) {
     const leftMs = p.endsMs - clock.now();
     if (p.streamId === null || leftMs <= 0) grace.setLeft(leftMs);
     // Do not cancel a pending start, because its response may contain the id of a stream that must be stopped.
-    if (p.streamId !== null) p.request?.cancel();
+    grants.ended();
+    if (p.streamId !== null && !p.labels.change()) p.request?.cancel();
     else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
     p.unwatch?.();
     p.release?.();
-  }
-
-  function abandonStart(key, outcome) {
-    abandonedStarts.set(key, outcome);
-    void outcome.then(() => abandonedStarts.get(key) === outcome && abandonedStarts.delete(key));
   }
 
   function scheduleTick() {
@@ -323,13 +328,19 @@ export function createSession(options) {
     // No extra heartbeat is needed after a failure, because the retry contains the content id.
     if (!p || p.streamId === null || p.request || p.failure) return;
     const contentId = description.contentId();
-    if (contentId === undefined || contentId === p.sentContent) return;
-    p.contentChanged();
+    if ((contentId === undefined || contentId === p.sentContent) && !p.labels.isChangeDue()) return;
+    p.changed();
     scheduleTick();
   }
 
-  function denialFields({ limit, count, streams, slotFreesInSeconds }) {
-    return { limit, count, streams, slotFreesInSeconds, stopOther: stops.evict, retry };
+  // After a failure, the retries have their own schedule.
+  function renew() {
+    if (playback && !playback.request && !playback.failure) wake();
+    update();
+  }
+
+  function denialFields({ limit, count, streams, rule, slotFreesInSeconds }) {
+    return { limit, count, streams, rule, slotFreesInSeconds, stopOther: stops.evict, retry };
   }
 
   /** @param {{ replaces?: string[] }} [startOptions] */
@@ -342,14 +353,18 @@ export function createSession(options) {
   async function stop({ unload = false, forGood = false } = {}) {
     const p = playback;
     const { streamId, request } = p ?? {};
+    // A pending change of the labels may have replaced the stream. The new stream is then stopped after the response.
+    const isChanging = p?.labels.change() != null;
     disposed ||= forGood;
     // Send the stop before any other step. If the browser aborts this script, a second call sends the stop again.
     if (unload) stops.unload(streamId);
     if (p) close(p);
-    const done = streamId ? (unload ? undefined : stops.release(streamId)) : request?.settled;
+    const settled = !streamId || (isChanging && !unload) ? request?.settled : undefined;
+    const released = streamId && !unload ? stops.release(streamId) : undefined;
+    if (disposed) grants.dispose();
     transition("idle");
     p?.resolve("idle");
-    await done;
+    await Promise.all([released, settled]);
   }
 
   function endsInSeconds(p) {
@@ -365,6 +380,10 @@ export function createSession(options) {
     stopOther: stops.evict,
     on: events.on,
     off: events.off,
+    freshGrant: grants.fresh,
+    get grant() {
+      return grants.newest();
+    },
     get state() {
       return state;
     },

@@ -76,6 +76,24 @@ test("a long pause stops the stream and play starts another", async () => {
   assert.equal(session.streamId, "stream-2");
 });
 
+test("a start without playback frees the slot like a pause", async () => {
+  const { env, session } = setUp({ stopAfterPauseS: 100 });
+  await session.start();
+  await env.advance(99_999);
+  assert.equal(env.sent("stop").length, 0);
+  await env.advance(1);
+  assert.equal(env.sent("stop").length, 1);
+});
+
+test("playback after an early start keeps the slot", async () => {
+  const { env, video, session } = setUp({ stopAfterPauseS: 100 });
+  await session.start();
+  await env.advance(50_000);
+  await video.play();
+  await env.advance(600_000);
+  assert.deepEqual([env.sent("start").length, env.sent("stop").length], [1, 0]);
+});
+
 test("each pause has its own time limit", async () => {
   const { env, video } = await startPlayback({ stopAfterPauseS: 100 });
   for (let turn = 0; turn < 3; turn += 1) {

@@ -24,7 +24,7 @@ test("the script build sets one global", async () => {
   const context = createContext({ setTimeout, clearTimeout, fetch: async () => ({ status: 409 }) });
   runInContext(await read("dist/player.script.js"), context);
   assert.deepEqual(Object.keys(context).sort(), ["StreamManager", "clearTimeout", "fetch", "setTimeout"]);
-  assert.deepEqual(Object.keys(context.StreamManager).sort(), ["attach", "createSession"]);
+  assert.deepEqual(Object.keys(context.StreamManager).sort(), ["attach", "createSession", "mediaGrants"]);
   const session = context.StreamManager.createSession({ baseUrl: "https://streams.test", userName: "ann", deviceId: "tv" });
   assert.equal(await session.start(), "denied");
 });

@@ -17,6 +17,8 @@ export function createEnvironment({ random = () => 0 } = {}) {
     /** Queued responses by operation. If a queue is empty, the default response is used. */
     responses: { start: [], heartbeat: [], stop: [], evict: [] },
     events: [],
+    /** Returns the grant of the next default response. */
+    nextGrant: () => undefined,
     page: createPage(),
   };
   let timerIds = 0;
@@ -82,8 +84,8 @@ export function createEnvironment({ random = () => 0 } = {}) {
 
   let streams = 0;
   const defaultResponses = {
-    start: ({ body }) => stream(`stream-${++streams}`, { status: 201, contentId: body.contentId })(),
-    heartbeat: ({ url, body }) => stream(url.split("/").at(-2), { contentId: body?.contentId })(),
+    start: ({ body }) => stream(`stream-${++streams}`, { status: 201, contentId: body.contentId, grant: env.nextGrant() })(),
+    heartbeat: ({ url, body }) => stream(url.split("/").at(-2), { contentId: body?.contentId, grant: env.nextGrant() })(),
     stop: () => respond(204)(),
     evict: () => respond(204)(),
   };
@@ -105,7 +107,7 @@ export function createEnvironment({ random = () => 0 } = {}) {
 
   /** Records every event of a session or of an `attach` result. */
   env.record = (emitter) => {
-    for (const type of ["started", "renewed", "restarted", "denied", "ended", "unavailable", "available", "error", "state"]) {
+    for (const type of ["started", "renewed", "restarted", "relabeled", "labelsDenied", "grant", "denied", "ended", "unavailable", "available", "error", "state"]) {
       emitter.on(type, (event) => env.events.push(event));
     }
     return emitter;
@@ -138,8 +140,9 @@ export function problem(status, code, fields, headers) {
   return respond(status, { code, status, detail: `about ${code}`, ...fields }, headers);
 }
 
-export function stream(streamId, { status = 200, leaseS = 90, intervalS = 30, contentId } = {}) {
-  return respond(status, { streamId, userName: "ann", contentId, expiresInSeconds: leaseS, heartbeatIntervalSeconds: intervalS });
+export function stream(streamId, { status = 200, leaseS = 90, intervalS = 30, contentId, grant } = {}) {
+  const times = { expiresInSeconds: leaseS, heartbeatIntervalSeconds: intervalS };
+  return respond(status, { streamId, userName: "ann", contentId, ...times, ...(grant && { grant }) });
 }
 
 export const networkError = async () => {

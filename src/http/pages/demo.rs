@@ -16,7 +16,7 @@ use crate::http::pipeline::routes::Page;
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const CONTENTS: [(&str, &str, &str); 24] = [
+const CONTENTS: [(&str, &str, &str); 29] = [
     ("demo.css", "text/css; charset=utf-8", include_str!("demo/demo.css")),
     ("animation.js", SCRIPT, include_str!("demo/animation.js")),
     ("demo.js", SCRIPT, include_str!("demo/demo.js")),
@@ -24,6 +24,7 @@ const CONTENTS: [(&str, &str, &str); 24] = [
     ("network.js", SCRIPT, include_str!("demo/network.js")),
     ("overlays.js", SCRIPT, include_str!("demo/overlays.js")),
     ("request-log.js", SCRIPT, include_str!("demo/request-log.js")),
+    ("abandoned.js", SCRIPT, include_str!("../../../clients/web/src/abandoned.js")),
     ("attach.js", SCRIPT, include_str!("../../../clients/web/src/attach.js")),
     ("backoff.js", SCRIPT, include_str!("../../../clients/web/src/backoff.js")),
     ("client.js", SCRIPT, include_str!("../../../clients/web/src/client.js")),
@@ -31,11 +32,15 @@ const CONTENTS: [(&str, &str, &str); 24] = [
     ("device.js", SCRIPT, include_str!("../../../clients/web/src/device.js")),
     ("emitter.js", SCRIPT, include_str!("../../../clients/web/src/emitter.js")),
     ("grace.js", SCRIPT, include_str!("../../../clients/web/src/grace.js")),
+    ("grant.js", SCRIPT, include_str!("../../../clients/web/src/grant.js")),
+    ("labels.js", SCRIPT, include_str!("../../../clients/web/src/labels.js")),
     ("lifecycle.js", SCRIPT, include_str!("../../../clients/web/src/lifecycle.js")),
+    ("media-grants.js", SCRIPT, include_str!("../../../clients/web/src/media-grants.js")),
     ("options.js", SCRIPT, include_str!("../../../clients/web/src/options.js")),
     ("platform.js", SCRIPT, include_str!("../../../clients/web/src/platform.js")),
     ("playback.js", SCRIPT, include_str!("../../../clients/web/src/playback.js")),
     ("player.js", SCRIPT, include_str!("../../../clients/web/src/player.js")),
+    ("policy.js", SCRIPT, include_str!("../../../clients/web/src/policy.js")),
     ("presence.js", SCRIPT, include_str!("../../../clients/web/src/presence.js")),
     ("responses.js", SCRIPT, include_str!("../../../clients/web/src/responses.js")),
     ("session.js", SCRIPT, include_str!("../../../clients/web/src/session.js")),

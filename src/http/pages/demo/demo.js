@@ -108,14 +108,16 @@ function showUnknownUsage(reason) {
   byId("device-count").textContent = reason;
   byId("usage-status").textContent = reason;
   byId("slots").classList.add("stale");
+  byId("rules").textContent = "";
   renderedSlots = "";
 }
 
-function showUsage({ count, limit, streams }) {
+function showUsage({ count, limit, streams, rules = [] }) {
   byId("count").textContent = `${count} of ${limit}`;
   byId("count-label").textContent = limit === 1 ? "stream live" : "streams live";
   byId("device-count").textContent = `${count} of ${limit} live`;
   byId("slots").classList.remove("stale");
+  byId("rules").textContent = rules.map(describeRule).join(" · ");
   const slots = JSON.stringify([limit, streams.map(({ streamId }) => streamId)]);
   // Do not replace unchanged slots, because a button could disappear during a click.
   if (slots === renderedSlots) return;
@@ -125,6 +127,11 @@ function showUsage({ count, limit, streams }) {
   const free = Array.from({ length: Math.max(0, limit - count) }, () => createSlot("free"));
   byId("slots").replaceChildren(...streams.map((stream) => createSlot("taken", stream)), ...free);
   if (hadFocus) (byId("slots").querySelector("button") ?? byId("play-all")).focus();
+}
+
+// A rule that counts per label has one entry for each value of the label.
+function describeRule({ name, count, limit, per }) {
+  return `${name}${per ? ` (${per})` : ""}: ${count} of ${limit}`;
 }
 
 function createSlot(className, stream) {

@@ -25,6 +25,8 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
   let crashed = false;
   let note = "";
   let overlayMode = "";
+  // Label of the stream, and of the picture that the device shows.
+  let quality = "hd";
 
   find("h3").textContent = name;
   card.setAttribute("aria-label", name);
@@ -38,6 +40,9 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     reload: button("Reload", `Reload ${name}`, reload),
     crash: button("Crash", `Crash ${name} without a stop`, crash),
   };
+  const qualityButton = button("UHD", `UHD on ${name}`, () => setQuality(quality === "hd" ? "uhd" : "hd"));
+  qualityButton.className = "quality";
+  find(".screen").append(qualityButton);
   buttons.play.classList.add("primary");
   find(".buttons").append(...Object.values(buttons));
 
@@ -63,6 +68,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
       deviceId: id,
       deviceName: name,
       contentId: "demo",
+      labels: () => ({ quality }),
       stopAfterPauseS: STOP_AFTER_PAUSE_S,
     });
     evictsOldest = options.atLimit === "evictOldest";
@@ -71,7 +77,14 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     on("started", ({ stream }) => setLease(stream, ""));
     on("renewed", ({ stream }) => setLease(stream, note));
     on("restarted", ({ stream }) => setLease(stream, "Its lease expired, so it took another slot."));
+    on("relabeled", ({ stream, labels }) => setLease(stream, `Plays in ${labels.quality.toUpperCase()} now.`));
+    on("labelsDenied", ({ rule, currentLabels, labels }) => {
+      quality = currentLabels.quality;
+      setNote(`The rule “${rule}” denied ${labels.quality.toUpperCase()}. It continues in ${quality.toUpperCase()}.`);
+    });
     on("denied", (denial) => {
+      // A rule denied UHD, so that the next start asks for HD.
+      if (denial.rule) quality = "hd";
       setOverlay("denied", () => overlays.denied(denial, { name, stopOther, evictOldest }));
       setNote(describeDenial(denial));
     });
@@ -84,6 +97,12 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
       if (["starting", "idle"].includes(state)) note = "";
       render();
     });
+  }
+
+  function setQuality(next) {
+    quality = next;
+    player.session.update();
+    render();
   }
 
   function setLease(stream, text) {
@@ -190,6 +209,7 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
   function render() {
     const mode = currentMode();
     card.dataset.mode = mode;
+    qualityButton.setAttribute("aria-pressed", String(quality === "uhd"));
     const [badge, description] = MODES[mode];
     find(".badge").textContent = badge;
     const text = note || description;
@@ -222,6 +242,9 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     find(".remaining").setAttribute("stroke-dashoffset", String(100 * (1 - fraction)));
     find(".ring text").textContent = lease ? String(Math.ceil(leftS)) : "–";
     find(".ring").setAttribute("aria-label", lease ? `Lease: ${Math.ceil(leftS)} of ${lease.totalS} seconds left` : "No lease");
+    const hasGrant = lease !== null && !crashed && player.session.grant !== null;
+    find(".grant").hidden = !hasGrant;
+    if (hasGrant) find(".grant").textContent = `Grant: ${Math.ceil(leftS)} s`;
     const dueAngle = lease && !crashed ? 360 * (1 - lease.intervalS / lease.totalS) : null;
     find(".heartbeat-due").setAttribute("visibility", dueAngle === null ? "hidden" : "visible");
     if (dueAngle !== null) find(".heartbeat-due").setAttribute("transform", `rotate(${dueAngle} 32 32)`);
@@ -244,9 +267,10 @@ const MODES = {
   freed: ["Crashed", "Its lease expired, so its slot is free. No clean-up job was needed."],
 };
 
-function describeDenial({ slotFreesInSeconds }) {
+function describeDenial({ rule, slotFreesInSeconds }) {
+  const reason = rule ? ` The rule “${rule}” denied UHD. Play asks for HD.` : "";
   const wait = slotFreesInSeconds ? ` The next lease expires in ${slotFreesInSeconds} s, unless it is renewed.` : "";
-  return `Holds no slot, so it does not play.${wait}`;
+  return `Holds no slot, so it does not play.${reason}${wait}`;
 }
 
 // The players use the default options. If requests fail until the lease expires, the players stop if the responses are 401 or 403, and

@@ -5,7 +5,10 @@ const MAX_ROWS = 200;
 /** The meaning of a response as text, and its tone: `good`, `warn` or `bad`. */
 export function describeResponse({ method, url }, response, body) {
   const { status } = response;
-  if (status === 409) return { tone: "bad", meaning: `Denied: ${body?.count} of ${body?.limit} streams are live` };
+  if (status === 409) {
+    const rule = body?.rule ? ` by “${body.rule}”` : "";
+    return { tone: "bad", meaning: `Denied${rule}: ${body?.count} of ${body?.limit} streams are live` };
+  }
   if (status === 410 && body?.restart === "auto") return { tone: "warn", meaning: "Lease expired: restarts automatically" };
   if (status === 410) return { tone: "bad", meaning: `Stream was ${body?.reason ?? "ended"}${by(body)}: stops and waits for its user` };
   if (status === 404) return { tone: "warn", meaning: "Stream not found: restarts automatically" };

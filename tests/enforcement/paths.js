@@ -1,0 +1,25 @@
+// Paths that a grant for `own` must not open, because servers could read them as a path of `other`, or as no content at all.
+
+export const ambiguousPaths = (own, other) => [
+  `/media/${other}/1.m4s`,
+  `/media/${own}/../${other}/1.m4s`,
+  `/media/${own}/%2e%2e/${other}/1.m4s`,
+  `/media/${own}/.%2E/${other}/1.m4s`,
+  `/media/${own}/..;x/${other}/1.m4s`,
+  `/media/${own}/..%2f${other}/1.m4s`,
+  `/media/${own}%2f../${other}/1.m4s`,
+  `/media/${own}/..%5c${other}/1.m4s`,
+  `/media/${own}/..\\${other}/1.m4s`,
+  `/media/${own}/%252e%252e/${other}/1.m4s`,
+  `/media/${own}/./1.m4s`,
+  `/media/${own}//1.m4s`,
+  `//media/${own}/1.m4s`,
+  `/media//${own}/1.m4s`,
+  `/media/./${own}/1.m4s`,
+  `/media/${own}/%00/1.m4s`,
+  `/media/${own}/%zz/1.m4s`,
+  `/other/../media/${other}/1.m4s`,
+  `/media/${own}`,
+  "/media/",
+  "/",
+];
