@@ -9,7 +9,7 @@ use super::*;
 /// Few ids, so that random members, leases and requests often use the same id.
 const IDS: u8 = 6;
 
-fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
+pub(super) fn any_lease(n: u8) -> impl Strategy<Value = Lease> {
     let termination =
         prop_oneof![Just(None), Just(None), Just(Some(EndReason::Evicted)), Just(Some(EndReason::Replaced))];
     let started = prop_oneof![-5i64..5, -45_003i64..-44_997];

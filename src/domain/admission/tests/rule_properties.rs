@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::properties::{any_request, any_state, effective_limit, eviction_rank};
+use super::properties::{any_lease, any_request, any_state, effective_limit, eviction_rank};
 use super::*;
 use crate::domain::labels::{LabelName, LabelValue};
 use crate::domain::rules::RuleName;
@@ -37,8 +38,28 @@ fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
 }
 
 prop_compose! {
-    fn any_case()(
+    /// Most leases are live members. With independent states, few users would have two live streams.
+    fn mostly_live()(
         (members, leases, limit) in any_state(),
+        others in vec((any_lease(0), 1i64..4), 6),
+        is_live in vec(weighted(0.8), 6),
+    ) -> (Vec<StreamId>, Vec<Lease>, u64) {
+        let (mut members, mut leases) = (members, leases);
+        for (n, ((other, expires), _)) in others.into_iter().zip(is_live).enumerate().filter(|(_, (_, is_live))| *is_live) {
+            let stream_id = id(n as u8);
+            leases.retain(|lease| lease.stream_id != stream_id);
+            leases.push(Lease { stream_id, expires_at: NOW.plus_ms(expires), termination: None, ..other });
+            if !members.contains(&stream_id) {
+                members.push(stream_id);
+            }
+        }
+        (members, leases, limit + 1)
+    }
+}
+
+prop_compose! {
+    fn any_case()(
+        (members, leases, limit) in prop_oneof![any_state(), mostly_live(), mostly_live()],
         labels in vec(any_labels(), 6),
         own_labels in any_labels(),
         rules in any_rules(),
