@@ -33,6 +33,7 @@ pub fn apps(workers: usize) -> Vec<Arc<App>> {
             metrics: Arc::clone(&metrics),
             tracer: None,
             tokens: None,
+            grants: None,
             rates: Arc::clone(&rates),
             cors: Arc::clone(&cors),
             in_flight: Arc::clone(&in_flight),

@@ -71,6 +71,8 @@ pub enum Workload {
     Heartbeat,
     StartAndStop,
     Count,
+    /// A check of the same grant, as for each segment of a player.
+    GrantCheck,
     /// A start, four heartbeats, a count and a stop.
     Session,
 }
@@ -83,6 +85,8 @@ pub struct User {
     stream: String,
     start: Vec<u8>,
     count: Vec<u8>,
+    /// `None` if the start had no grant.
+    grant_check: Option<Vec<u8>>,
 }
 
 impl User {
@@ -92,12 +96,12 @@ impl User {
         let streams = format!("/v1/users/user-{n:04}/streams");
         let (start, count) = (request("POST", &streams), request("GET", &format!("{streams}/count")));
         let mut connection = Connection::open(address).await;
-        let stream = match connection.send(&start).await {
-            (201, body) => stream_path(&streams, body),
-            _ => format!("{streams}/{}", uuid::Uuid::nil()),
+        let (stream, grant_check) = match connection.send(&start).await {
+            (201, body) => (stream_path(&streams, body), grant_check(body)),
+            _ => (format!("{streams}/{}", uuid::Uuid::nil()), None),
         };
         let heartbeat = request("POST", &format!("{stream}/heartbeat"));
-        Self { connection, heartbeat, streams, stream, start, count }
+        Self { connection, heartbeat, streams, stream, start, count, grant_check }
     }
 
     /// Runs the workload once and returns the number of requests.
@@ -105,6 +109,7 @@ impl User {
         match workload {
             Workload::Heartbeat => _ = self.connection.call(&self.heartbeat, 200).await,
             Workload::Count => _ = self.connection.call(&self.count, 200).await,
+            Workload::GrantCheck => _ = self.connection.call(self.grant_check.as_ref().unwrap(), 204).await,
             Workload::StartAndStop => {
                 let stream = self.start().await;
                 self.connection.call(&request("DELETE", &stream), 204).await;
@@ -133,6 +138,16 @@ impl User {
 fn stream_path(streams: &str, body: &[u8]) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     format!("{streams}/{}", body["streamId"].as_str().unwrap())
+}
+
+/// A check of the grant in the response to a start, as nginx sends it for a segment.
+fn grant_check(body: &[u8]) -> Option<Vec<u8>> {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let grant = body["grant"].as_str()?;
+    let head = format!(
+        "GET /v1/grants/check HTTP/1.1\r\nhost: localhost\r\nx-original-uri: /media/1.ts?grant={grant}\r\n\r\n"
+    );
+    Some(head.into_bytes())
 }
 
 /// Measures the requests per second of these users, each with one connection. Panics if a response has an unexpected status.

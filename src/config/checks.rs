@@ -7,8 +7,8 @@ use hyper::Uri;
 use secrecy::ExposeSecret;
 
 use super::error::ConfigError;
-use super::rules;
 use super::sections::{Auth, AuthMode, Config, DynamoDb, Embedded, LIST_SYNTAX};
+use super::{grants, rules};
 use crate::http::auth::ALGORITHMS;
 
 /// A key for HMAC-SHA-256 must be at least as long as the hash (RFC 7518, section 3.2).
@@ -29,7 +29,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = config.log().filter() {
         return Err(ConfigError::invalid("log.filter", format!("{:?}", config.log.filter), error));
     }
-    check_auth(&config.auth)
+    check_auth(&config.auth)?;
+    grants::check(&config.grants, config.auth.hs256_secret.as_ref())
 }
 
 impl Config {

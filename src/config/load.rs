@@ -90,8 +90,11 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
     };
     match key.as_str() {
         // The value may contain a misplaced secret, and serde's message may contain the value.
-        "auth" => return ConfigError::hidden(&key, "must be a section of settings"),
-        "auth.hs256_secret" => return ConfigError::hidden(&key, "must be a string"),
+        "auth" | "grants" => return ConfigError::hidden(&key, "must be a section of settings"),
+        "auth.hs256_secret" | "grants.secret" | "grants.subject_key" => {
+            return ConfigError::hidden(&key, "must be a string");
+        }
+        "grants.published_keys" => return ConfigError::hidden(&key, problem),
         // The key is empty if the name of an environment variable consists of the prefix alone.
         "" => return ConfigError::hidden("\"\"", problem),
         // A misspelled key may hold a secret, so its value is hidden.

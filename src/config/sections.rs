@@ -27,6 +27,7 @@ pub struct Config {
     pub lease: Lease,
     pub limits: Limits,
     pub auth: Auth,
+    pub grants: Grants,
     pub rate: Rate,
     pub cors: Cors,
     pub log: Log,
@@ -153,6 +154,48 @@ pub enum AuthMode {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of settings")]
+pub struct Grants {
+    pub algorithm: GrantAlgorithm,
+    pub key_file: Option<PathBuf>,
+    #[serde(serialize_with = "without_secret")]
+    pub secret: Option<SecretString>,
+    /// Paths or secrets.
+    #[serde(deserialize_with = "secret_list", serialize_with = "without_secrets")]
+    pub published_keys: Vec<SecretString>,
+    pub key_id: Option<String>,
+    pub issuer: String,
+    pub audience: String,
+    pub leeway_s: Bounded<0, 300>,
+    pub subject: GrantSubject,
+    #[serde(serialize_with = "without_secret")]
+    pub subject_key: Option<SecretString>,
+    pub cookie: String,
+    pub query_parameter: String,
+    pub content_path: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum GrantAlgorithm {
+    #[serde(rename = "off")]
+    Off,
+    #[serde(rename = "ES256")]
+    Es256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    #[serde(rename = "HS256")]
+    Hs256,
+}
+
+/// Whether grants contain the user name or its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrantSubject {
+    Plain,
+    Hashed,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
 pub struct Rate {
     pub starts_per_minute: Bounded<0, 1_000_000>,
     pub heartbeats_per_minute: Bounded<0, 1_000_000>,
@@ -198,6 +241,18 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
         return Err(D::Error::custom(format!("must not contain an empty item; {LIST_SYNTAX}")));
     }
     Ok(items)
+}
+
+fn secret_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretString>, D::Error> {
+    Ok(list(deserializer)?.into_iter().map(SecretString::from).collect())
+}
+
+/// Serializes a list without secrets as it is, and other lists as [`without_secret`].
+fn without_secrets<S: Serializer>(secrets: &[SecretString], serializer: S) -> Result<S::Ok, S::Error> {
+    match secrets {
+        [] => Vec::<String>::new().serialize(serializer),
+        _ => serde_json::Map::new().serialize(serializer),
+    }
 }
 
 /// Serializes a secret as an empty object, which shows only that a secret is set.

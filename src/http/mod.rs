@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod grants;
 pub mod pages;
 pub mod pipeline;
 mod port;
@@ -17,6 +18,7 @@ use self::api::openapi::apis;
 use self::api::rate_limits::RateLimits;
 use self::api::route_context::AuthMode;
 use self::auth::verifier::TokenVerifier;
+use self::grants::authority::GrantAuthority;
 use self::pages::{Pages, demo, documentation, exposition};
 use self::pipeline::app::{App, Bounds};
 use self::pipeline::cors::Cors;
@@ -38,6 +40,8 @@ pub struct AppDeps {
     pub tracer: Option<Tracer>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
+    /// `None` if grants are off.
+    pub grants: Option<Arc<GrantAuthority>>,
     pub rates: Arc<RateLimits>,
     pub cors: Arc<Cors>,
     pub in_flight: Arc<InFlightLimiter>,
@@ -50,13 +54,13 @@ pub struct AppDeps {
 /// # Errors
 /// The route table is incomplete or ambiguous, or the OpenAPI document cannot be written.
 pub fn app(deps: AppDeps) -> Result<Arc<App>, RouteError> {
-    let AppDeps { limiter, readiness, metrics, tracer, tokens, rates, cors, in_flight, pages, bounds } = deps;
+    let AppDeps { limiter, readiness, metrics, tracer, tokens, grants, rates, cors, in_flight, pages, bounds } = deps;
     let auth = tokens.map_or(AuthMode::Disabled, AuthMode::Jwt);
     let mut routed = documentation::pages(pages.swagger)?;
     if pages.demo {
         routed.extend(demo::pages());
     }
-    let apis = apis(limiter, Arc::clone(&readiness), rates, auth.clone());
+    let apis = apis(limiter, Arc::clone(&readiness), rates, auth.clone(), grants);
     let routes = Routes::new(apis, routed, Some(&metrics))?;
     let tasks = TaskTracker::new();
     let metrics = Some(metrics);

@@ -34,6 +34,9 @@ pub struct Metrics {
     pub(crate) contention: Counter,
     /// Requests whose token has a limit claim that is not a limit.
     pub token_limit_claims_ignored: Counter,
+    /// Grants in responses to starts and heartbeats.
+    pub(crate) grants_signed: Counter,
+    pub(crate) grant_checks: GrantCheckCounters,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
     pub in_flight: Gauge,
@@ -84,6 +87,16 @@ pub(crate) struct EndedCounters {
 
 /// Starts that a rule denied, by rule. The number of rules is bounded by [`crate::domain::rules::MAX_RULES`].
 pub(crate) struct RuleCounters(Family<RuleLabels, Counter>);
+/// Checks of grants by outcome.
+pub(crate) struct GrantCheckCounters {
+    pub valid: Counter,
+    pub missing: Counter,
+    pub invalid: Counter,
+    pub expired: Counter,
+    pub other_content: Counter,
+    pub not_live: Counter,
+    pub failed: Counter,
+}
 
 /// Request heads that the HTTP parser refused, by reason. `http_requests` does not count these requests, because they reach no
 /// route.
@@ -197,6 +210,8 @@ impl Metrics {
                 "Requests whose token has a limit claim that is not a limit",
                 Counter::default(),
             ),
+            grants_signed: registered(r, "grants_signed", "Grants in responses", Counter::default()),
+            grant_checks: GrantCheckCounters::register(r),
             requests: registered(r, "http_requests", "Responses by route and status", Family::default()),
             request_seconds: registered(
                 r,
@@ -336,6 +351,21 @@ impl RuleCounters {
 
     pub(crate) fn inc(&self, rule: &RuleName) {
         self.0.get_or_create(&RuleLabels { rule: rule.to_string() }).inc();
+    }
+}
+
+impl GrantCheckCounters {
+    fn register(registry: &mut Registry) -> Self {
+        let counter = by_outcome(registry, "grant_checks", "Checks of grants by outcome");
+        Self {
+            valid: counter("valid"),
+            missing: counter("missing"),
+            invalid: counter("invalid"),
+            expired: counter("expired"),
+            other_content: counter("other_content"),
+            not_live: counter("not_live"),
+            failed: counter("failed"),
+        }
     }
 }
 

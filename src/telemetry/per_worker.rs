@@ -89,7 +89,7 @@ impl TypedMetric for Histogram {
 
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let bounds = self.upper_bounds.iter().copied().chain([f64::MAX]);
+        let bounds = self.upper_bounds.iter().copied().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.enumerate().map(|(n, bound)| (bound, self.count(n))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = self.parts.iter().map(|part| f64::from_bits(part.sum.load(Ordering::Relaxed))).sum();

@@ -169,6 +169,7 @@ impl<'a> Service<'a> {
             metrics,
             tracer: None,
             tokens: tokens.map(|tokens| Arc::new(tokens.unwrap())),
+            grants: None,
             rates: Arc::new(RateLimits::new(config.rate(), &(Arc::clone(&clock) as _))),
             cors: Arc::default(),
             pages: Pages { demo: false, swagger: true },

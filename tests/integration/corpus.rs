@@ -28,4 +28,4 @@ macro_rules! replay_each {
     };
 }
 
-replay_each!(names, items, requests, starts, settings, tokens);
+replay_each!(names, items, media_paths, requests, starts, settings, tokens);

@@ -49,7 +49,7 @@ fn every_operation_has_a_summary_and_problem_examples() {
             }
         }
     }
-    assert_eq!(operations, 15);
+    assert_eq!(operations, 17);
 }
 
 /// All objects in the document.
@@ -96,6 +96,7 @@ fn parameters_and_headers_are_described() {
                 for name in headers.keys() {
                     let usual = [
                         "Accept-Encoding",
+                        "Cache-Control",
                         "Idempotency-Replayed",
                         "Location",
                         "Retry-After",

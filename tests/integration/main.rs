@@ -20,6 +20,7 @@ mod evictions;
 mod exposure;
 mod fault_injector;
 mod faults;
+mod grants;
 mod http;
 mod lease_duration;
 mod limiter_log;

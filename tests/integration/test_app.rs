@@ -15,6 +15,7 @@ use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::openapi::openapi_document;
 use stream_manager::http::api::rate_limits::{RateLimits, RateSettings};
 use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::grants::authority::GrantAuthority;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::app::{App, Bounds};
 use stream_manager::http::pipeline::cors::{Cors, CorsSettings};
@@ -39,6 +40,8 @@ pub struct TestApp {
     pub clock: Arc<ManualClock>,
     /// `None` disables authentication.
     pub tokens: Option<Arc<TokenVerifier>>,
+    /// `None` if grants are off.
+    pub grants: Option<Arc<GrantAuthority>>,
     pub policy: Policy,
     pub rates: RateSettings,
     pub cors: CorsSettings,
@@ -53,6 +56,7 @@ impl Default for TestApp {
             store: Arc::new(MemoryStore::new()),
             clock: Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000))),
             tokens: None,
+            grants: None,
             policy: Policy::default(),
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
             cors: CorsSettings::default(),
@@ -111,6 +115,7 @@ impl TestApp {
             metrics: Arc::clone(&metrics),
             tracer: None,
             tokens: self.tokens,
+            grants: self.grants,
             rates: Arc::new(RateLimits::new(self.rates, &clock)),
             cors: Arc::new(Cors::new(&self.cors, clock)),
             pages: self.pages,
@@ -205,7 +210,11 @@ impl TestServer {
         assert!(self.is_documented(&name, path, status), "{name} {path}: {status} is not in the OpenAPI document");
         let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let is_document = ["/openapi", "/swagger", "/demo"].iter().any(|prefix| path.starts_with(prefix));
-        let cached = if is_document && status < 400 { "no-cache" } else { "no-store" };
+        let cached = match status < 400 {
+            true if is_document => "no-cache",
+            true if path == "/.well-known/jwks.json" => "public, max-age=300",
+            _ => "no-store",
+        };
         assert_eq!(text("cache-control").as_deref(), Some(cached), "{path}");
         assert_eq!(text("x-content-type-options").as_deref(), Some("nosniff"), "on every response");
         let request_id = text("x-request-id").unwrap();

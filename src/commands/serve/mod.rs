@@ -18,6 +18,7 @@ use stream_manager::config::Config;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
+use stream_manager::http::grants::authority::GrantAuthority;
 use stream_manager::http::pages::Pages;
 use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
@@ -89,6 +90,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let clock = Arc::new(SystemClock);
     let tasks = BackgroundTasks::new();
     let tokens = open_tokens(config, clock.clone(), Arc::clone(&metrics), &tasks).await?;
+    let grants = open_grants(config, clock.clone(), Arc::clone(&metrics), &tasks).await?;
     let interceptors = Interceptors {
         metrics: MetricsInterceptor::new(metrics.store.clone(), clock.clone()),
         traces: tracer.clone().map(|tracer| TraceInterceptor::new(tracer, config.dynamodb.table.clone())),
@@ -112,6 +114,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
             metrics,
             tracer: tracer.clone(),
             tokens: tokens.clone(),
+            grants: grants.clone(),
             rates: Arc::clone(&rates),
             cors: Arc::clone(&cors),
             in_flight: Arc::clone(&in_flight),
@@ -191,6 +194,20 @@ async fn open_tokens(
     let refreshed = Arc::clone(&verifier);
     tasks.spawn("jwks_refresh", async move { refreshed.refresh_regularly().await });
     Ok(Some(verifier))
+}
+
+/// Loads the keys of grants, and reloads them in the background. `None` if grants are off.
+async fn open_grants(
+    config: &Config,
+    clock: Arc<SystemClock>,
+    metrics: Arc<Metrics>,
+    tasks: &BackgroundTasks,
+) -> Result<Option<Arc<GrantAuthority>>> {
+    let Some(settings) = config.grants() else { return Ok(None) };
+    let grants = Arc::new(GrantAuthority::open(settings, clock, metrics).await?);
+    let reloaded = Arc::clone(&grants);
+    tasks.spawn("grant_key_reload", async move { reloaded.reload_regularly().await });
+    Ok(Some(grants))
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -134,7 +134,8 @@ fn token_problem(error: TokenError) -> Problem {
     }
 }
 
-fn unauthorized(detail: &str, token_sent: bool) -> Problem {
+/// A 401 with a challenge.
+pub(crate) fn unauthorized(detail: &str, token_sent: bool) -> Problem {
     let mut problem = Problem::new(ProblemCode::Unauthorized, detail);
     let challenge = "Bearer realm=\"stream-manager\"";
     // A request without a token gets no error code (RFC 6750, section 3.1).

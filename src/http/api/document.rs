@@ -4,7 +4,7 @@ use serde_yaml::{Mapping, Value};
 
 /// Maps the operation ids in the code to those in the document. Client generators turn the ids in the document into method
 /// names, so these ids also name the object, such as `Stream`. The ids in the code label metrics, log lines and traces.
-const OPERATION_IDS: [(&str, &str); 11] = [
+const OPERATION_IDS: [(&str, &str); 12] = [
     ("start", "startStream"),
     ("list", "listStreams"),
     ("count", "countStreams"),
@@ -13,6 +13,7 @@ const OPERATION_IDS: [(&str, &str); 11] = [
     ("stop", "stopStream"),
     ("stopByPost", "stopStreamByPost"),
     ("evict", "evictStreams"),
+    ("grantKeys", "getGrantKeys"),
     ("live", "getLiveness"),
     ("ready", "getReadiness"),
     ("health", "getHealth"),

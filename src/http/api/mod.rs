@@ -3,6 +3,7 @@
 pub(crate) mod caller;
 mod document;
 pub(crate) mod extract;
+pub(crate) mod grants;
 pub mod health;
 pub(crate) mod json;
 pub(crate) mod model;

@@ -8,12 +8,14 @@ use rand::rngs::StdRng;
 use thiserror::Error;
 
 use super::document;
+use super::grants::GrantsApi;
 use super::health::{HealthApi, Readiness};
 use super::rate_limits::RateLimits;
 use super::route_context::AuthMode;
 use super::streams::StreamsApi;
 use super::users::UsersApi;
 use crate::clock::ManualClock;
+use crate::http::grants::authority::GrantAuthority;
 use crate::limiter::{Limiter, Policy};
 use crate::store::memory::MemoryStore;
 use crate::telemetry::metrics::Metrics;
@@ -59,14 +61,22 @@ pub(crate) fn apis_for_spec() -> Apis {
     let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(ManualClock::default()));
     let (random, metrics) = (StdRng::seed_from_u64(0), Arc::new(Metrics::new()));
     let limiter = Limiter::new(store, clock, random, metrics, Policy::default());
-    apis(Arc::new(limiter), Arc::default(), Arc::new(RateLimits::unbounded()), AuthMode::Disabled)
+    apis(Arc::new(limiter), Arc::default(), Arc::new(RateLimits::unbounded()), AuthMode::Disabled, None)
 }
 
-pub(crate) type Apis = (StreamsApi, UsersApi, HealthApi);
+pub(crate) type Apis = (StreamsApi, UsersApi, GrantsApi, HealthApi);
 
-pub(crate) fn apis(limiter: Arc<Limiter>, readiness: Arc<Readiness>, rates: Arc<RateLimits>, auth: AuthMode) -> Apis {
-    let streams = StreamsApi { limiter: Arc::clone(&limiter), rates };
-    (streams, UsersApi { limiter }, HealthApi { readiness, auth })
+/// `grants` is `None` if grants are off.
+pub(crate) fn apis(
+    limiter: Arc<Limiter>,
+    readiness: Arc<Readiness>,
+    rates: Arc<RateLimits>,
+    auth: AuthMode,
+    grants: Option<Arc<GrantAuthority>>,
+) -> Apis {
+    let streams = StreamsApi { limiter: Arc::clone(&limiter), rates, grants: grants.clone() };
+    let grants = GrantsApi::new(grants, Arc::clone(&limiter));
+    (streams, UsersApi { limiter }, grants, HealthApi { readiness, auth })
 }
 
 const LICENSE_URL: &str = "https://spdx.org/licenses/Apache-2.0.html";

@@ -10,6 +10,7 @@ use poem_openapi::registry::{
 use poem_openapi::types::Type;
 
 use crate::http::api::json::Json;
+use crate::http::api::model::grants::JwkSet;
 use crate::http::api::model::problem_schemas;
 use crate::http::api::model::responses::{
     Evicted, Health, Limit, NewLimit, StartedStream, Stream, StreamCount, Streams,
@@ -86,6 +87,25 @@ pub(crate) enum NoContentResponse {
 }
 
 #[derive(ApiResponse)]
+pub(crate) enum GrantCheckResponse {
+    /// The grant allows the media request.
+    #[oai(status = 204)]
+    Valid,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum JwksResponse {
+    /// The public keys.
+    #[oai(status = 200)]
+    Keys(
+        Json<JwkSet>,
+        /// How long the keys may be cached.
+        #[oai(header = "Cache-Control")]
+        String,
+    ),
+}
+
+#[derive(ApiResponse)]
 pub(crate) enum HealthResponse {
     /// The service is healthy.
     #[oai(status = 200)]
@@ -124,6 +144,9 @@ problems! {
         KeysUnavailable, Overloaded;
     BodyProblems: InvalidRequest, Unauthorized, Forbidden, PayloadTooLarge, UnsupportedMediaType, Internal,
         StoreUnavailable, KeysUnavailable, Overloaded;
+    GrantCheckProblems: InvalidRequest, Unauthorized, RouteNotFound, PayloadTooLarge, Internal, StoreUnavailable,
+        Overloaded;
+    JwksProblems: InvalidRequest, RouteNotFound, PayloadTooLarge, Internal, Overloaded;
     LiveProblems: InvalidRequest, PayloadTooLarge, Internal;
     ReadyProblems: InvalidRequest, PayloadTooLarge, Internal, Draining, StoreUnavailable, KeysUnavailable;
 }

@@ -11,7 +11,7 @@ use crate::domain::names::{StreamId, UserName};
 use crate::domain::rules;
 use crate::http::api::caller::Caller;
 use crate::http::api::extract::body::{EvictionBody, HeartbeatBody, StartBody};
-use crate::http::api::extract::params::{EvictQuery, IdempotencyKeyHeader};
+use crate::http::api::extract::params::{FlagQuery, IdempotencyKeyHeader};
 use crate::http::api::extract::path::Path;
 use crate::http::api::json::Json;
 use crate::http::api::model::problem::{EndedBy, Restart, StreamEndReason};
@@ -23,12 +23,15 @@ use crate::http::api::responses::{
     StartResponse, StopProblems, StreamProblems, StreamResponse, StreamsResponse, UserProblems,
 };
 use crate::http::api::tags::Tag;
+use crate::http::grants::authority::GrantAuthority;
 use crate::limiter::{Limiter, StartOptions, Timestamped, Usage};
 use crate::store::StreamState;
 
 pub(crate) struct StreamsApi {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) rates: Arc<RateLimits>,
+    /// `None` if grants are off.
+    pub(crate) grants: Option<Arc<GrantAuthority>>,
 }
 
 #[OpenApi]
@@ -122,8 +125,8 @@ impl StreamsApi {
         #[oai(name = "streamId")] stream: Path<StreamId>,
     ) -> Result<StreamResponse, Failure<StreamProblems>> {
         let user = user.0;
-        let state = self.limiter.stream(&user, stream.0).await.map_err(Problem::from)?;
-        Ok(self.live_stream(&user, state)?)
+        let Timestamped { now, value: state } = self.limiter.stream(&user, stream.0).await.map_err(Problem::from)?;
+        Ok(StreamResponse::Live(Json(self.stream(&user, &live(state)?, now))))
     }
 
     /// Send a heartbeat
@@ -149,8 +152,9 @@ impl StreamsApi {
     ) -> Result<StreamResponse, Failure<HeartbeatProblems>> {
         let user = user.0;
         self.rates.heartbeat(&user)?;
-        let state = self.limiter.heartbeat(&user, stream.0, body.0).await.map_err(Problem::from)?;
-        Ok(self.live_stream(&user, state)?)
+        let Timestamped { now, value: state } =
+            self.limiter.heartbeat(&user, stream.0, body.0).await.map_err(Problem::from)?;
+        Ok(StreamResponse::Live(Json(self.granted_stream(&user, &live(state)?, now))))
     }
 
     /// Stop or evict a stream
@@ -169,7 +173,7 @@ impl StreamsApi {
         #[oai(name = "userName")] user: Path<UserName>,
         #[oai(name = "streamId")] stream: Path<StreamId>,
         /// True if the client is not the stream's own player.
-        evict: EvictQuery,
+        evict: FlagQuery,
     ) -> Result<NoContentResponse, Failure<StopProblems>> {
         if evict.0 {
             self.limiter.evict(&user.0, Some(vec![stream.0]), None).await.map_err(Problem::from)?;
@@ -222,23 +226,17 @@ impl StreamsApi {
         Stream::new(user, lease, now, &self.limiter.policy().terms)
     }
 
-    fn started_stream(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStream {
-        StartedStream {
-            stream: self.stream(user, &started.lease, now),
-            limit: started.limit.get(),
-            ended: started.ended.into_iter().map(StreamId::uuid).collect(),
-        }
+    /// The stream with its grant, for responses that start or renew it.
+    fn granted_stream(&self, user: &UserName, lease: &Lease, now: Timestamp) -> Stream {
+        let grant = self.grants.as_ref().and_then(|grants| grants.sign(user, lease, now));
+        Stream { grant, ..self.stream(user, lease, now) }
     }
 
-    fn live_stream(&self, user: &UserName, state: Timestamped<StreamState>) -> Result<StreamResponse, Problem> {
-        match state.value {
-            StreamState::Live(lease) => Ok(StreamResponse::Live(Json(self.stream(user, &lease, state.now)))),
-            StreamState::Inactive(lease) => Err(stream_ended(&lease)),
-            StreamState::NotFound => {
-                let mut problem = Problem::new(ProblemCode::StreamNotFound, "the user has no such stream");
-                problem.extensions.restart = Some(Restart::Auto);
-                Err(problem)
-            }
+    fn started_stream(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStream {
+        StartedStream {
+            stream: self.granted_stream(user, &started.lease, now),
+            limit: started.limit.get(),
+            ended: started.ended.into_iter().map(StreamId::uuid).collect(),
         }
     }
 
@@ -257,6 +255,18 @@ impl StreamsApi {
         problem.extensions.count = Some(count as u32);
         problem.extensions.streams = Some(denial.streams.iter().map(|lease| self.stream(user, lease, now)).collect());
         problem
+    }
+}
+
+fn live(state: StreamState) -> Result<Lease, Problem> {
+    match state {
+        StreamState::Live(lease) => Ok(lease),
+        StreamState::Inactive(lease) => Err(stream_ended(&lease)),
+        StreamState::NotFound => {
+            let mut problem = Problem::new(ProblemCode::StreamNotFound, "the user has no such stream");
+            problem.extensions.restart = Some(Restart::Auto);
+            Err(problem)
+        }
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Tag {
     Limits,
     /// Erasing users.
     Users,
+    /// Grants for media requests.
+    Grants,
     /// Liveness and readiness.
     Health,
 }

@@ -2,8 +2,7 @@
 //! and when a token names an unknown key.
 
 use std::error::Error as _;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tracing::{info, warn};
 
 use super::jwks::{Key, KeySet, KeySetError};
-use super::{KeySource, TokenError};
+use super::{KeySource, TokenError, key_file};
 use crate::clock::Clock;
 
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
@@ -130,7 +129,7 @@ impl JwksCache {
         let keys = match &self.source {
             Source::Secret => return Ok(()),
             Source::File(path) => {
-                let json = read(path.clone()).await;
+                let json = key_file::read(path.clone(), MAX_JWKS_BYTES).await;
                 let json = json.map_err(|error| JwksError::FileUnreadable(path.clone(), error))?;
                 KeySet::parse(&json, &self.allowed).map_err(|error| JwksError::FileInvalid(path.clone(), error))?
             }
@@ -232,20 +231,4 @@ fn with_causes(error: reqwest::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-async fn read(path: PathBuf) -> std::io::Result<Vec<u8>> {
-    let read = |path: &Path| {
-        let mut json = Vec::new();
-        std::fs::File::open(path)?.take(MAX_JWKS_BYTES as u64 + 1).read_to_end(&mut json)?;
-        if json.len() > MAX_JWKS_BYTES {
-            return Err(std::io::Error::other(format!("the file has more than {MAX_JWKS_BYTES} bytes")));
-        }
-        Ok(json)
-    };
-    // Reading from a network file system or a pipe can block indefinitely.
-    match tokio::time::timeout(FETCH_TIMEOUT, tokio::task::spawn_blocking(move || read(&path))).await {
-        Ok(read) => read?,
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-    }
 }

@@ -7,6 +7,7 @@
 mod claims;
 mod jwks;
 mod jwks_cache;
+pub(crate) mod key_file;
 mod strict_object;
 pub mod verifier;
 

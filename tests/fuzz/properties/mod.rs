@@ -7,6 +7,7 @@
 
 pub mod items;
 mod json;
+pub mod media_paths;
 pub mod names;
 pub mod requests;
 mod service;

@@ -99,6 +99,7 @@ impl Service {
                 metrics,
                 tracer: None,
                 tokens: None,
+                grants: None,
                 rates: Arc::new(RateLimits::unbounded()),
                 cors: Arc::default(),
                 pages: Pages { demo: true, swagger: true },

@@ -16,7 +16,7 @@ const ORDER: [&[&str]; 12] = [
     &["telemetry"],
     &["store"],
     &["limiter", "live_streams", "migrate"],
-    &["http/auth"],
+    &["http/auth", "http/grants"],
     &["http/api"],
     &["http/pipeline"],
     &["http"],
@@ -26,12 +26,14 @@ const ORDER: [&[&str]; 12] = [
 ];
 
 /// Crates and functions, and the only files and modules that may use them.
-const ONLY_IN: [(&str, &[&str]); 15] = [
+const ONLY_IN: [(&str, &[&str]); 17] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
     ("poem", &["http"]),
-    ("jsonwebtoken", &["http/auth"]),
+    ("jsonwebtoken", &["http/auth", "http/grants"]),
+    ("aws_lc_rs", &["http/grants"]),
+    ("rustls_pki_types", &["http/grants/key_parser.rs"]),
     ("reqwest", &["http/auth/jwks_cache.rs"]),
     ("SystemTime::now", &["clock.rs"]),
     ("Instant::now", &["clock.rs", "http/worker.rs"]),

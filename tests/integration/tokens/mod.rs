@@ -1,7 +1,7 @@
 //! Bearer tokens. The service accepts tokens of real issuers and refuses known attacks, and a token gives access only to its own user.
 
 mod attacks;
-mod issuer;
+pub mod issuer;
 mod keys;
 mod labels;
 mod limits;
@@ -154,7 +154,8 @@ async fn only_health_and_documentation_need_no_token() {
     let mut guarded = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            if !path.starts_with("/v1/") {
+            // A gateway checks grants, and has no token of the player.
+            if !path.starts_with("/v1/") || path == "/v1/grants/check" {
                 assert_eq!(operation["security"], json!([]), "{method} {path}");
                 continue;
             }

@@ -41,6 +41,7 @@ pub async fn service(at_limit: AtLimit) -> String {
         metrics,
         tracer: None,
         tokens: None,
+        grants: None,
         rates: Arc::new(RateLimits::unbounded()),
         cors: Arc::default(),
         pages: Pages { demo: false, swagger: true },

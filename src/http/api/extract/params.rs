@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` header and the `evict` query parameter.
+//! The `Idempotency-Key` header and the query parameters.
 
 use poem::http::HeaderName;
 use poem::{Request, RequestBody, Result};
@@ -7,15 +7,18 @@ use poem_openapi::types::Type;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::json;
 
-use crate::domain::names::IdempotencyKey;
+use crate::domain::names::{DisplayText, IdempotencyKey};
 use crate::http::api::problems::Problem;
 
 /// The `Idempotency-Key` header. An invalid or repeated header is an error. If it were ignored, the start would not be
 /// safe to retry.
 pub(crate) struct IdempotencyKeyHeader(pub(crate) Option<IdempotencyKey>);
 
-/// The `evict` query parameter. If it is `true`, the stop is an eviction.
-pub(crate) struct EvictQuery(pub(crate) bool);
+/// A query parameter that is `true` or `false`. The default is `false`.
+pub(crate) struct FlagQuery(pub(crate) bool);
+
+/// The `content` query parameter. An empty one is no content, which no grant is for.
+pub(crate) struct ContentQuery(pub(crate) Option<String>);
 
 impl<'a> ApiExtractor<'a> for IdempotencyKeyHeader {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
@@ -55,7 +58,7 @@ impl<'a> ApiExtractor<'a> for IdempotencyKeyHeader {
     }
 }
 
-impl<'a> ApiExtractor<'a> for EvictQuery {
+impl<'a> ApiExtractor<'a> for FlagQuery {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
     type ParamType = bool;
     type ParamRawType = bool;
@@ -73,13 +76,43 @@ impl<'a> ApiExtractor<'a> for EvictQuery {
         _: &mut RequestBody,
         options: ExtractParamOptions<bool>,
     ) -> Result<Self> {
-        let query: Vec<(String, String)> = request.params()?;
-        let mut values = query.iter().filter(|(name, _)| name == options.name).map(|(_, value)| value.as_str());
-        match (values.next(), values.next()) {
-            (None, _) | (Some("false"), None) => Ok(Self(false)),
-            (Some("true"), None) => Ok(Self(true)),
-            (Some(_), None) => Err(Problem::field(options.name, "must be true or false").into()),
-            (Some(_), Some(_)) => Err(Problem::field(options.name, "must be sent at most once").into()),
+        match single_query_value(request, options.name)?.as_deref() {
+            None | Some("false") => Ok(Self(false)),
+            Some("true") => Ok(Self(true)),
+            Some(_) => Err(Problem::field(options.name, "must be true or false").into()),
         }
+    }
+}
+
+impl<'a> ApiExtractor<'a> for ContentQuery {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = String;
+    type ParamRawType = String;
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Query)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        let schema = MetaSchema { max_length: Some(DisplayText::MAX_BYTES), ..MetaSchema::new("string") };
+        Some(MetaSchemaRef::Inline(Box::new(schema)))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        options: ExtractParamOptions<String>,
+    ) -> Result<Self> {
+        Ok(Self(single_query_value(request, options.name)?))
+    }
+}
+
+/// The value of a query parameter that may be sent once.
+fn single_query_value(request: &Request, name: &str) -> Result<Option<String>> {
+    let query: Vec<(String, String)> = request.params()?;
+    let mut values = query.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Problem::field(name, "must be sent at most once").into()),
     }
 }

@@ -28,6 +28,7 @@ impl Example for Stream {
             expires_at: Timestamp::from_epoch_ms(1_790_000_090_000).into(),
             expires_in_seconds: 90,
             heartbeat_interval_seconds: 30,
+            grant: None,
         }
     }
 }
@@ -123,6 +124,7 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
+    use crate::http::api::model::grants::JwkSet;
     use crate::http::api::model::problem::{EndedBy, FieldError, ProblemBody, Restart, StreamEndReason};
     use crate::http::api::problem_code::ProblemCode;
 
@@ -134,6 +136,7 @@ mod tests {
     #[test]
     fn responses_have_the_documented_fields() {
         assert_same_json(&Stream::example());
+        assert_same_json(&Stream { grant: Some("a.b.c".to_owned()), ..Stream::example() });
         let plain =
             Stream { device_id: None, device_name: None, content_id: None, labels: None, ..Stream::example() };
         assert_same_json(&plain);
@@ -147,6 +150,7 @@ mod tests {
         assert_same_json(&NewLimit::example());
         assert_same_json(&NewLimit { ended: Some(vec![Uuid::nil()]), ..NewLimit::example() });
         assert_same_json(&Evicted::example());
+        assert_same_json(&JwkSet::example());
         assert_same_json(&Health::example());
         let warnings = Some(vec!["the clock".to_owned()]);
         assert_same_json(&Health { clock_difference_seconds: Some(-0.5), warnings, ..Health::example() });

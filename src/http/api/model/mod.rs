@@ -2,6 +2,7 @@
 //! document.
 
 mod examples;
+pub(crate) mod grants;
 mod json_text;
 pub(crate) mod problem;
 pub(crate) mod problem_schemas;

@@ -43,6 +43,11 @@ pub(crate) struct Stream {
     /// Interval between heartbeats, in seconds. May differ between responses.
     #[oai(validator(minimum(value = "1"), maximum(value = "43200")))]
     pub(crate) heartbeat_interval_seconds: u32,
+    /// A signed proof of the lease (JWT) for requests to media servers. Only in responses to a start or a heartbeat, and only if
+    /// grants are on. Each response replaces the previous grant.
+    #[oai(validator(max_length = 8192))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grant: Option<String>,
 }
 
 /// The stream of a start: a new one, or the one of an earlier start with the same `Idempotency-Key`.
@@ -197,6 +202,7 @@ impl Stream {
             expires_at: lease.expires_at.into(),
             expires_in_seconds: lease.expires_at.seconds_after(now),
             heartbeat_interval_seconds: terms.heartbeat_interval_s,
+            grant: None,
         }
     }
 }

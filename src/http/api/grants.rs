@@ -1,0 +1,165 @@
+//! The operations on grants: the check for gateways, and the public keys.
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::OpenApi;
+
+use crate::domain::names::UserName;
+use crate::http::api::caller::unauthorized;
+use crate::http::api::extract::params::{ContentQuery, FlagQuery};
+use crate::http::api::json::Json;
+use crate::http::api::model::grants::JwkSet;
+use crate::http::api::problems::{Problem, ProblemCode};
+use crate::http::api::responses::{Failure, GrantCheckProblems, GrantCheckResponse, JwksProblems, JwksResponse};
+use crate::http::api::tags::Tag;
+use crate::http::grants::authority::GrantAuthority;
+use crate::http::grants::content_path::is_unambiguous;
+use crate::http::grants::forwarded::Forwarded;
+use crate::http::grants::live_leases::LiveLeases;
+use crate::http::grants::{Grant, GrantError};
+use crate::limiter::Limiter;
+use crate::store::StoreError;
+
+pub(crate) struct GrantsApi {
+    /// `None` if grants are off.
+    enabled: Option<Enabled>,
+}
+
+struct Enabled {
+    grants: Arc<GrantAuthority>,
+    live_leases: LiveLeases,
+}
+
+/// The reason why a media request is refused.
+enum Refusal {
+    NoGrant,
+    Invalid(GrantError),
+    AmbiguousUri,
+    OtherContent,
+    NotLive,
+    HashedSubject,
+    Store(StoreError),
+}
+
+/// Shorter than the time for which an old key must stay published.
+const JWKS_CACHE_CONTROL: &str = "public, max-age=300";
+
+#[OpenApi]
+impl GrantsApi {
+    /// Check a grant
+    ///
+    /// For reverse proxies that ask before they serve media (`auth_request`, forward auth). The grant is read from the forwarded
+    /// URI, else from the cookie, else from `Authorization: Bearer`. The URI is in `X-Original-URI` or `X-Forwarded-Uri`; the proxy
+    /// must set one of them. If `grants.content_path` is set, the path of the URI must contain the grant's content.
+    #[oai(path = "/v1/grants/check", method = "get", operation_id = "checkGrant", tag = "Tag::Grants")]
+    async fn check(
+        &self,
+        request: &Request,
+        /// Whether to also look up the lease. The result is at most one second old. Not possible with hashed user names.
+        live: FlagQuery,
+        /// The content that the grant must be for. Replaces the content in the path.
+        content: ContentQuery,
+    ) -> Result<GrantCheckResponse, Failure<GrantCheckProblems>> {
+        let Some(enabled) = &self.enabled else { return Err(grants_are_off().into()) };
+        let checked = enabled.check(request, live.0, content.0.as_deref()).await;
+        enabled.count(&checked);
+        match checked {
+            Ok(()) => Ok(GrantCheckResponse::Valid),
+            Err(refusal) => Err(problem(refusal).into()),
+        }
+    }
+
+    /// Get the public keys of grants
+    ///
+    /// The key set (RFC 7517) that verifies grants. Empty with HS256. May be cached.
+    #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "grantKeys", tag = "Tag::Grants")]
+    async fn keys(&self) -> Result<JwksResponse, Failure<JwksProblems>> {
+        let Some(enabled) = &self.enabled else { return Err(grants_are_off().into()) };
+        let keys = enabled.grants.public_keys().into_iter().map(Into::into).collect();
+        Ok(JwksResponse::Keys(Json(JwkSet { keys }), JWKS_CACHE_CONTROL.to_owned()))
+    }
+}
+
+impl GrantsApi {
+    pub(crate) fn new(grants: Option<Arc<GrantAuthority>>, limiter: Arc<Limiter>) -> Self {
+        let enable = |grants: Arc<GrantAuthority>| {
+            let live_leases = LiveLeases::new(limiter, Arc::clone(&grants.clock));
+            Enabled { grants, live_leases }
+        };
+        Self { enabled: grants.map(enable) }
+    }
+}
+
+impl Enabled {
+    async fn check(&self, request: &Request, live: bool, content: Option<&str>) -> Result<(), Refusal> {
+        let settings = &self.grants.settings;
+        if live && self.grants.hashes_subjects() {
+            return Err(Refusal::HashedSubject);
+        }
+        let forwarded = Forwarded::parse(request.headers(), &settings.cookie, &settings.query_parameter);
+        let forwarded = forwarded.map_err(|_| Refusal::AmbiguousUri)?;
+        let token = forwarded.grant.as_deref().ok_or(Refusal::NoGrant)?;
+        let grant = self.grants.verify(token).map_err(Refusal::Invalid)?;
+        if !self.allows(&grant, &forwarded, content) {
+            return Err(Refusal::OtherContent);
+        }
+        if live {
+            // A grant that this service signed contains a valid name.
+            let user = UserName::parse(&grant.subject).map_err(|_| Refusal::NotLive)?;
+            match self.live_leases.is_live(user, grant.stream_id).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::NotLive),
+                Err(error) => return Err(Refusal::Store(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the grant is for the requested content. Every content is allowed if neither the query nor the settings limit it.
+    fn allows(&self, grant: &Grant, forwarded: &Forwarded<'_>, content: Option<&str>) -> bool {
+        let granted = grant.content.as_deref();
+        match (content, &self.grants.settings.content_path) {
+            (Some(content), _) => granted == Some(content) && forwarded.path().is_none_or(is_unambiguous),
+            (None, Some(pattern)) => {
+                let requested = forwarded.path().and_then(|path| pattern.content(path));
+                requested.is_some() && requested.as_deref() == granted
+            }
+            (None, None) => true,
+        }
+    }
+
+    fn count(&self, checked: &Result<(), Refusal>) {
+        let counters = &self.grants.metrics.grant_checks;
+        let counter = match checked {
+            Ok(()) => &counters.valid,
+            Err(Refusal::NoGrant) => &counters.missing,
+            Err(Refusal::Invalid(GrantError::Expired)) => &counters.expired,
+            Err(Refusal::Invalid(_) | Refusal::AmbiguousUri) => &counters.invalid,
+            Err(Refusal::OtherContent) => &counters.other_content,
+            Err(Refusal::NotLive) => &counters.not_live,
+            Err(Refusal::HashedSubject | Refusal::Store(_)) => &counters.failed,
+        };
+        counter.inc();
+    }
+}
+
+fn problem(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NoGrant => unauthorized("a grant is required in the query, a cookie or Authorization", false),
+        Refusal::Invalid(error) => unauthorized(&error.to_string(), true),
+        Refusal::AmbiguousUri => {
+            let detail =
+                "X-Original-URI and X-Forwarded-Uri must be one value; let the gateway remove the other header";
+            unauthorized(detail, true)
+        }
+        Refusal::OtherContent => unauthorized("the grant is not for the requested path or content", true),
+        Refusal::NotLive => unauthorized("the stream of the grant is not live", true),
+        Refusal::HashedSubject => Problem::field("live", "is not possible with grants.subject = \"hashed\""),
+        Refusal::Store(error) => error.into(),
+    }
+}
+
+fn grants_are_off() -> Problem {
+    Problem::new(ProblemCode::RouteNotFound, "grants are off; see grants.algorithm")
+}
