@@ -11,20 +11,8 @@ use tracing::{debug, warn};
 
 use crate::http::pipeline::app::App;
 use crate::http::port;
+pub use crate::http::worker::ServerSettings;
 use crate::http::worker::{Worker, WorkerQueue};
-
-#[derive(Clone, Copy, Debug)]
-pub struct ServerSettings {
-    /// Maximum time to receive a request head. It is also the keep-alive idle timeout.
-    pub header_read_timeout: Duration,
-    /// Maximum time without progress while a response is sent.
-    pub write_timeout: Duration,
-    pub max_head_bytes: usize,
-    pub max_headers: usize,
-    pub max_connections: usize,
-    /// Maximum time for requests in flight to complete after shutdown begins.
-    pub drain: Duration,
-}
 
 /// Delay before a failed `accept` is retried. The usual cause is a lack of file descriptors, which takes time to clear.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);

@@ -20,8 +20,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::http::pipeline::app::App;
-use crate::http::server::ServerSettings;
 use crate::telemetry::metrics::Metrics;
+
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Maximum time to receive a request head. It is also the keep-alive idle timeout.
+    pub header_read_timeout: Duration,
+    /// Maximum time without progress while a response is sent.
+    pub write_timeout: Duration,
+    pub max_head_bytes: usize,
+    pub max_headers: usize,
+    pub max_connections: usize,
+    /// Maximum time for requests in flight to complete after shutdown begins.
+    pub drain: Duration,
+}
 
 /// How long idle connections stay open after the port is closed. Each of their clients may be sending a request at this moment,
 /// which would be lost if the connection were closed. The response to this request closes the connection.

@@ -103,6 +103,7 @@ impl GrantAuthority {
             iat: claims::seconds(now),
             exp: claims::expiry_s(lease.expires_at, self.settings.leeway_s),
             content: lease.content_id.as_ref().map(|content| content.as_str()),
+            labels: Some(&lease.labels).filter(|labels| !labels.is_empty()),
         };
         let signed = self.keys().sign(&claims);
         match signed {

@@ -1,9 +1,10 @@
 //! The claims of a grant.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::Grant;
+use crate::domain::labels::Labels;
 use crate::domain::lease::Timestamp;
 use crate::domain::names::StreamId;
 
@@ -18,6 +19,8 @@ pub(super) struct SignedClaims<'a> {
     pub(super) exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "label_map")]
+    pub(super) labels: Option<&'a Labels>,
 }
 
 /// The claims that are used after verification. The verification itself checks `iss` and `aud`.
@@ -38,6 +41,12 @@ impl VerifiedClaims {
             expires_at: Timestamp::from_epoch_ms(self.exp.saturating_mul(1000)),
         })
     }
+}
+
+fn label_map<S: Serializer>(labels: &Option<&Labels>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        labels.iter().flat_map(|labels| labels.iter()).map(|(name, value)| (name.as_str(), value.as_str())),
+    )
 }
 
 /// Whole seconds since 1970, rounded down.

@@ -111,7 +111,8 @@ impl KeyRing {
     /// Signs and verifies a sample, so that an unusable key is detected when it is loaded.
     fn check_signature(&self, issuer: &str, audience: &str) -> Option<()> {
         let jti = Uuid::nil();
-        let sample = SignedClaims { iss: issuer, aud: audience, sub: "sample", jti, iat: 0, exp: 0, content: None };
+        let (iss, aud, sub) = (issuer, audience, "sample");
+        let sample = SignedClaims { iss, aud, sub, jti, iat: 0, exp: 0, content: None, labels: None };
         let token = self.sign(&sample).ok()?;
         self.decode(&token).ok().map(|_| ())
     }

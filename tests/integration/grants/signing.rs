@@ -28,6 +28,13 @@ async fn a_grant_has_exactly_the_documented_claims() {
 }
 
 #[tokio::test]
+async fn a_grant_has_the_labels_of_the_stream() {
+    let granting = Granting::with_secret().await;
+    let grant = granting.grant(json!({ "labels": { "quality": "uhd", "channel": "news" } })).await;
+    assert_eq!(claims(&grant)["labels"], json!({ "quality": "uhd", "channel": "news" }));
+}
+
+#[tokio::test]
 async fn starts_replays_and_heartbeats_have_a_grant() {
     let granting = Granting::with_secret().await;
     let key = [("idempotency-key", "play-1")];
