@@ -90,8 +90,8 @@ pub trait LeaseStore: Send + Sync {
     ///
     /// # Effect
     /// Deletes the ended leases and the stored limit, in several steps. Ends no stream, so streams that start after the
-    /// first step stay live. If no stream holds a slot, nothing stays stored, except that a store may keep the revision for
-    /// at most [`TOMBSTONE_S`].
+    /// first step stay live. If no stream holds a slot, only the user name and the revision may remain. They expire
+    /// after [`TOMBSTONE_S`].
     /// # Idempotency
     /// A repetition completes an incomplete purge. For an unknown user, nothing is stored.
     /// # Cancel safety

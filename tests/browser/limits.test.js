@@ -128,7 +128,7 @@ async function expectPlaying(opened, expected) {
   await eventually(`${expected} of ${PAGES} pages play for each user`, isExpected, TIMEOUT_MS);
 }
 
-// Whether the player has started, was denied or has failed.
+// Whether the start has an outcome: started, denied or failed.
 const hasDecided = ({ seen }) => Boolean(seen.started ?? seen.denied ?? seen.error ?? seen.unavailable);
 const hasRenewed = ({ slot, seen }) => !slot || seen.renewed?.length >= RENEWALS;
 

@@ -6,7 +6,7 @@ import { platform } from "./platform.js";
 const DEFAULT_REQUEST_TIMEOUT_S = 10;
 const POLICIES = ["continue", "stop"];
 
-/** Throws a TypeError for an invalid option. An invalid number of seconds is replaced by its default instead. */
+/** Throws a TypeError for an invalid option, except that an invalid duration in seconds is replaced by the option's default. */
 export function readOptions(options) {
   const { baseUrl, userName, token, onUnavailable = "continue", onRefused } = options ?? {};
   if (typeof baseUrl !== "string") throw new TypeError("baseUrl: must be a string");

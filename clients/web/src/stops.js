@@ -1,4 +1,5 @@
-// Requests that end streams: the session's own stop, with retries and during page unload, and evictions of other streams.
+// Sends the requests that end streams: the session's own stop (with retries, or at once during page unload), and evictions of
+// other streams.
 
 import { backoffMs } from "./backoff.js";
 import { addListeners } from "./lifecycle.js";

@@ -1,6 +1,6 @@
-//! Checks a response against the history: earlier and concurrent events must explain the response. The checker uses
-//! neither the service's code nor the table. Of the requests to the store, it uses only the faults and the writes that
-//! create, end or delete leases.
+//! Checks a response against the recorded history: earlier or concurrent events must explain it. The checker does not
+//! run the service's code or read the table. From the recorded store requests, it uses the faults, the times of the
+//! writes, and the leases that the writes create, end or delete.
 //!
 //! Because of two effects, more than one response can be correct. The checker allows for exactly these effects:
 //!

@@ -125,9 +125,9 @@ impl<'a> HistoryIndex<'a> {
         }
     }
 
-    /// Whether a write deleted the lease between its renewal and the call. The lease must have expired on the clock of
-    /// the instance that sent the write. If another write had marked the stream as ended, the lease may be deleted
-    /// earlier, because the service prunes ended leases.
+    /// Returns true if a write deleted the lease between the renewal and the call. The deletion counts only if the
+    /// lease had expired on the clock of the instance that sent the write, or if another write had marked the stream as
+    /// ended. The service may prune ended leases before they expire.
     pub fn was_deleted(&self, id: &str, expires: i64, renewal: &Call, call: &Call) -> bool {
         let in_time = |write: &StoreRequest| write.applied_between(renewal.begin, call.end);
         let ended = || self.ends.get(id).into_iter().flatten().any(|write| in_time(write));

@@ -8,8 +8,7 @@ use crate::http::api::problems::{Problem, ProblemCode};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads an optional JSON object. Returns `None` for `null` and for a body without content, which may have any media
-/// type.
+/// Reads an optional JSON object. Returns `None` for `null`, and for an empty or blank body, whatever its media type.
 pub(super) async fn read_json<T: DeserializeOwned>(request: &Request, body: &mut RequestBody) -> Result<Option<T>> {
     match read_content(request, body).await? {
         Some(body) => Ok(parse(&body)?),
@@ -17,7 +16,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(request: &Request, body: &mut
     }
 }
 
-/// Reads a body for [`parse`]. Returns `None` for a body without content, which may have any media type.
+/// Reads a body for [`parse`]. Returns `None` for an empty or blank body, whatever its media type.
 pub(super) async fn read_content(request: &Request, body: &mut RequestBody) -> Result<Option<Vec<u8>>> {
     let body = read(body).await?;
     if without_byte_order_mark(&body).trim_ascii().is_empty() {
