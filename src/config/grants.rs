@@ -86,7 +86,14 @@ fn check_secrets(grants: &Grants, token_secret: Option<&SecretString>) -> Result
     if let Some((key, _)) = secrets.iter().find(|(_, secret)| Some(*secret) == token_secret) {
         return Err(ConfigError::hidden(key, "must differ from auth.hs256_secret"));
     }
-    secrets.extend(grants.subject_key.iter().map(|key| ("grants.subject_key", key.expose_secret())));
+    if let Some(subject_key) = &grants.subject_key {
+        // The hash of a user name that looks like a token would be a valid signature of this token.
+        let subject_key = subject_key.expose_secret();
+        if secrets.iter().any(|(_, secret)| *secret == subject_key) || Some(subject_key) == token_secret {
+            return Err(ConfigError::hidden("grants.subject_key", "must differ from every other secret"));
+        }
+        secrets.push(("grants.subject_key", subject_key));
+    }
     if let Some((key, _)) = secrets.iter().find(|(_, secret)| secret.len() < MIN_SECRET_BYTES) {
         return Err(ConfigError::hidden(key, format!("must have at least {MIN_SECRET_BYTES} bytes")));
     }

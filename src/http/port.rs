@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-/// How long connections that are being established when the port begins to close have to become established.
-pub(crate) const HANDSHAKE_GRACE: Duration = Duration::from_millis(100);
+/// How long connections that are being established when the port begins to close have to become established. Must be below a second,
+/// the time after which clients repeat their connection requests.
+pub(crate) const HANDSHAKE_GRACE: Duration = Duration::from_millis(300);
+
+/// The maximum number of established connections that wait to be accepted: the backlog that tokio sets.
+pub(crate) const MAX_QUEUED: usize = 1024;
 
 /// Makes the kernel ignore further connection requests (TCP segments with the flag SYN). A client repeats an unanswered request
 /// after a second. By then the port is closed, so the client is refused and has sent nothing. Without this filter, a connection

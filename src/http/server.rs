@@ -46,6 +46,9 @@ pub async fn accept_connections(
     if let Err(error) = port::ignore_connection_requests(&listener) {
         debug!(%error, "cannot filter connection requests; one that arrives while the port closes may be lost");
     }
+    // At the limit of connections, those in the kernel's queue wait. They are accepted now, because their clients may have sent
+    // requests.
+    permits.add_permits(port::MAX_QUEUED);
     let handshakes = tokio::time::sleep(port::HANDSHAKE_GRACE);
     tokio::pin!(handshakes);
     loop {
@@ -64,7 +67,7 @@ pub async fn accept_connections(
     }
 }
 
-/// Gives each connection to the worker with the fewest open connections. The kernel's own distribution, by a hash of the
+/// Gives each connection to the running worker with the fewest open connections. The kernel's own distribution, by a hash of the
 /// addresses, leaves some workers with far more connections than others.
 struct Balancer {
     workers: Vec<WorkerQueue>,
@@ -75,7 +78,7 @@ struct Balancer {
 impl Balancer {
     fn give(&mut self, stream: std::net::TcpStream, permit: OwnedSemaphorePermit) {
         let count = self.workers.len();
-        let order = (0..count).map(|n| (self.next + n) % count);
+        let order = (0..count).map(|n| (self.next + n) % count).filter(|n| self.workers[*n].is_running());
         let Some(chosen) = order.min_by_key(|n| self.workers[*n].open_connections()) else { return };
         self.next = chosen + 1;
         self.workers[chosen].push(stream, permit);
@@ -194,6 +197,15 @@ mod tests {
             clients.push(server.connect().await);
         }
         assert_eq!(server.open_connections(), [32, 32]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_worker_gets_no_connections() {
+        let mut server = Server::with_workers(2).await;
+        server.workers[0].abort();
+        _ = (&mut server.workers[0]).await;
+        let _clients = (server.connect().await, server.connect().await);
+        assert_eq!(server.open_connections(), [0, 2]);
     }
 
     #[tokio::test]

@@ -82,6 +82,8 @@ impl Worker {
     /// `settings.drain`.
     pub async fn run(mut self) -> bool {
         let (graceful, open, force_close) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+        // Closes the connections if this future is dropped.
+        let _guard = force_close.clone().drop_guard();
         let http = self.http();
         while let Some(Connection { stream, guard }) = self.accepted.recv().await {
             let stream = match TcpStream::from_std(stream) {
@@ -161,6 +163,11 @@ impl WorkerQueue {
     /// The connections of the worker, queued ones included.
     pub(crate) fn open_connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// False if the worker has panicked.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.sender.is_closed()
     }
 
     pub(crate) fn push(&self, stream: StdTcpStream, permit: OwnedSemaphorePermit) {

@@ -119,7 +119,7 @@ pub(crate) struct RouteMetrics {
     route: &'static str,
     requests: Family<RequestLabels, Counter>,
     /// The counters of the first statuses of this route. Looking up a counter in the family locks it for all workers.
-    by_status: [OnceLock<(u16, Counter)>; 4],
+    by_status: [OnceLock<(u16, Counter)>; 16],
     seconds: Histogram,
 }
 

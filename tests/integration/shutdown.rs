@@ -150,3 +150,18 @@ async fn after_sigterm_each_response_closes_its_connection() {
     assert_eq!(new.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
     assert_eq!(service.terminate().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn connections_that_wait_at_the_limit_are_served_at_shutdown() {
+    let folder = temp_dir();
+    let mut command = command(folder.path());
+    command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", "0");
+    command.env("STREAM_MANAGER__SERVER__MAX_CONNECTIONS", "1");
+    let mut service = Service::start(&mut command).await;
+    let mut held = TcpStream::connect(service.address).await.unwrap();
+    assert_eq!(request_once(&mut held).await, Some(false));
+    let mut waiting = TcpStream::connect(service.address).await.unwrap();
+    let response = tokio::spawn(async move { request_once(&mut waiting).await });
+    assert_eq!(service.terminate().await.code(), Some(0));
+    assert_eq!(response.await.unwrap(), Some(true));
+}

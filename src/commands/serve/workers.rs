@@ -39,7 +39,6 @@ pub fn serve(
     }
     Ok(tasks.spawn("public_server", async move {
         server::accept_connections(listener, queues, settings.max_connections, stop).await;
-        // An error means that the worker panicked.
         join_all(workers).await.into_iter().all(|completed| completed.unwrap_or(false))
     }))
 }

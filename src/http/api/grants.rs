@@ -58,7 +58,7 @@ impl GrantsApi {
         request: &Request,
         /// Whether to also look up the lease. The result is at most one second old. Not possible with hashed user names.
         live: FlagQuery,
-        /// The content that the grant must be for. Replaces the content in the path.
+        /// The content that the grant must be for, in addition to the content in the path.
         content: ContentQuery,
     ) -> Result<GrantCheckResponse, Failure<GrantCheckProblems>> {
         let Some(enabled) = &self.enabled else { return Err(grants_are_off().into()) };
@@ -119,14 +119,16 @@ impl Enabled {
     /// Whether the grant is for the requested content. Every content is allowed if neither the query nor the settings limit it.
     fn allows(&self, grant: &Grant, forwarded: &Forwarded<'_>, content: Option<&str>) -> bool {
         let granted = grant.content.as_deref();
-        match (content, &self.grants.settings.content_path) {
-            (Some(content), _) => granted == Some(content) && forwarded.path().is_none_or(is_unambiguous),
-            (None, Some(pattern)) => {
-                let requested = forwarded.path().and_then(|path| pattern.content(path));
+        // Some gateways append the query of the player's request. The parameter must therefore not replace the check of the path.
+        let path_allows = match (&self.grants.settings.content_path, forwarded.path()) {
+            (Some(pattern), Some(path)) => {
+                let requested = pattern.content(path);
                 requested.is_some() && requested.as_deref() == granted
             }
-            (None, None) => true,
-        }
+            (Some(_), None) => content.is_some(),
+            (None, path) => content.is_none() || path.is_none_or(is_unambiguous),
+        };
+        path_allows && content.is_none_or(|content| granted == Some(content))
     }
 
     fn count(&self, checked: &Result<(), Refusal>) {

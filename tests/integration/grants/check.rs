@@ -117,7 +117,7 @@ async fn the_path_must_contain_the_content_of_the_grant() {
 }
 
 #[tokio::test]
-async fn the_content_parameter_replaces_the_path() {
+async fn the_content_parameter_never_replaces_the_path() {
     let granting = with_content_path().await;
     let grant = granting.grant(json!({ "contentId": "a/b" })).await;
     let authorization = format!("Bearer {grant}");
@@ -126,7 +126,8 @@ async fn the_content_parameter_replaces_the_path() {
         granting.check_with(&format!("{CHECK}?content={query}"), &headers).await
     };
     assert_valid(&check("a%2Fb", &[]).await, "no path");
-    assert_valid(&check("a/b", &[("x-original-uri", "/x/1.ts")]).await, "any path");
+    assert_refused(&check("a/b", &[("x-original-uri", "/x/1.ts")]).await, "a path without content");
+    assert_refused(&check("a/b", &[("x-original-uri", "/media/other/1.ts")]).await, "a path of other content");
     assert_refused(&check("a%2Fb", &[("x-original-uri", "/x/../1.ts")]).await, "dot segment");
     assert_refused(&check("a", &[]).await, "other content");
     assert_refused(&check("", &[]).await, "empty content");

@@ -84,7 +84,7 @@ async fn check_config_hides_the_secrets_of_grants() {
 fn conflicting_settings_are_explained() {
     const LONG: &str = "a secret of at least thirty-two bytes";
     let key = |name: &str| format!("__GRANTS__{name}");
-    let cases: [(&[(&str, &str)], &str); 17] = [
+    let cases: [(&[(&str, &str)], &str); 18] = [
         (&[("ALGORITHM", "RS256")], "grants.algorithm = \"RS256\": unknown value"),
         (&[("ALGORITHM", "HS256")], "grants.algorithm = \"HS256\": needs grants.secret"),
         (&[("ALGORITHM", "ES256")], "grants.algorithm = \"ES256\": needs grants.key_file"),
@@ -99,6 +99,10 @@ fn conflicting_settings_are_explained() {
         (
             &[("ALGORITHM", "HS256"), ("SECRET", LONG), ("PUBLISHED_KEYS", "short")],
             "grants.published_keys = …: must have at least 32 bytes",
+        ),
+        (
+            &[("ALGORITHM", "HS256"), ("SECRET", LONG), ("SUBJECT", "hashed"), ("SUBJECT_KEY", LONG)],
+            "grants.subject_key = …: must differ from every other secret",
         ),
         (&[("SUBJECT", "hashed")], "grants.subject = \"hashed\": needs grants.subject_key"),
         (&[("SUBJECT_KEY", LONG)], "grants.subject_key = …: is for grants.subject = \"hashed\""),
