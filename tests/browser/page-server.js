@@ -4,8 +4,7 @@
 import { createHmac } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { once } from "node:events";
-import { createServer } from "node:http";
+import { serveHttp } from "./http-server.js";
 
 const root = new URL("../../", import.meta.url);
 const testFolder = new URL("./", import.meta.url);
@@ -54,18 +53,7 @@ export async function servePages() {
     return response.end(await readFile(file));
   }
 
-  const server = createServer((request, response) => {
-    handle(request, response).catch((error) => response.writeHead(500).end(String(error)));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-
-  async function stop() {
-    server.closeAllConnections();
-    server.close();
-    await once(server, "close");
-  }
-
-  return { url: `http://127.0.0.1:${server.address().port}`, issued, stop };
+  return { ...(await serveHttp(handle)), issued };
 }
 
 // The policy of the service's demo page, except that `connect-src` also allows other origins, because the service has another origin.

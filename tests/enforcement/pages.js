@@ -1,9 +1,8 @@
 // Builds and serves the pages in page/, one for each player library, at `/?library=…`. Also serves the licence proxy at `/license`.
 
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { serveHttp } from "../browser/http-server.js";
 
 const root = new URL("../../", import.meta.url);
 // scripts/test-libraries installs the libraries in target, so that the source tree has no node_modules.
@@ -40,16 +39,5 @@ export async function servePages(licenseProxy) {
     return response.setHeader("Content-Type", "text/javascript").end(await bundles.get(library));
   }
 
-  const server = createServer((request, response) => {
-    handle(request, response).catch((error) => response.writeHead(500).end(String(error)));
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-
-  async function stop() {
-    server.closeAllConnections();
-    server.close();
-    await once(server, "close");
-  }
-
-  return { url: `http://127.0.0.1:${server.address().port}`, stop };
+  return serveHttp(handle);
 }

@@ -1,10 +1,9 @@
 // Builds one page for each example in clients/web/README.md. The page runs the unchanged example with the real library from npm.
 
 import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { serveHttp } from "../http-server.js";
 import { mediaFile } from "./media.js";
 
 const root = new URL("../../../", import.meta.url);
@@ -83,16 +82,5 @@ export async function serveExamples() {
     return response.setHeader("Content-Type", type).end(content);
   }
 
-  const server = createServer((request, response) => {
-    handle(request, response).catch((error) => response.writeHead(500).end(String(error)));
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-
-  async function stop() {
-    server.closeAllConnections();
-    server.close();
-    await once(server, "close");
-  }
-
-  return { url: `http://127.0.0.1:${server.address().port}`, stop };
+  return serveHttp(handle);
 }
