@@ -3,12 +3,12 @@
 import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { request } from "node:https";
-import { createServer } from "node:http";
 import { connect } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { start } from "../browser/engines/process.js";
+import { serveHttp } from "../browser/http-server.js";
 import { eventually, freePort } from "../browser/service.js";
 
 const CONFIGURATIONS = new URL("../../deploy/enforcement/", import.meta.url);
@@ -109,18 +109,12 @@ const GATEWAYS = {
 /** An origin that records the requests that it receives. */
 async function serveFiles(root) {
   const requests = [];
-  const server = createServer((received, response) => {
+  async function handle(received, response) {
     requests.push({ url: received.url, headers: received.headers });
     const read = async () => readFile(join(root, decodeURIComponent(new URL(received.url, "http://origin").pathname)));
-    read().then((content) => response.end(content), () => response.writeHead(404).end());
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  async function stop() {
-    server.closeAllConnections();
-    server.close();
-    await once(server, "close");
+    await read().then((content) => response.end(content), () => response.writeHead(404).end());
   }
-  return { url: `http://127.0.0.1:${server.address().port}`, requests, stop };
+  return { ...(await serveHttp(handle)), requests };
 }
 
 /**

@@ -17,6 +17,8 @@ export const ambiguousPaths = (own, other) => [
   `/media//${own}/1.m4s`,
   `/media/./${own}/1.m4s`,
   `/media/${own}/%00/1.m4s`,
+  `/media/${own}/%c0%ae%c0%ae/${other}/1.m4s`,
+  `/media/${own}/%ff/1.m4s`,
   `/media/${own}/%zz/1.m4s`,
   `/other/../media/${other}/1.m4s`,
   `/media/${own}`,
