@@ -93,8 +93,6 @@ pub fn management(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body_util::Empty;
     use hyper::body::Bytes;
 
@@ -102,13 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn scrapes_are_not_counted() {
-        let bounds = Bounds {
-            max_uri_bytes: 100,
-            max_body_bytes: 100,
-            max_in_flight: 1,
-            request_timeout: Duration::from_secs(1),
-        };
-        let app = management(Arc::default(), None, Arc::default(), bounds).unwrap();
+        let app = management(Arc::default(), None, Arc::default(), Bounds::SMALL).unwrap();
         for _ in 0..2 {
             let request =
                 poem::http::Request::get("/metrics").header("host", "x").body(Empty::<Bytes>::new()).unwrap();

@@ -127,13 +127,7 @@ mod tests {
 
     impl Server {
         async fn with_workers(count: usize) -> Self {
-            let bounds = Bounds {
-                max_uri_bytes: 100,
-                max_body_bytes: 100,
-                max_in_flight: 1,
-                request_timeout: Duration::from_secs(1),
-            };
-            let app = || management(Arc::default(), None, Arc::default(), bounds).unwrap();
+            let app = || management(Arc::default(), None, Arc::default(), Bounds::SMALL).unwrap();
             let (mut balancer, mut workers) = (Balancer { workers: Vec::new(), next: 0 }, Vec::new());
             for _ in 0..count {
                 let (worker, queue) = Worker::new(app(), SETTINGS);

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::http::pipeline::app::App;
+use crate::http::port::HANDSHAKE_GRACE;
 use crate::telemetry::metrics::Metrics;
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ pub struct ServerSettings {
     pub max_head_bytes: usize,
     pub max_headers: usize,
     pub max_connections: usize,
-    /// Maximum time for requests in flight to complete after shutdown begins.
+    /// Maximum time for requests in flight to complete after the server has been told to stop.
     pub drain: Duration,
 }
 
@@ -128,7 +129,8 @@ impl Worker {
     }
 
     async fn drain(self, graceful: GracefulShutdown, open: TaskTracker, force_close: CancellationToken) -> bool {
-        let (tasks, drain) = (&self.app.tasks, self.settings.drain);
+        // The time for the handshakes is over when the queue is dropped.
+        let (tasks, drain) = (&self.app.tasks, self.settings.drain.saturating_sub(HANDSHAKE_GRACE));
         self.app.readiness.drain();
         tasks.close();
         open.close();

@@ -49,7 +49,12 @@ async fn sigint_skips_the_deregistration_delay() {
 
 #[tokio::test]
 async fn partial_requests_and_unread_responses_do_not_delay_shutdown() {
-    let (mut service, _folder) = start("0").await;
+    let folder = temp_dir();
+    let mut command = command(folder.path());
+    command.env("STREAM_MANAGER__SERVER__DEREGISTRATION_S", "0");
+    command.env("STREAM_MANAGER__SERVER__DRAIN_S", "60");
+    command.env("STREAM_MANAGER__SERVER__WORKER_THREADS", "1");
+    let mut service = Service::start(&mut command).await;
     let mut held = Vec::new();
     for sent in [
         "GET /health HTTP/1.1\r\nHo".to_owned(),
@@ -60,7 +65,7 @@ async fn partial_requests_and_unread_responses_do_not_delay_shutdown() {
         stream.write_all(sent.as_bytes()).await.unwrap();
         held.push(stream);
     }
-    // The server accepts connections in order, so a response on the last connection shows that all are open.
+    // A worker opens connections in order, so a response on the last one shows that all are open.
     timeout(Duration::from_secs(30), held[2].read_exact(&mut [0; 12])).await.unwrap().unwrap();
     assert_eq!(service.terminate().await.code(), Some(0));
     let log = service.remaining_log().await;

@@ -97,7 +97,7 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     };
     let worker_threads = config.worker_threads().get();
     let opened = store::open(config, worker_threads, &readiness, clock.clone(), interceptors, &tasks).await?;
-    raise_file_descriptor_limit(config.server.max_connections.get());
+    raise_file_descriptor_limit(config.server.max_connections.get(), worker_threads as u64);
     let gauge = Arc::clone(&metrics.live_streams);
     let live_streams = opened.live_streams.map(|store| LiveStreams::new(store, clock.clone(), gauge));
     let denial_log = Arc::new(DenialLog::default());
@@ -154,10 +154,12 @@ fn log_listening(url: &str, metrics_url: &str, pages: Pages) {
 }
 
 /// Each connection needs a file descriptor, and the usual soft limit of a process is 1024.
-fn raise_file_descriptor_limit(max_connections: u64) {
+fn raise_file_descriptor_limit(max_connections: u64, worker_threads: u64) {
     // File descriptors for the store, its connections and the log.
     const RESERVE: u64 = 256;
-    let needed = max_connections + RESERVE;
+    // Each runtime has an event queue, a waker and a pair of sockets for signals.
+    const PER_WORKER: u64 = 4;
+    let needed = max_connections + PER_WORKER * worker_threads + RESERVE;
     match rlimit::increase_nofile_limit(needed) {
         Ok(allowed) if allowed >= needed => {}
         Ok(allowed) => warn!(

@@ -107,7 +107,7 @@ impl Enabled {
         if live {
             // A grant that this service signed contains a valid name.
             let user = UserName::parse(&grant.subject).map_err(|_| Refusal::NotLive)?;
-            match self.live_leases.is_live(user, grant.stream_id).await {
+            match self.live_leases.is_live(user, &grant).await {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::NotLive),
                 Err(error) => return Err(Refusal::Store(error)),

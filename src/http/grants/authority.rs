@@ -77,7 +77,7 @@ impl GrantAuthority {
         }
         match key_ring(&self.settings, files.signing(), files.published()) {
             Ok(keys) => {
-                let was_published = self.keys().has_key(keys.signing_key_id());
+                let was_published = self.keys().has_signing_key_of(&keys);
                 log_loaded(&keys, was_published);
                 self.replace_keys(keys);
             }

@@ -79,8 +79,11 @@ impl KeyRing {
         self.keys.len() - 1
     }
 
-    pub(super) fn has_key(&self, id: &str) -> bool {
-        self.keys.iter().any(|key| key.id == id)
+    /// Whether this ring has the signing key of `other`, with the same id.
+    pub(super) fn has_signing_key_of(&self, other: &Self) -> bool {
+        let signing = other.keys.first();
+        signing
+            .is_some_and(|new| self.keys.iter().any(|key| (&key.id, &key.thumbprint) == (&new.id, &new.thumbprint)))
     }
 
     /// The public keys, in the order of the settings.

@@ -236,12 +236,6 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_routing_is_a_500_problem() {
         let routes = Routes::new((), Vec::new(), None).unwrap();
-        let bounds = Bounds {
-            max_uri_bytes: 100,
-            max_body_bytes: 100,
-            max_in_flight: 1,
-            request_timeout: Duration::from_secs(1),
-        };
         let app = Arc::new(App {
             routes,
             readiness: Arc::default(),
@@ -249,8 +243,8 @@ mod tests {
             cors: Arc::default(),
             metrics: None,
             tracer: None,
-            in_flight: InFlightLimiter::new(bounds.max_in_flight, &Metrics::new()),
-            bounds,
+            in_flight: InFlightLimiter::new(Bounds::SMALL.max_in_flight, &Metrics::new()),
+            bounds: Bounds::SMALL,
             tasks: TaskTracker::new(),
         });
         let request = || poem::http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();

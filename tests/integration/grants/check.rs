@@ -164,6 +164,37 @@ async fn live_refuses_an_ended_stream_within_a_second() {
 }
 
 #[tokio::test]
+async fn live_refuses_a_grant_of_a_stopped_stream() {
+    let granting = Granting::with_secret().await;
+    let started = granting.start_stream(json!({})).await;
+    let stream = format!("{STREAMS}/{}", started.body["streamId"].as_str().unwrap());
+    assert_eq!(granting.server.call("DELETE", &stream).await.status, 204);
+    assert_valid(&granting.check(&started.grant()).await, "without a lookup");
+    let header = format!("Bearer {}", started.grant());
+    assert_refused(
+        &granting.check_with(&format!("{CHECK}?live=true"), &[("authorization", &header)]).await,
+        "stopped",
+    );
+}
+
+#[tokio::test]
+async fn live_requires_the_content_that_the_stream_plays() {
+    let granting = Granting::with_secret().await;
+    let started = granting.start_stream(json!({ "contentId": "a" })).await;
+    let heartbeat = format!("{STREAMS}/{}/heartbeat", started.body["streamId"].as_str().unwrap());
+    let check = async |grant: String| {
+        let header = format!("Bearer {grant}");
+        granting.check_with(&format!("{CHECK}?live=true"), &[("authorization", &header)]).await
+    };
+    granting.server.clock.advance_ms(100);
+    assert_valid(&check(started.grant()).await, "before the change");
+    let renewed = granting.server.json("POST", &heartbeat, json!({ "contentId": "b" })).await;
+    assert_valid(&check(renewed.grant()).await, "new content in the same second");
+    granting.server.clock.advance_ms(1000);
+    assert_refused(&check(started.grant()).await, "previous content");
+}
+
+#[tokio::test]
 async fn live_reads_a_lease_once_a_second() {
     let (faults, fixture) = FaultInjector::on_embedded().await;
     let app = TestApp { store: Arc::new(faults.store(1)), clock: fixture.clock, ..TestApp::default() };

@@ -182,10 +182,16 @@ async fn two_keys_with_one_id_keep_the_old_keys() {
 
 #[tokio::test]
 async fn an_unpublished_signing_key_is_reported() {
-    let granting = with_two_files(&TestKey::p256(), &[]).await;
+    let key = TestKey::p256();
+    let granting = with_two_files(&key, &[]).await;
+    let id = key_ids(&granting).await.remove(0);
+    let mut with_same_id = TestKey::p256().jwk();
+    with_same_id["kid"] = json!(id);
     let (log, _guard) = CapturedLog::start();
-    write(&granting, "key", TestKey::p256().pem());
-    granting.authority.reload().await;
-    let line = &log.take()[0];
-    assert_eq!((&line["event"], &line["was_published"]), (&json!("grant_keys_loaded"), &json!(false)));
+    for new_key in [TestKey::p256().pem(), key.pem(), with_same_id.to_string()] {
+        write(&granting, "key", new_key);
+        granting.authority.reload().await;
+        let line = &log.take()[0];
+        assert_eq!((&line["event"], &line["was_published"]), (&json!("grant_keys_loaded"), &json!(false)));
+    }
 }
