@@ -1,6 +1,7 @@
 //! Compares heartbeats with grants to heartbeats without, and the check of a grant to a heartbeat, on the memory store over HTTP. The
 //! client uses 64 keep-alive connections in a closed loop. Server and client have one core each. Each round measures every contender
-//! once. A ratio compares the rates of one round, and the output shows the median, minimum and maximum of all rounds.
+//! once. Each ratio is calculated for every round, and the output shows the median, minimum and maximum of all rounds.
+//! Run it with `cargo bench --bench grants`.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 

@@ -1,8 +1,8 @@
 //! Measures how the heartbeat rate grows with the number of workers, on the memory store and on a stub of DynamoDB, and compares the
 //! workers of one process with as many processes of one worker. With at least four cores, the service has the lower half of the cores
 //! and the client and the stub have the upper half. Otherwise, all share all cores: then only the CPU times and the comparison of
-//! workers with processes are meaningful. Each round measures every contender once. A ratio compares the results of one round, and
-//! the output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
+//! workers with processes are meaningful. Each round measures every contender once. Each ratio is calculated for every
+//! round, and the output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 

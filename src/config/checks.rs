@@ -7,12 +7,10 @@ use hyper::Uri;
 use secrecy::ExposeSecret;
 
 use super::error::ConfigError;
+use super::grants::MIN_SECRET_BYTES;
 use super::sections::{Auth, AuthMode, Config, DynamoDb, Embedded, LIST_SYNTAX};
 use super::{grants, rules};
 use crate::http::auth::ALGORITHMS;
-
-/// A key for HMAC-SHA-256 must be at least as long as the hash (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
 
 const KEY_SOURCES: &str = "auth.jwks_url, auth.jwks_file and auth.hs256_secret";
 

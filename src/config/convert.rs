@@ -19,8 +19,8 @@ use crate::telemetry::logging::LogSettings;
 impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
-            // The fallback is never used, because `StreamLimit` allows every value of the setting.
-            default_limit: StreamLimit::new(self.limits.streams_per_user.get()).unwrap_or(StreamLimit::DEFAULT),
+            // Never capped, because the bounds of the setting are within those of `StreamLimit`.
+            default_limit: StreamLimit::capped(self.limits.streams_per_user.get()),
             at_limit: self.limits.at_limit,
             rules: rules::rules(&self.limits.rules),
             terms: LeaseTerms {

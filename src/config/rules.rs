@@ -12,7 +12,7 @@ use crate::domain::rules::{MAX_RULES, Rule};
 
 const KEY: &str = "limits.rules";
 
-/// Parses the text of an environment variable, which cannot contain a list. The result is a list of tables.
+/// Parses the JSON text of an environment variable. Rejects every other value that is not a list of tables.
 pub(super) fn normalize(values: &mut Value) -> Result<(), ConfigError> {
     const LIST: &str = "must be a list of rules; in an environment variable, write the list in JSON";
     let Some(rules) = values.pointer_mut("/limits/rules") else { return Ok(()) };

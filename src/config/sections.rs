@@ -14,6 +14,7 @@ use crate::domain::admission::AtLimit;
 use crate::domain::labels::{LabelName, Labels};
 use crate::domain::lease::StreamLimit;
 use crate::domain::rules::RuleName;
+use crate::http::grants::content_path::ContentPath;
 use crate::store::embedded::SyncMode;
 use crate::telemetry::logging::LogFormat;
 
@@ -171,7 +172,7 @@ pub struct Grants {
     pub subject_key: Option<SecretString>,
     pub cookie: String,
     pub query_parameter: String,
-    pub content_path: Option<String>,
+    pub content_path: Option<ContentPath>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

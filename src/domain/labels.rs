@@ -103,10 +103,6 @@ impl Labels {
         self.0.is_none()
     }
 
-    pub fn len(&self) -> usize {
-        self.as_slice().len()
-    }
-
     /// The labels, sorted by name.
     pub fn iter(&self) -> std::slice::Iter<'_, (LabelName, LabelValue)> {
         self.as_slice().iter()
@@ -246,9 +242,9 @@ mod tests {
             let many = many(n);
             map(&many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>())
         };
-        assert_eq!(Labels::new(many(8)).unwrap().len(), 8);
+        assert_eq!(Labels::new(many(8)).unwrap().iter().len(), 8);
         assert_eq!(Labels::new(many(9)), Err(TooManyLabels { max: 8, actual: 9 }));
-        assert_eq!(Labels::of_stream(many(16)).unwrap().len(), 16);
+        assert_eq!(Labels::of_stream(many(16)).unwrap().iter().len(), 16);
         assert_eq!(Labels::of_stream(many(17)), Err(TooManyLabels { max: 16, actual: 17 }));
         assert_eq!(Labels::new(map(&[])).unwrap(), Labels::default());
     }

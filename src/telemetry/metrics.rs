@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::family::Family;
-pub use prometheus_client::metrics::gauge::Gauge;
+pub(crate) use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
@@ -118,7 +118,8 @@ pub enum TextFormat {
 pub(crate) struct RouteMetrics {
     route: &'static str,
     requests: Family<RequestLabels, Counter>,
-    /// The counters of the first statuses of this route. Looking up a counter in the family locks it for all workers.
+    /// The counters of the first 16 statuses that this route returned. The family needs a lock for each lookup, which all workers would
+    /// share.
     by_status: [OnceLock<(u16, Counter)>; 16],
     seconds: Histogram,
 }

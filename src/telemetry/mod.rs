@@ -5,7 +5,7 @@ pub mod live_streams_gauge;
 pub mod log_throttle;
 pub mod logging;
 pub mod metrics;
-pub mod per_worker;
+mod per_worker;
 mod process_metrics;
 pub mod store_metrics;
 mod tracing;

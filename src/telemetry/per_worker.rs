@@ -63,7 +63,7 @@ impl counter::Atomic<u64> for PerWorker {
 }
 
 impl Histogram {
-    /// `upper_bounds` are ascending, and at most 15.
+    /// There must be at most 15 `upper_bounds`, in ascending order.
     pub(crate) fn new(upper_bounds: &'static [f64]) -> Self {
         debug_assert!(upper_bounds.len() < MAX_BUCKETS && upper_bounds.is_sorted());
         Self { upper_bounds, parts: Arc::default() }

@@ -46,7 +46,7 @@ async fn load_shedding_refuses_reads_then_starts_then_heartbeats_and_stops() {
     let count = format!("{STREAMS}/count");
     let filling = async {
         wait_for_in_flight(&server, 6).await;
-        for path in [&count, STREAMS, "/v1/users/ann/limit", "/swagger"] {
+        for path in [&count, STREAMS, "/v1/users/ann/limit", "/swagger", "/v1/grants/check"] {
             assert_shed(&server, "GET", path).await;
         }
         tokio::join!(hang(&server, "POST", STREAMS), async {
@@ -62,7 +62,7 @@ async fn load_shedding_refuses_reads_then_starts_then_heartbeats_and_stops() {
     };
     tokio::join!(join_all((0..6).map(|_| hang(&server, "GET", &count))), filling);
     faults.set(Fault::None);
-    assert_eq!(server.metrics.overloaded.get(), 7, "each refusal is counted");
+    assert_eq!(server.metrics.overloaded.get(), 8, "each refusal is counted");
     assert_eq!(server.call("GET", &count).await.status, 200, "the requests returned their permits");
 }
 

@@ -119,6 +119,7 @@ async fn request_once(stream: &mut TcpStream) -> Option<bool> {
 #[tokio::test]
 async fn no_request_on_64_busy_connections_is_lost() {
     for (workers, deregistration_s) in [("1", "0"), ("2", "0"), ("1", "1"), ("2", "1")] {
+        // Repeat, because the requests that SIGTERM interrupts differ in each run.
         for _ in 0..3 {
             let folder = temp_dir();
             let mut command = command(folder.path());

@@ -32,7 +32,6 @@ pub struct OpenedStore {
 }
 
 /// The interceptors for requests to DynamoDB or the embedded engine: metrics and, optionally, traces.
-#[derive(Clone)]
 pub struct Interceptors {
     pub metrics: MetricsInterceptor,
     pub traces: Option<TraceInterceptor>,

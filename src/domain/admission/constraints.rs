@@ -1,7 +1,7 @@
 //! The constraints of a start: each rule that applies to it, and then the user's own limit. Finds the streams that the start must
 //! evict, or the first constraint that it would exceed.
 
-use crate::domain::labels::Labels;
+use crate::domain::labels::{LabelName, Labels};
 use crate::domain::lease::{Lease, StreamLimit, Timestamp};
 use crate::domain::rules::Rule;
 
@@ -98,15 +98,11 @@ fn constraints<'a>(limits: &Limits<'a>) -> Vec<Constraint<'a>> {
     limits.rules.iter().filter_map(of_rule).chain([user_limit]).collect()
 }
 
-/// The labels of the start that a stream must have, so that the rule counts it. `None` if the rule does not apply to the start, as in
-/// [`Rule::applies_to`].
+/// The labels of the start that a stream must have, so that the rule counts it. `None` if the rule does not apply to the start.
 fn required_labels(own: &Labels, rule: &Rule) -> Option<LabelMask> {
-    let shared = shared_labels(own, &rule.labels);
-    let per = match &rule.per {
-        Some(per) => 1 << own.iter().position(|(name, _)| name == per)?,
-        None => 0,
-    };
-    (shared.count_ones() as usize == rule.labels.len()).then_some(shared | per)
+    let is_required = |name: &LabelName| rule.labels.get(name).is_some() || rule.per.as_ref() == Some(name);
+    let required = own.iter().enumerate().filter(|(_, (name, _))| is_required(name));
+    rule.applies_to(own).then(|| required.fold(0, |mask, (index, _)| mask | (1 << index)))
 }
 
 /// The labels of `own` that `other` has too, with the same values. Both are sorted, so one pass finds them.

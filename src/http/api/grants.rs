@@ -42,7 +42,7 @@ enum Refusal {
     Store(StoreError),
 }
 
-/// Shorter than the time for which an old key must stay published.
+/// A new key must be published for at least this time before it signs (docs/ENFORCEMENT.md, "Rotate keys").
 const JWKS_CACHE_CONTROL: &str = "public, max-age=300";
 
 #[OpenApi]
@@ -50,8 +50,8 @@ impl GrantsApi {
     /// Check a grant
     ///
     /// For reverse proxies that ask before they serve media (`auth_request`, forward auth). The grant is read from the forwarded
-    /// URI, else from the cookie, else from `Authorization: Bearer`. The URI is in `X-Original-URI` or `X-Forwarded-Uri`; the proxy
-    /// must set one of them. If `grants.content_path` is set, the path of the URI must contain the grant's content.
+    /// URI, else from the cookie, else from `Authorization: Bearer`. The URI is in `X-Original-URI` or `X-Forwarded-Uri`. The proxy
+    /// must set one of them and remove the other, or send neither and use the parameter `content`. If `grants.content_path` is set, the path of the URI must contain the grant's content.
     #[oai(path = "/v1/grants/check", method = "get", operation_id = "checkGrant", tag = "Tag::Grants")]
     async fn check(
         &self,
@@ -151,8 +151,8 @@ fn problem(refusal: Refusal) -> Problem {
         Refusal::NoGrant => unauthorized("a grant is required in the query, a cookie or Authorization", false),
         Refusal::Invalid(error) => unauthorized(&error.to_string(), true),
         Refusal::AmbiguousUri => {
-            let detail =
-                "X-Original-URI and X-Forwarded-Uri must be one value; let the gateway remove the other header";
+            let detail = "X-Original-URI or X-Forwarded-Uri is repeated or invalid, or the two differ; let the gateway set one \
+                          and remove the other";
             unauthorized(detail, true)
         }
         Refusal::OtherContent => unauthorized("the grant is not for the requested path or content", true),

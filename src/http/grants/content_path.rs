@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A pattern of media paths, such as `/media/{content}/`. One whole segment is `{content}`; a path may continue after the pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ContentPath {
     /// Up to `{content}`.
     prefix: String,
@@ -48,6 +50,20 @@ impl ContentPath {
         let (content, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let matches = rest.starts_with(&self.suffix);
         percent_decode_str(content).decode_utf8().ok().filter(|_| matches)
+    }
+}
+
+impl TryFrom<String> for ContentPath {
+    type Error = ContentPathError;
+
+    fn try_from(pattern: String) -> Result<Self, ContentPathError> {
+        Self::parse(&pattern)
+    }
+}
+
+impl From<ContentPath> for String {
+    fn from(ContentPath { prefix, suffix }: ContentPath) -> Self {
+        format!("{prefix}{PLACEHOLDER}{suffix}")
     }
 }
 

@@ -51,6 +51,13 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
+#[cfg(test)]
+impl Bounds {
+    /// For tests that send one small request at a time.
+    pub(crate) const SMALL: Self =
+        Self { max_uri_bytes: 100, max_body_bytes: 100, max_in_flight: 1, request_timeout: Duration::from_secs(1) };
+}
+
 /// The next step after the checks of a request's head.
 enum Next {
     Respond(Result<Response, Problem>),

@@ -70,7 +70,7 @@ fn lease(item: &Item, input: &[u8]) -> bool {
     let expected = stored.iter().map(|(name, value)| texts::label(name, value.as_s().unwrap()).unwrap());
     let labels = lease.labels.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     assert_eq!(labels.collect::<BTreeMap<_, _>>(), expected.collect::<BTreeMap<_, _>>(), "{lease:?}");
-    assert!(lease.labels.len() <= 16, "{lease:?}");
+    assert!(lease.labels.iter().len() <= 16, "{lease:?}");
     let user = UserName::parse("ann").unwrap();
     let encoded = codec::encode_lease(&user, &lease);
     assert_eq!(codec::decode_lease(&encoded).unwrap(), lease);

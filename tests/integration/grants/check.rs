@@ -5,12 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use stream_manager::http::grants::GrantSettings;
 use stream_manager::http::grants::content_path::ContentPath;
-use stream_manager::http::pipeline::app::Bounds;
 
 use super::{CHECK, Granting, assert_refused, assert_valid, secret_settings};
 use crate::fault_injector::{Fault, FaultInjector};
-use crate::support::eventually;
-use crate::test_app::{BOUNDS, STREAMS, TestApp};
+use crate::test_app::{STREAMS, TestApp};
 
 /// A server that finds the content in paths such as `/media/movie-7/1.ts`.
 async fn with_content_path() -> Granting {
@@ -234,21 +232,4 @@ async fn live_is_not_possible_with_hashed_subjects() {
     let header = format!("Bearer {grant}");
     let response = granting.check_with(&format!("{CHECK}?live=true"), &[("authorization", &header)]).await;
     response.assert_problem(400, "invalid-request", "live");
-}
-
-#[tokio::test]
-async fn checks_are_shed_before_starts() {
-    let (faults, fixture) = FaultInjector::on_embedded().await;
-    let bounds = Bounds { max_in_flight: 4, ..BOUNDS };
-    let app = TestApp { store: Arc::new(faults.store(1)), clock: fixture.clock, bounds, ..TestApp::default() };
-    let granting = Granting::start_in(tempfile::tempdir().unwrap(), secret_settings(), app).await;
-    let grant = granting.grant(json!({})).await;
-    faults.set(Fault::Hang);
-    let hanging = futures_util::future::join_all((0..3).map(|_| granting.server.call("GET", STREAMS)));
-    let shed = async {
-        eventually(async || granting.server.metrics.in_flight.get() >= 3).await;
-        granting.check(&grant).await
-    };
-    let (_, shed) = tokio::join!(hanging, shed);
-    shed.assert_problem(503, "overloaded", "check");
 }

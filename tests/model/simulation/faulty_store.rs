@@ -43,11 +43,8 @@ impl FaultyStore {
     ) -> Result<Option<Denial>> {
         let UserStreams { stored_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
         let limit = request.limit(stored_limit);
-        let replaced = |lease: &Lease| {
-            let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
-            same_device || lease.stream_id == request.stream_id || request.replaces.contains(&lease.stream_id)
-        };
-        let kept = leases.iter().filter(|lease| !replaced(lease)).count();
+        let is_kept = |lease: &&Lease| lease.stream_id != request.stream_id && !replaces(request, lease);
+        let kept = leases.iter().filter(is_kept).count();
         let any_dead = leases.iter().any(|lease| !lease.is_live_at(now));
         let denied = request.at_limit == AtLimit::Reject && any_dead && kept >= limit.get() as usize;
         Ok(denied.then_some(Denial { rule: None, limit, streams: leases, slot_frees_at: None }))
@@ -81,11 +78,7 @@ impl FaultyStore {
         {
             return Ok(None);
         }
-        let replaced = |lease: &Lease| {
-            let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
-            same_device || request.replaces.contains(&lease.stream_id)
-        };
-        let kept = |lease: &&Lease| self.mutant == Mutant::RuleCountsReplacedStreams || !replaced(lease);
+        let kept = |lease: &&Lease| self.mutant == Mutant::RuleCountsReplacedStreams || !replaces(request, lease);
         let own = texts(&request.labels);
         for rule in request.rules.iter().filter(|rule| counts(rule, &own, &own)) {
             let other = |lease: &Lease| {
@@ -222,4 +215,10 @@ fn is_blocked(request: &StartRequest) -> bool {
 /// Whether the start reads first only because of a rule.
 fn is_ruled(request: &StartRequest) -> bool {
     request.needs_read() && !StartRequest { rules: Arc::default(), ..request.clone() }.needs_read()
+}
+
+/// Whether the start replaces this stream.
+fn replaces(request: &StartRequest, lease: &Lease) -> bool {
+    let same_device = request.device_id.is_some() && request.device_id == lease.device_id;
+    same_device || request.replaces.contains(&lease.stream_id)
 }

@@ -25,7 +25,7 @@ pub struct Player {
     pub number: usize,
     pub user: UserName,
     pub random: StdRng,
-    /// Decides the labels. The other events of a run without rules do not depend on them.
+    /// Draws the labels. It is separate from `random`, so that runs without rules draw the same values as before there were rules.
     pub labels: StdRng,
     /// The time after which the player begins no more streams, measured from the beginning of the run.
     pub until: Duration,

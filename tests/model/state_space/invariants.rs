@@ -189,7 +189,7 @@ fn is_over(items: &Items, limit: u8) -> bool {
     renewable > usize::from(limit) || items.counter.members.count_ones() > u32::from(limit)
 }
 
-/// Whether more renewable leases than allowed count by one of the rules that apply to these labels.
+/// Whether a rule that applies to a start with the labels `own` counts more renewable leases than it allows.
 fn is_over_rule(model: &ProtocolModel, own: StreamLabels, items: &Items) -> bool {
     model.world.rules.iter().any(|rule| {
         let renewable = (0..STREAMS as Id).filter(|id| items.can_be_renewed(*id));

@@ -78,7 +78,7 @@ impl ProtocolModel {
         }
     }
 
-    /// The items with which a start is decided. A mutant gives all streams of a channel the same channel.
+    /// The items with which a start is decided. A mutant gives the same channel to all streams that have a channel.
     pub fn mutate_labels(&self, items: &Items, request: &mut StartRequest) -> Items {
         let mut items = *items;
         if self.is(Mutant::RuleComparesOnlyNames) {
