@@ -83,8 +83,8 @@ export interface Events {
   /** The labels changed during playback. A new stream with these labels replaced the former one. No action is needed. */
   relabeled: Lease & { previousStreamId: string; labels: Labels | undefined };
   /**
-   * A rule denied the new `labels`. Playback continues with `currentLabels`. Return to media that suits them, for example to a lower
-   * quality. `retry()` requests the new labels again.
+   * The service denied the new `labels`: by the rule `rule`, or by the user's own limit if `rule` is undefined. Playback continues
+   * with `currentLabels`. Return to media that suits them, for example to a lower quality. `retry()` requests the new labels again.
    */
   labelsDenied: Omit<Denial, "retry"> & { labels: Labels | undefined; currentLabels: Labels | undefined; retry(): void };
   /** The service sent a new grant, in the response to a start or heartbeat. It is valid for at least `expiresInSeconds`. */
@@ -109,7 +109,7 @@ export interface Events {
    * A rejected request, or an exception in this library (code `exception`). The cause is a bug in the application, its
    * configuration or this library. Playback continues until `onRefused` applies. The code `<option>-failed`, for example
    * `content-id-failed`, means that the function of an option threw an exception, or that its value cannot be converted. The
-   * request then does not contain this option.
+   * request then does not contain this option; `labels` keep their latest value.
    */
   error: { status?: number; code: string; detail?: string; requestId?: string };
   state: { state: State; previous: State };
@@ -219,7 +219,7 @@ export interface Session extends Emitter {
   /**
    * Resolves with a grant that is valid now and for the current content. Waits for a start or heartbeat if necessary: without a
    * limit before a start and after a playback, and for at most `requestTimeoutS` during a playback, then resolves with the newest
-   * grant. Resolves with null if the service issues no grants.
+   * grant. Resolves with null if the service issues no grants, or if the session can never start again (`forGood`).
    */
   freshGrant(): Promise<string | null>;
   /** The newest grant of this playback, even if it has expired. Null without one. */

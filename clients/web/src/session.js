@@ -291,8 +291,8 @@ export function createSession(options) {
     playback = null;
     const leftMs = p.endsMs - clock.now();
     if (p.streamId === null || leftMs <= 0) grace.setLeft(leftMs);
-    // Do not cancel a pending start, because its response may contain the id of a stream that must be stopped.
     grants.ended();
+    // Do not cancel a pending start or change of the labels, because its response may contain the id of a stream that must be stopped.
     if (p.streamId !== null && !p.labels.change()) p.request?.cancel();
     else if (p.request) abandonStart(deviceKey(p), p.request.outcome);
     p.unwatch?.();

@@ -80,10 +80,11 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     on("relabeled", ({ stream, labels }) => setLease(stream, `Plays in ${labels.quality.toUpperCase()} now.`));
     on("labelsDenied", ({ rule, currentLabels, labels }) => {
       quality = currentLabels.quality;
-      setNote(`The rule “${rule}” denied ${labels.quality.toUpperCase()}. It continues in ${quality.toUpperCase()}.`);
+      const denier = rule ? `The rule “${rule}”` : "The account's limit";
+      setNote(`${denier} denied ${labels.quality.toUpperCase()}. It continues in ${quality.toUpperCase()}.`);
     });
     on("denied", (denial) => {
-      // A rule denied UHD, so that the next start asks for HD.
+      // The rule may deny UHD, so the next start requests HD.
       if (denial.rule) quality = "hd";
       setOverlay("denied", () => overlays.denied(denial, { name, stopOther, evictOldest }));
       setNote(describeDenial(denial));
@@ -268,7 +269,7 @@ const MODES = {
 };
 
 function describeDenial({ rule, slotFreesInSeconds }) {
-  const reason = rule ? ` The rule “${rule}” denied UHD. Play asks for HD.` : "";
+  const reason = rule ? ` The rule “${rule}” denied it.` : "";
   const wait = slotFreesInSeconds ? ` The next lease expires in ${slotFreesInSeconds} s, unless it is renewed.` : "";
   return `Holds no slot, so it does not play.${reason}${wait}`;
 }

@@ -28,7 +28,7 @@ function largeIcon(icon) {
   return svg;
 }
 
-function denied({ limit, count, streams }, { name, stopOther, evictOldest }) {
+function denied({ limit, count, streams, rule }, { name, stopOther, evictOldest }) {
   const list = document.createElement("ul");
   for (const stream of streams) {
     const row = document.createElement("li");
@@ -38,9 +38,10 @@ function denied({ limit, count, streams }, { name, stopOther, evictOldest }) {
     row.append(label, button("Stop", `Stop ${deviceName}, and play on ${name}`, () => stopOther(stream.streamId)));
     list.append(row);
   }
+  if (limit === 0 && rule) return [paragraph("This stream is not allowed", "title"), paragraph(`The rule “${rule}” forbids it.`)];
   if (limit === 0) return [paragraph("This account may not watch", "title"), paragraph("Its limit is 0.")];
-  const title = paragraph(`${count ?? streams.length} of ${limit ?? streams.length} streams are live`, "title");
-  return [title, list, button("Evict the oldest", `Evict the oldest stream, and play on ${name}`, evictOldest)];
+  const title = `${rule ? `${rule}: ` : ""}${count ?? streams.length} of ${limit ?? streams.length} streams are live`;
+  return [paragraph(title, "title"), list, button("Evict the oldest", `Evict the oldest stream, and play on ${name}`, evictOldest)];
 }
 
 function ended({ reason, endedBy, status }) {
