@@ -2,22 +2,14 @@
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { mediaFile } from "../browser/libraries/media.js";
+import { box, mediaFile, SEGMENTS } from "../browser/libraries/media.js";
 
 export const KEY_ID = Buffer.from("101112131415161718191a1b1c1d1e1f", "hex");
 export const KEY = Buffer.from("000102030405060708090a0b0c0d0e0f", "hex");
-const SEGMENTS = 15;
 const CONTAINERS = ["moov", "trak", "mdia", "minf", "stbl"];
 const UUID = KEY_ID.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 const PROTECTION = `<ContentProtection schemeIdUri="urn:mpeg:dash:mp4protection:2011" value="cbcs" cenc:default_KID="${UUID}"/>
 <ContentProtection schemeIdUri="urn:uuid:e2719d58-a985-b3c9-781a-b030af78d30e"/>`;
-
-function box(type, ...contents) {
-  const content = Buffer.concat(contents);
-  const size = Buffer.alloc(4);
-  size.writeUInt32BE(content.length + 8);
-  return Buffer.concat([size, Buffer.from(type, "latin1"), content]);
-}
 
 function* boxesOf(buffer) {
   for (let at = 0; at < buffer.length; at += buffer.readUInt32BE(at)) {

@@ -1,7 +1,7 @@
 // Starts the media servers with the files in deploy/enforcement. Only addresses and file names are replaced.
 
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { connect } from "node:net";
 import { once } from "node:events";
@@ -125,7 +125,6 @@ export async function startGateway(name, options) {
   const folder = await mkdtemp(join(tmpdir(), `stream-manager-${name}-`));
   const port = await freePort();
   const { pem, ca } = await createCertificate(folder);
-  await mkdir(join(folder, "home"));
   const { command, environment, stopOrigin, ...rest } = await GATEWAYS[name]({ folder, port, pem, ...options });
   const gateway = start(command[0], command.slice(1), environment);
 

@@ -2,8 +2,8 @@
 
 import { createHash, createHmac, generateKeyPairSync, sign } from "node:crypto";
 
-export const ISSUER = "stream-manager";
-export const AUDIENCE = "media";
+const ISSUER = "stream-manager";
+const AUDIENCE = "media";
 export const SECRET = "a secret of the tests that is long enough";
 
 /** A key pair for ES256. `privatePem` is PKCS#8. `kid` is the thumbprint of RFC 7638, as the service uses it. */
@@ -38,13 +38,13 @@ export function signHs256(claims, secret = SECRET, header = { alg: "HS256", typ:
 }
 
 /** Changes the last claims of a grant without a new signature. */
-export function tamper(grant, fields) {
+function tamper(grant, fields) {
   const [header, claims, signature] = grant.split(".");
   const changed = { ...JSON.parse(Buffer.from(claims, "base64url")), ...fields };
   return [header, encode(changed), signature].join(".");
 }
 
-export const unsigned = (claims, kid) => `${encode({ alg: "none", typ: "JWT", kid })}.${encode(claims)}.`;
+const unsigned = (claims, kid) => `${encode({ alg: "none", typ: "JWT", kid })}.${encode(claims)}.`;
 
 /**
  * Returns grants that must be refused, by their description. `valid(claims)` signs claims correctly, and `forged(claims)` with another

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { writeEncrypted } from "./encrypted.js";
 
-export const MOVIE_S = 60;
+const MOVIE_S = 60;
 export const SEGMENT_S = 2;
 const FOLDER = fileURLToPath(new URL("../../target/enforcement/media-root/", import.meta.url));
 const run = promisify(execFile);

@@ -13,11 +13,11 @@ import { createKey } from "./grants.js";
 import { MEDIA_HOST, PAGE, startGateway } from "./gateways.js";
 import { createLicenseProxy } from "./license-proxy.js";
 import { createMedia, SEGMENT_S } from "./media.js";
+import { BUFFER_S } from "./page/buffer.js";
 import { servePages } from "./pages.js";
 
 const { chromium } = createRequire(new URL("../../target/browser/", import.meta.url))("playwright-core");
 const LEASE_S = 6;
-const BUFFER_S = 4;
 // Decoding, timers and the last request of a busy machine.
 const TOLERANCE_S = 3;
 // Longer than two leases, so that a player without renewals would be refused.
@@ -82,7 +82,6 @@ async function open(library, parameters) {
     user,
     failures,
     state,
-    events: (type) => tab.evaluate((wanted) => window.watched.events.filter((event) => event.type === wanted), type),
     /** Does not wait, because the promises of the libraries differ. */
     play: (content = "first") => tab.evaluate((id) => void Promise.resolve(window.watched.play(id)).catch(() => {}), content),
     /** Waits until the picture has moved by this many seconds. */
@@ -181,9 +180,9 @@ test("an evicted player that keeps the rule is never refused", async () => {
     await viewer.moves(2);
     await evictByAnotherDevice(viewer.user);
     await eventually("the player pauses", async () => (await viewer.state()).paused);
+    // Every grant of the evicted stream, and the lease of the other device, has then expired. A request in this time would be refused.
     await sleep((LEASE_S + TOLERANCE_S) * 1000);
     assert.equal(countRefused(await viewer.requests()), 0);
-    // The lease of the other device has expired, so the viewer can play again.
     await viewer.tab.evaluate(() => void window.watched.video.play());
     await viewer.moves(BUFFER_S + 2 * SEGMENT_S);
     assert.equal(countRefused(await viewer.requests()), 0);
@@ -207,6 +206,7 @@ test("a deaf player stops within one lease and its buffer", async (t) => {
     const { grant } = await viewer.state();
     await evictByAnotherDevice(viewer.user);
     const evictedMs = Date.now();
+    // Longer than a segment and a stall between retries (0.5 s), so the picture does not only pause.
     await eventually("the picture stops", async () => Date.now() - (await viewer.state()).movedMs > 4000);
     const { movedMs, time } = await viewer.state();
     const playedS = (movedMs - evictedMs) / 1000;
@@ -214,6 +214,7 @@ test("a deaf player stops within one lease and its buffer", async (t) => {
     // The expiry of a grant is rounded up to a second.
     assert.ok(playedS < LEASE_S + 1 + BUFFER_S + SEGMENT_S + TOLERANCE_S, `${playedS} s`);
     assert.ok((await viewer.requests()).some(([, status]) => status === 401), "the player still requests media");
+    // Several retries of the deaf player (at most 0.5 s apart) must fail too.
     await sleep(3000);
     assert.equal((await viewer.state()).time, time, "the picture does not move again");
     const leaked = async (path, headers = {}) => (await gateway.get(path, { headers })).status;

@@ -4,7 +4,7 @@
 const SAMPLE_RATE = 48_000;
 const SAMPLES_PER_FRAME = 1024;
 const FRAMES_PER_SEGMENT = 96;
-const SEGMENTS = 15;
+export const SEGMENTS = 15;
 export const SEGMENT_S = (FRAMES_PER_SEGMENT * SAMPLES_PER_FRAME) / SAMPLE_RATE;
 // One frame of silence: AAC-LC, one channel.
 const FRAME = Buffer.from([0x00, 0xc8, 0x00, 0x80, 0x23, 0x80]);
@@ -14,7 +14,7 @@ const u16 = (...values) => Buffer.from(values.flatMap((value) => [value >> 8, va
 const u32 = (...values) => Buffer.concat(values.map((value) => u16(value >>> 16, value & 0xffff)));
 const zeros = (count) => Buffer.alloc(count);
 
-function box(type, ...contents) {
+export function box(type, ...contents) {
   const content = Buffer.concat(contents);
   return Buffer.concat([u32(content.length + 8), Buffer.from(type, "latin1"), content]);
 }

@@ -1,8 +1,8 @@
 // Plays DASH with dash.js, with a small buffer.
 
 import { MediaPlayer } from "dashjs";
+import { BUFFER_S } from "./buffer.js";
 
-const BUFFER_S = 4;
 const buffer = { bufferTimeDefault: BUFFER_S, bufferTimeAtTopQuality: BUFFER_S, bufferTimeAtTopQualityLongForm: BUFFER_S };
 const player = MediaPlayer().create();
 let isInitialized = false;

@@ -1,8 +1,8 @@
 // Plays HLS with hls.js, with a small buffer.
 
 import Hls from "hls.js";
+import { BUFFER_S } from "./buffer.js";
 
-const BUFFER_S = 4;
 let hls;
 
 export function play(video, folder, grants) {

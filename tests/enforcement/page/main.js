@@ -7,14 +7,7 @@ import { attach, createSession, mediaGrants } from "@stream-manager/player";
 const query = new URLSearchParams(location.search);
 const video = document.querySelector("video");
 const options = { baseUrl: query.get("api"), userName: query.get("user"), deviceId: "page" };
-const events = [];
 let content = "first";
-
-function watch(emitter) {
-  for (const type of ["started", "renewed", "restarted", "denied", "ended", "unavailable", "error", "grant"]) {
-    emitter.on(type, ({ code, status, reason }) => events.push({ type, code, status, reason, atMs: Date.now() }));
-  }
-}
 
 // The last time at which the picture moved.
 let position = 0;
@@ -26,7 +19,6 @@ setInterval(() => {
 
 function playPolitely() {
   const player = attach(video, { ...options, contentId: () => content });
-  watch(player);
   const send = query.get("send") ?? "query";
   const origins = [query.get("media"), location.origin];
   const grants = mediaGrants(player.session, { origins, send, cookie: { domain: "example.com", path: "/media/" } });
@@ -40,7 +32,6 @@ function playPolitely() {
 // Takes a slot and uses each grant as long as it can, but ignores denials and evictions.
 function playDeaf() {
   const session = createSession({ ...options, contentId: () => content });
-  watch(session);
   let latest;
   session.on("grant", ({ grant }) => (latest = grant));
   const addGrant = (xhr, url) => xhr.open("GET", `${url.split("?")[0]}?grant=${latest}`, true);
@@ -54,6 +45,5 @@ function playDeaf() {
 window.watched = {
   ...(query.has("deaf") ? playDeaf() : playPolitely()),
   video,
-  events,
   state: () => ({ time: video.currentTime, movedMs, paused: video.paused, grant: window.watched.session.grant }),
 };

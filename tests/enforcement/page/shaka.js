@@ -1,8 +1,8 @@
 // Plays DASH with Shaka Player, with a small buffer.
 
 import shaka from "shaka-player";
+import { BUFFER_S } from "./buffer.js";
 
-const BUFFER_S = 4;
 const player = new shaka.Player();
 
 export async function play(video, folder, grants, session) {

@@ -1,8 +1,8 @@
 // Plays HLS with video.js, with a small buffer.
 
 import videojs from "video.js";
+import { BUFFER_S } from "./buffer.js";
 
-const BUFFER_S = 4;
 let player;
 
 export async function play(video, folder, grants, session) {
