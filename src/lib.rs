@@ -29,6 +29,7 @@
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod events;
 pub mod http;
 pub mod limiter;
 pub mod live_streams;

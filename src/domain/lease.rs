@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::labels::Labels;
 use crate::domain::names::{ContentId, DeviceId, DeviceName, Message, StreamId};
 
@@ -21,7 +23,8 @@ pub struct UserLimit {
     pub source: LimitSource,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LimitSource {
     Default,
     /// The stored limit of the user.

@@ -27,6 +27,17 @@ pub struct Rule {
     pub per: Option<LabelName>,
 }
 
+/// What happens to a start that exceeds a limit or a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitMode {
+    /// The start is denied, or evicts other streams.
+    #[default]
+    Enforce,
+    /// The start is admitted and reported, up to [`StreamLimit::MAX`] streams of the user.
+    Observe,
+}
+
 /// How many live streams of a user a rule counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleUse<'a> {

@@ -144,6 +144,19 @@ pub struct Started {
     pub evicted: usize,
     /// How many dead members the start removed.
     pub reaped: usize,
+    /// The rules and the limit in observe mode that the start exceeds, in the order in which they are evaluated. Empty for an
+    /// existing stream.
+    pub over_limit: Vec<OverLimit>,
+}
+
+/// A limit in observe mode that a start exceeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverLimit {
+    /// `None` for the user's own limit.
+    pub rule: Option<RuleName>,
+    pub limit: StreamLimit,
+    /// How many live streams the limit counts, without the new one and those that it replaces.
+    pub count: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +246,7 @@ impl Commit {
             evicted,
             ended: ended.into_iter().map(|ended| ended.stream_id).collect(),
             reaped: dead.len(),
+            over_limit: Vec::new(),
         }
     }
 }
@@ -339,6 +353,7 @@ fn prior_outcome(
             ended: ended_by(snapshot.leases, request.stream_id),
             evicted: 0,
             reaped: 0,
+            over_limit: Vec::new(),
         })),
         PriorLease::Ended => Some(StartOutcome::Ended(prior.clone())),
         PriorLease::KeyReused => Some(StartOutcome::KeyReused),

@@ -59,7 +59,8 @@ impl DynamoStore {
         let error = match self.transact(expressions::optimistic_start(&self.table, user, request, now)?).await {
             Ok(()) => {
                 let (lease, limit) = (request.lease(now), request.limit(None));
-                let started = Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0 };
+                let started =
+                    Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0, over_limit: Vec::new() };
                 return Ok(Some(StartOutcome::Started(started)));
             }
             Err(error) => error,

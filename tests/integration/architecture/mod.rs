@@ -10,10 +10,11 @@ use self::imports::Sources;
 
 /// Modules from the bottom up. A module may use modules on the same line and on earlier lines. If several prefixes match a file,
 /// the longest prefix applies.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["domain"],
     &["clock"],
     &["telemetry"],
+    &["events"],
     &["store"],
     &["limiter", "live_streams", "migrate"],
     &["http/auth", "http/grants"],
@@ -21,7 +22,7 @@ const ORDER: [&[&str]; 12] = [
     &["http/pipeline"],
     &["http"],
     &["config"],
-    &["planning"],
+    &["planning", "report"],
     &["commands", "main", "lib"],
 ];
 

@@ -265,7 +265,14 @@ fn repeated_start_returns_its_existing_lease() {
     let limit = StreamLimit::DEFAULT;
     assert_eq!(
         outcome,
-        StartOutcome::Existing(Started { lease: own.clone(), limit, ended: vec![id(4)], evicted: 0, reaped: 0 })
+        StartOutcome::Existing(Started {
+            lease: own.clone(),
+            limit,
+            ended: vec![id(4)],
+            evicted: 0,
+            reaped: 0,
+            over_limit: Vec::new()
+        })
     );
 
     let other_body = StartRequest { fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(2))), ..request(1) };

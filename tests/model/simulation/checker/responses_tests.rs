@@ -90,7 +90,7 @@ fn start_response_with_wrong_ended_streams_is_detected() {
     let response = |ended: &[u8]| {
         let limit = StreamLimit::new(2).unwrap();
         let ended = ended.iter().map(|n| lease(*n).stream_id).collect();
-        let started = Started { lease: lease(1), limit, ended, evicted: 0, reaped: 0 };
+        let started = Started { lease: lease(1), limit, ended, evicted: 0, reaped: 0, over_limit: Vec::new() };
         ApiResponse::Start(at_now(StartOutcome::Started(started)))
     };
     let states = [state_with([]), state_with([lease(1)])];

@@ -1,0 +1,209 @@
+//! The format of events: CloudEvents 1.0 in JSON, one event per line. The service writes it, and the report reads it.
+//!
+//! A reader must ignore unknown fields and types, because newer versions may add some.
+
+use chrono::{DateTime, SecondsFormat};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::domain::admission::AtLimit;
+use crate::domain::labels::Labels;
+use crate::domain::lease::{LimitSource, Timestamp};
+use crate::domain::rules::LimitMode;
+
+/// The value of `specversion`.
+pub const SPEC_VERSION: &str = "1.0";
+
+/// An event. The attributes are those of the CloudEvents specification 1.0.2, and two extensions.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct CloudEvent {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// Unique for all instances: the id of the instance, `-`, and the sequence. A repeated event has the same id.
+    pub id: String,
+    /// The instance that wrote the event: `urn:stream-manager:instance:` and its id.
+    pub source: String,
+    /// The user: a name or its keyed hash. Absent with `events.user = "none"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    pub time: EventTime,
+    /// The position of the event among those of its instance: 20 decimal digits, so that the order of the texts is the order of the
+    /// numbers (CloudEvents extension `sequence`).
+    pub sequence: String,
+    /// The version of the service (an extension of this service).
+    pub serviceversion: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What happened: the attributes `type` and `data`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "type", content = "data")]
+pub enum Outcome {
+    /// A start got a slot.
+    #[serde(rename = "stream-manager.stream.started")]
+    Started(StartData),
+    /// A start with the same idempotency key as an earlier one, whose stream is live.
+    #[serde(rename = "stream-manager.stream.replayed")]
+    Replayed(StartData),
+    /// A start was denied.
+    #[serde(rename = "stream-manager.stream.denied")]
+    Denied(StartData),
+    /// A start got a slot only because the limit or the rule that it exceeds is in observe mode.
+    #[serde(rename = "stream-manager.stream.over_limit")]
+    OverLimit(StartData),
+    /// The player stopped its stream.
+    #[serde(rename = "stream-manager.stream.stopped")]
+    Stopped(EndData),
+    /// A stream was ended by a start at the limit, by an eviction request, or by a lowered limit.
+    #[serde(rename = "stream-manager.stream.evicted")]
+    Evicted(EndData),
+    /// A stream was ended by a start of its device, or by a start that names it in `replaces`.
+    #[serde(rename = "stream-manager.stream.replaced")]
+    Replaced(EndData),
+    /// A start removed a stream whose lease had expired before. Streams whose expiry no start notices have no such event.
+    #[serde(rename = "stream-manager.stream.expired")]
+    Expired(EndData),
+    /// The stored limit of a user was set or removed.
+    #[serde(rename = "stream-manager.user.limit_changed")]
+    LimitChanged(LimitData),
+    /// A user was erased.
+    #[serde(rename = "stream-manager.user.erased")]
+    Erased(ErasedData),
+}
+
+/// A start and its outcome.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartData {
+    pub stream_id: Uuid,
+    /// Whether the start has an idempotency key. Without a key, each repetition of a start has another `streamId`.
+    pub has_key: bool,
+    /// Hashed like `subject`. Absent with `events.user = "none"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// The streams that the start names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<Uuid>,
+    pub at_limit: AtLimit,
+    /// The mode of the user's own limit.
+    pub mode: LimitMode,
+    /// The user's own limit.
+    pub limit: u8,
+    pub limit_source: LimitSource,
+    /// The user's live streams before the start. Absent if the start did not read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_before: Option<u32>,
+    /// The user's live streams after the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_after: Option<u32>,
+    /// The rules that apply to the start, in the order of the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<AppliedRule>,
+    /// What the start exceeds. In `denied`, the rule or limit that denied the start. In `over_limit`, all that only observe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceeded: Vec<Exceeded>,
+    /// Absent in `denied`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<EventTime>,
+    /// The expiry of the lease. Absent in `denied`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<EventTime>,
+}
+
+/// A rule that applies to a start.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedRule {
+    pub name: String,
+    pub mode: LimitMode,
+    pub limit: u8,
+    /// The value of the label for which the rule counts, if it counts per label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<String>,
+}
+
+/// A limit that a start exceeds.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exceeded {
+    /// Absent for the user's own limit, and for the cap of 50 streams in observe mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    pub limit: u8,
+    /// The live streams that the limit counts, without the new one and those that it replaces.
+    pub count: u32,
+}
+
+/// The end of a stream.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndData {
+    pub stream_id: Uuid,
+    /// For an expired stream, the expiry of its lease if it is known. Otherwise, the time of the event.
+    pub ended_at: EventTime,
+    /// Absent if the end did not read the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<EventTime>,
+    /// The time from `startedAt` to `endedAt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_seconds: Option<f64>,
+    /// Hashed like `subject`. Absent with `events.user = "none"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// The stream whose start ended this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<Uuid>,
+}
+
+/// A change of a user's stored limit.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitData {
+    /// Absent if the stored limit was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u8>,
+    /// Absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_limit: Option<u8>,
+}
+
+/// The erasure of a user.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErasedData {
+    /// The streams that the erasure ended.
+    pub ended: Vec<Uuid>,
+}
+
+/// A time in RFC 3339, UTC, with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventTime(pub Timestamp);
+
+impl Serialize for EventTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = DateTime::from_timestamp_millis(self.0.epoch_ms()).unwrap_or_default();
+        serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl<'de> Deserialize<'de> for EventTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = DateTime::parse_from_rfc3339(&text).map_err(D::Error::custom)?;
+        Ok(Self(Timestamp::from_epoch_ms(time.timestamp_millis())))
+    }
+}
