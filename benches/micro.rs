@@ -33,6 +33,10 @@ use tokio::runtime::{Builder, Runtime};
 #[path = "../tests/integration/tokens/issuer.rs"]
 mod issuer;
 
+/// The allocator of the service.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SECRET: &str = "a secret shared by issuer and service";
 
 fn main() {
