@@ -1,8 +1,8 @@
-//! Measures how the heartbeat rate grows with the number of workers, on the memory store and on a stub of DynamoDB, and compares the
-//! workers of one process with as many processes of one worker. With at least four cores, the service has the lower half of the cores
-//! and the client and the stub have the upper half. Otherwise, all share all cores: then only the CPU times and the comparison of
-//! workers with processes are meaningful. Each round measures every contender once. Each ratio is calculated for every
-//! round, and the output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
+//! Measures how the heartbeat rate grows with the number of workers, on the memory store and on a stub of DynamoDB. Also compares one
+//! process with n workers with n processes of one worker each. With at least four cores, the service runs on the lower half of the
+//! cores, and the client and the stub run on the upper half. With fewer cores, all of them run on every core, and only the CPU times and
+//! the comparison of workers with processes are meaningful. Each round measures every contender once. Each ratio is calculated for
+//! every round, and the output shows the median, minimum and maximum of all rounds. Run it with `just bench`, which builds the stub.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark")]
 
@@ -173,8 +173,9 @@ fn on_client_threads<T: Send>(
     })
 }
 
-/// Compares threads that share what the workers of a process share with threads that share nothing. The difference is the time that
-/// threads wait for memory that others write. Sends heartbeats without a network.
+/// Measures memory contention between workers. The threads of one run share the same state as the workers of a process; the threads
+/// of the other run share nothing. The difference is the time that threads wait for cache lines that other threads write. Calls the
+/// service directly, without a network.
 fn without_network(cores: usize) {
     println!("{:14} {:>22}", "no network", "time / not shared");
     for threads in (1..).map(|n| 1 << n).take_while(|count| *count <= cores) {

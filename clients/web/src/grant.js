@@ -55,8 +55,8 @@ export function createGrantHolder({ clock, timers, requestTimeoutMs }, { wantedC
   return {
     newest,
     /**
-     * Resolves with a grant for the current content that has not expired. Waits for the start or the renewal if there is none.
-     * After `requestTimeoutS` during a playback, resolves with the newest grant. Resolves with null if the service sends no grants.
+     * Resolves with an unexpired grant for the current content. If there is none, waits for the start or the renewal. If the wait
+     * exceeds `requestTimeoutS` during playback, resolves with the newest grant. Resolves with null if the service sends no grants.
      */
     fresh() {
       if (disposed || isFresh()) return Promise.resolve(newest());

@@ -8,8 +8,8 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::texts;
 
-/// The input is one name. If it contains a line break, the parts before and after the first line break are also
-/// a user name and an idempotency key.
+/// Tests the whole input as one name. If the input contains a line break, also tests the part before the first one as a user
+/// name, and the part after it as an idempotency key.
 pub fn check(input: &[u8]) {
     idempotency_key(input);
     let Ok(text) = std::str::from_utf8(input) else { return };

@@ -132,7 +132,8 @@ export function createDeviceCard({ id, name, icon, hue, template, account, log, 
     return player.session.start();
   }
 
-  // Sets the source only when playback starts. With an unplayed canvas stream, the page would never finish loading.
+  // Sets the source only when playback starts. If a video element has a canvas stream that does not play, the page never finishes
+  // loading.
   async function startVideo() {
     video.srcObject ??= animation.stream;
     await video.play().catch(() => {});

@@ -1,4 +1,4 @@
-//! Checks applied writes: each one must explain every difference between the user's states before and after it.
+//! Checks applied writes: every difference between the user's states before and after a write must be an effect of that write.
 
 use std::sync::Arc;
 
