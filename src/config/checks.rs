@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::invalid("log.filter", format!("{:?}", config.log.filter), error));
     }
     check_auth(&config.auth)?;
-    grants::check(&config.grants, config.auth.hs256_secret.as_ref())
+    grants::check(&config.grants, &config.auth)
 }
 
 impl Config {

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::ConfigError;
-use super::sections::{Config, GrantAlgorithm, GrantSubject, Grants};
+use super::sections::{Auth, Config, GrantAlgorithm, GrantSubject, Grants};
 use crate::http::grants::{FileAlgorithm, GrantKeys, GrantSettings, MAX_KEY_ID_BYTES};
 
 /// A key for HMAC-SHA-256 must be at least as long as the hash (RFC 7518, section 3.2).
 pub(super) const MIN_SECRET_BYTES: usize = 32;
 const MAX_CLAIM_BYTES: usize = 256;
 
-/// `token_secret` is `auth.hs256_secret`.
-pub(super) fn check(grants: &Grants, token_secret: Option<&SecretString>) -> Result<(), ConfigError> {
+pub(super) fn check(grants: &Grants, auth: &Auth) -> Result<(), ConfigError> {
     check_sources(grants)?;
-    check_secrets(grants, token_secret)?;
+    check_secrets(grants, auth.hs256_secret.as_ref())?;
+    check_claims(grants, auth)?;
     for (key, value) in [("grants.issuer", &grants.issuer), ("grants.audience", &grants.audience)] {
         if !(1..=MAX_CLAIM_BYTES).contains(&value.len()) {
             let problem = format!("must have 1 to {MAX_CLAIM_BYTES} bytes");
@@ -65,6 +65,18 @@ fn check_sources(grants: &Grants) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Grants and tokens need different claims, because a key of grants can also be in the key set of tokens. Then, a grant with the
+/// claims of a token would be a valid token.
+fn check_claims(grants: &Grants, auth: &Auth) -> Result<(), ConfigError> {
+    let is_same = auth.issuer.as_ref() == Some(&grants.issuer) && auth.audience.contains(&grants.audience);
+    if is_same && grants.algorithm != GrantAlgorithm::Off {
+        let problem = "must not be in auth.audience, because grants.issuer is the same as auth.issuer";
+        return Err(ConfigError::invalid("grants.audience", format!("{:?}", grants.audience), problem));
+    }
+    Ok(())
+}
+
+/// `token_secret` is `auth.hs256_secret`.
 fn check_secrets(grants: &Grants, token_secret: Option<&SecretString>) -> Result<(), ConfigError> {
     let mut secrets: Vec<(&str, &str)> = Vec::new();
     secrets.extend(grants.secret.iter().map(|secret| ("grants.secret", secret.expose_secret())));

@@ -9,6 +9,8 @@ use crate::service::{Service, command, http_client, run, startup_error, stdout, 
 use crate::settings::load;
 use crate::test_app::STREAMS;
 
+const LONG: &str = "a secret of at least thirty-two bytes";
+
 async fn grant(service: &Service) -> String {
     let (status, started) = service.call("POST", STREAMS).await;
     assert_eq!(status, 201, "{started}");
@@ -82,7 +84,6 @@ async fn check_config_hides_the_secrets_of_grants() {
 
 #[test]
 fn conflicting_settings_are_explained() {
-    const LONG: &str = "a secret of at least thirty-two bytes";
     let key = |name: &str| format!("__GRANTS__{name}");
     let cases: [(&[(&str, &str)], &str); 18] = [
         (&[("ALGORITHM", "RS256")], "grants.algorithm = \"RS256\": unknown value"),
@@ -128,6 +129,25 @@ fn conflicting_settings_are_explained() {
         ("__GRANTS__SECRET", LONG),
     ];
     assert_eq!(load(&shared).unwrap_err(), "grants.secret = …: must differ from auth.hs256_secret");
+}
+
+#[test]
+fn grants_and_tokens_must_have_different_claims() {
+    let environment = |issuer, audience| {
+        [
+            ("__AUTH__MODE", "jwt"),
+            ("__AUTH__ISSUER", issuer),
+            ("__AUTH__AUDIENCE", audience),
+            ("__AUTH__HS256_SECRET", LONG),
+            ("__GRANTS__ALGORITHM", "HS256"),
+            ("__GRANTS__SECRET", SECRET),
+        ]
+    };
+    let error = load(&environment("stream-manager", "api,media")).unwrap_err();
+    assert!(error.starts_with("grants.audience = \"media\": must not be in auth.audience"), "{error}");
+    for (issuer, audience) in [("login", "api,media"), ("stream-manager", "api")] {
+        load(&environment(issuer, audience)).unwrap();
+    }
 }
 
 #[test]
