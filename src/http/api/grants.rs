@@ -5,7 +5,7 @@ use std::sync::Arc;
 use poem::Request;
 use poem_openapi::OpenApi;
 
-use crate::domain::names::UserName;
+use crate::domain::names::{UserName, normalize};
 use crate::http::api::caller::unauthorized;
 use crate::http::api::extract::params::{ContentQuery, FlagQuery};
 use crate::http::api::json::Json;
@@ -118,17 +118,15 @@ impl Enabled {
 
     /// Whether the grant is for the requested content. Every content is allowed if neither the query nor the settings limit it.
     fn allows(&self, grant: &Grant, forwarded: &Forwarded<'_>, content: Option<&str>) -> bool {
-        let granted = grant.content.as_deref();
+        // Grants contain the content in NFC, but some file systems and packagers write paths in NFD.
+        let is_granted = |content: &str| grant.content.as_deref() == Some(&*normalize(content));
         // Some gateways append the query of the player's request. The parameter must therefore not replace the check of the path.
         let path_allows = match (&self.grants.settings.content_path, forwarded.path()) {
-            (Some(pattern), Some(path)) => {
-                let requested = pattern.content(path);
-                requested.is_some() && requested.as_deref() == granted
-            }
+            (Some(pattern), Some(path)) => pattern.content(path).is_some_and(|content| is_granted(&content)),
             (Some(_), None) => content.is_some(),
             (None, path) => content.is_none() || path.is_none_or(is_unambiguous),
         };
-        path_allows && content.is_none_or(|content| granted == Some(content))
+        path_allows && content.is_none_or(is_granted)
     }
 
     fn count(&self, checked: &Result<(), Refusal>) {

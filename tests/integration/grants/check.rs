@@ -115,6 +115,16 @@ async fn the_path_must_contain_the_content_of_the_grant() {
 }
 
 #[tokio::test]
+async fn contents_are_compared_after_normalization() {
+    let granting = with_content_path().await;
+    let grant = granting.grant(json!({ "contentId": "caf\u{e9}" })).await;
+    for path in ["/media/caf%C3%A9/1.ts", "/media/cafe%CC%81/1.ts"] {
+        assert_valid(&check_path(&granting, &grant, path).await, path);
+    }
+    assert_refused(&check_path(&granting, &grant, "/media/cafe/1.ts").await, "another letter");
+}
+
+#[tokio::test]
 async fn the_content_parameter_never_replaces_the_path() {
     let granting = with_content_path().await;
     let grant = granting.grant(json!({ "contentId": "a/b" })).await;
