@@ -37,6 +37,10 @@ chaos *arguments:
 chaos-faults *arguments='--seconds 60':
     cargo test --test chaos -- --faults {{arguments}}
 
+# Run the model and the simulation: after a change of the protocol or of the admission rules
+protocol:
+    cargo test --test model
+
 # Explore the larger state spaces of the model, each for at most 15 minutes
 model:
     MODEL_WORLDS=long cargo test --release --test model state_space::
