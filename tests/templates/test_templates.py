@@ -25,6 +25,7 @@ from templates import (
 class Templates(unittest.TestCase):
     def setUp(self):
         self.table = template("table")
+        self.table_stream = template("table-stream")
         self.service = template("service")
         self.resources = self.service["Resources"]
         self.task_definition = self.resources["TaskDefinition"]["Properties"]
@@ -109,6 +110,34 @@ class Templates(unittest.TestCase):
         self.assertEqual(self.table["Parameters"]["DeletionProtection"]["Default"], "true")
         self.assertTrue(table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"])
 
+    def test_stream_is_off_by_default(self):
+        self.assertEqual(self.table["Parameters"]["StreamEnabled"]["Default"], "false")
+        both_images = {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+        specification = self.table["Resources"]["Table"]["Properties"]["StreamSpecification"]
+        self.assertEqual(specification, {"Fn::If": ["HasStream", both_images, {"Ref": "AWS::NoValue"}]})
+        self.assertEqual(self.table["Conditions"]["HasStream"], {"Fn::Equals": [{"Ref": "StreamEnabled"}, "true"]})
+
+    def test_pipe_role_can_only_read_the_stream_and_send(self):
+        [policy] = self.table_stream["Resources"]["PipeRole"]["Properties"]["Policies"]
+        *statements, key_statement = policy["PolicyDocument"]["Statement"]
+        self.assertEqual(key_statement["Fn::If"][1]["Action"], "kms:Decrypt")
+        allowed = {json.dumps(statement["Resource"]): statement["Action"] for statement in statements}
+        read = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
+        expected = {
+            '{"Ref": "StreamArn"}': read,
+            '{"Fn::GetAtt": ["DeadLetters", "Arn"]}': "sqs:SendMessage",
+            '{"Fn::GetAtt": ["Bus", "Arn"]}': "events:PutEvents",
+        }
+        self.assertEqual(allowed, expected)
+
+    def test_pipe_gives_up_before_the_stream_deletes_records(self):
+        pipe = self.table_stream["Resources"]["Pipe"]["Properties"]
+        source = pipe["SourceParameters"]["DynamoDBStreamParameters"]
+        # The dead-letter queue receives only positions, so operators need time to read the records. The stream keeps them for 24 hours.
+        self.assertLessEqual(source["MaximumRecordAgeInSeconds"], 24 * 3600 / 2)
+        self.assertEqual(source["DeadLetterConfig"], {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}})
+        self.assertTrue(self.table_stream["Resources"]["DeadLetters"]["Properties"]["SqsManagedSseEnabled"])
+
     def test_table_errors_alarm_covers_every_store_operation(self):
         metrics = self.resources["TableErrorsAlarm"]["Properties"]["Metrics"]
         dimensions = [each for metric in metrics for each in metric.get("MetricStat", {}).get("Metric", {}).get("Dimensions", [])]
@@ -159,7 +188,7 @@ class Templates(unittest.TestCase):
     def test_every_parameter_is_grouped_and_documented(self):
         document = (ROOT / "docs/DEPLOYMENT.md").read_text()
         known = set()
-        for each in (self.table, self.service):
+        for each in (self.table, self.table_stream, self.service):
             groups = each["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
             grouped = [name for group in groups for name in group["Parameters"]]
             self.assertEqual(sorted(grouped), sorted(each["Parameters"]))
@@ -182,9 +211,11 @@ class Templates(unittest.TestCase):
         self.assertEqual(sorted(documented), sorted({resource["Type"].rsplit("::", 1)[0] for resource in self.resources.values()}))
 
     def test_every_notifying_alarm_is_documented(self):
-        document = (ROOT / "docs/DEPLOYMENT.md").read_text()
-        notifying = {name for name, resource in self.resources.items() if "AlarmActions" in resource["Properties"]}
-        self.assertEqual(set(re.findall(r"^\| `(\w+Alarm)`", document, re.MULTILINE)), notifying)
+        for document, each in (("DEPLOYMENT", self.service), ("TABLE-STREAM", self.table_stream)):
+            resources = each["Resources"].items()
+            notifying = {name for name, resource in resources if "AlarmActions" in resource["Properties"]}
+            text = (ROOT / f"docs/{document}.md").read_text()
+            self.assertEqual(set(re.findall(r"^\| `(\w+Alarm)`", text, re.MULTILINE)), notifying)
 
 
 if __name__ == "__main__":
