@@ -64,7 +64,7 @@ count-instructions *arguments:
 # Measure every figure in docs/PERFORMANCE.md: 30 minutes on two idle cores; requires redis-server
 bench:
     cargo build --profile dist -p peers
-    cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench grants --bench growth --bench tail --bench workers
+    cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench events --bench grants --bench growth --bench tail --bench workers
     cargo bench --profile dist --bench micro
 
 # --- Tests against a running service ---
@@ -76,6 +76,10 @@ schemathesis url *seconds:
 # Run the end-to-end collection: just e2e http://127.0.0.1:8080
 e2e url *seconds:
     scripts/e2e {{url}} {{seconds}}
+
+# Validate files of events: just check-events data/events/*.jsonl
+check-events *files:
+    scripts/check-events {{files}}
 
 # Check that scrapers can read the metrics of a service: just check-metrics http://127.0.0.1:9464/metrics
 check-metrics url:
@@ -161,9 +165,10 @@ ministack port:
 
 # --- Generated files ---
 
-# Regenerate docs/openapi.json and the test snapshots
+# Regenerate docs/openapi.json, docs/events.schema.json and the test snapshots
 bless:
     cargo run -- openapi > docs/openapi.json
+    BLESS_EVENTS_SCHEMA=1 cargo test --lib events::schema_tests
     cargo insta test --accept --test integration
 
 # Regenerate the tables and the chart of docs/CAPACITY.md, with the binary that `cargo build` made

@@ -20,7 +20,7 @@ use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest, 
 use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::{Lease, StreamLimit};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId};
-use stream_manager::domain::rules::{MAX_RULES, Rule, RuleName};
+use stream_manager::domain::rules::{LimitMode, MAX_RULES, Rule, RuleName};
 use stream_manager::http::auth::verifier::TokenVerifier;
 use stream_manager::http::auth::{KeySource, TokenSettings};
 use stream_manager::store::HeartbeatRequest;
@@ -75,6 +75,7 @@ fn decisions_by_rules(criterion: &mut Criterion) {
         max: StreamLimit::new(50).unwrap(),
         labels: Labels::new([label(n % 7), label((n + 1) % 7)].into()).unwrap(),
         per: Some(name(7)),
+        mode: LimitMode::Enforce,
     };
     let labels = Labels::new((0..Labels::MAX).map(label).collect()).unwrap();
     let request = |n: u64| StartRequest {

@@ -9,6 +9,7 @@ use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{DisplayText, StreamId, UserName};
+use stream_manager::domain::rules::LimitMode;
 use stream_manager::migrate;
 use stream_manager::store::dynamodb::client::{self, Client};
 
@@ -48,6 +49,8 @@ pub fn start_request(n: u64) -> StartRequest {
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        limit_mode: LimitMode::Enforce,
+        hard_limit: StreamLimit::HIGHEST,
         rules: Arc::default(),
         terms: TERMS,
     }

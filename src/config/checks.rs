@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use super::error::ConfigError;
 use super::grants::MIN_SECRET_BYTES;
 use super::sections::{Auth, AuthMode, Config, DynamoDb, Embedded, LIST_SYNTAX};
-use super::{grants, rules};
+use super::{events, grants, rules};
 use crate::http::auth::ALGORITHMS;
 
 const KEY_SOURCES: &str = "auth.jwks_url, auth.jwks_file and auth.hs256_secret";
@@ -28,7 +28,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::invalid("log.filter", format!("{:?}", config.log.filter), error));
     }
     check_auth(&config.auth)?;
-    grants::check(&config.grants, &config.auth)
+    grants::check(&config.grants, &config.auth)?;
+    events::check(config)
 }
 
 impl Config {

@@ -22,7 +22,9 @@ impl Config {
             // Never capped, because the bounds of the setting are within those of `StreamLimit`.
             default_limit: StreamLimit::capped(self.limits.streams_per_user.get()),
             at_limit: self.limits.at_limit,
-            rules: rules::rules(&self.limits.rules),
+            limit_mode: self.limits.mode,
+            hard_limit: StreamLimit::HIGHEST,
+            rules: rules::rules(&self.limits.rules, self.limits.mode),
             terms: LeaseTerms {
                 duration_s: self.lease.duration_s.to_u32(),
                 heartbeat_interval_s: self.lease.heartbeat_interval_s.to_u32(),

@@ -90,8 +90,8 @@ fn invalid(values: &Value, error: &serde_path_to_error::Error<serde_json::Error>
     };
     match key.as_str() {
         // The value may contain a misplaced secret, and serde's message may contain the value.
-        "auth" | "grants" => return ConfigError::hidden(&key, "must be a section of settings"),
-        "auth.hs256_secret" | "grants.secret" | "grants.subject_key" => {
+        "auth" | "grants" | "events" => return ConfigError::hidden(&key, "must be a section of settings"),
+        "auth.hs256_secret" | "grants.secret" | "grants.subject_key" | "events.hash_key" => {
             return ConfigError::hidden(&key, "must be a string");
         }
         "grants.published_keys" => return ConfigError::hidden(&key, problem),

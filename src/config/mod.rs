@@ -6,6 +6,7 @@ mod convert;
 mod cors;
 mod environment;
 mod error;
+mod events;
 mod grants;
 mod load;
 mod print;

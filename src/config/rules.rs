@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::ConfigError;
 use super::sections::RuleSettings;
 use crate::domain::lease::StreamLimit;
-use crate::domain::rules::{MAX_RULES, Rule};
+use crate::domain::rules::{LimitMode, MAX_RULES, Rule};
 
 const KEY: &str = "limits.rules";
 
@@ -53,13 +53,15 @@ pub(super) fn check(rules: &[RuleSettings]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-pub(super) fn rules(settings: &[RuleSettings]) -> Arc<[Rule]> {
+/// `default_mode` is the mode of rules without a mode of their own.
+pub(super) fn rules(settings: &[RuleSettings], default_mode: LimitMode) -> Arc<[Rule]> {
     let rule = |rule: &RuleSettings| Rule {
         name: rule.name.clone(),
         // Never capped, because the setting has the same bounds as `StreamLimit`.
         max: StreamLimit::capped(rule.max.get()),
         labels: rule.labels.clone(),
         per: rule.per.clone(),
+        mode: rule.mode.unwrap_or(default_mode),
     };
     settings.iter().map(rule).collect()
 }

@@ -13,7 +13,7 @@ use super::bounded::Bounded;
 use crate::domain::admission::AtLimit;
 use crate::domain::labels::{LabelName, Labels};
 use crate::domain::lease::StreamLimit;
-use crate::domain::rules::RuleName;
+use crate::domain::rules::{LimitMode, RuleName};
 use crate::http::grants::content_path::ContentPath;
 use crate::store::embedded::SyncMode;
 use crate::telemetry::logging::LogFormat;
@@ -29,6 +29,7 @@ pub struct Config {
     pub limits: Limits,
     pub auth: Auth,
     pub grants: Grants,
+    pub events: Events,
     pub rate: Rate,
     pub cors: Cors,
     pub log: Log,
@@ -113,6 +114,7 @@ pub struct Lease {
 pub struct Limits {
     pub streams_per_user: Bounded<1, { StreamLimit::MAX as u64 }>,
     pub at_limit: AtLimit,
+    pub mode: LimitMode,
     pub rules: Vec<RuleSettings>,
 }
 
@@ -125,6 +127,9 @@ pub struct RuleSettings {
     pub labels: Labels,
     #[serde(default)]
     pub per: Option<LabelName>,
+    /// The mode of this rule. `None` for the mode of the section.
+    #[serde(default)]
+    pub mode: Option<LimitMode>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -193,6 +198,34 @@ pub enum GrantAlgorithm {
 pub enum GrantSubject {
     Plain,
     Hashed,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a section of settings")]
+pub struct Events {
+    pub sink: EventSink,
+    pub directory: PathBuf,
+    pub keep_days: Bounded<1, 3650>,
+    pub user: EventUser,
+    #[serde(serialize_with = "without_secret")]
+    pub hash_key: Option<SecretString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventSink {
+    Off,
+    Stdout,
+    File,
+}
+
+/// How events identify users and devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventUser {
+    Hashed,
+    Plain,
+    None,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -24,6 +24,7 @@ pub struct UserLimit {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LimitSource {
     Default,
@@ -124,6 +125,7 @@ impl Timestamp {
 
 impl StreamLimit {
     pub const MAX: u8 = 50;
+    pub const HIGHEST: Self = Self(Self::MAX);
     /// A common limit of streaming services.
     pub const DEFAULT: Self = Self(3);
 

@@ -25,10 +25,12 @@ pub struct Rule {
     pub labels: Labels,
     /// If set, the rule counts only streams with this label, and each of its values separately.
     pub per: Option<LabelName>,
+    pub mode: LimitMode,
 }
 
 /// What happens to a start that exceeds a limit or a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LimitMode {
     /// The start is denied, or evicts other streams.

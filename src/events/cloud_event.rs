@@ -2,6 +2,9 @@
 //!
 //! A reader must ignore unknown fields and types, because newer versions may add some.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,6 +12,8 @@ use uuid::Uuid;
 
 use crate::domain::admission::AtLimit;
 use crate::domain::labels::Labels;
+#[cfg(test)]
+use crate::domain::lease::StreamLimit;
 use crate::domain::lease::{LimitSource, Timestamp};
 use crate::domain::rules::LimitMode;
 
@@ -17,19 +22,25 @@ pub const SPEC_VERSION: &str = "1.0";
 
 /// An event. The attributes are those of the CloudEvents specification 1.0.2, and two extensions.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CloudEvent {
     /// Always `1.0`.
+    #[cfg_attr(test, schemars(extend("const" = SPEC_VERSION)))]
     pub specversion: String,
     /// Unique for all instances: the id of the instance, `-`, and the sequence. A repeated event has the same id.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub id: String,
     /// The instance that wrote the event: `urn:stream-manager:instance:` and its id.
+    #[cfg_attr(test, schemars(extend("format" = "uri-reference")))]
     pub source: String,
     /// The user: a name or its keyed hash. Absent with `events.user = "none"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// When the outcome was decided.
     pub time: EventTime,
     /// The position of the event among those of its instance: 20 decimal digits, so that the order of the texts is the order of the
     /// numbers (CloudEvents extension `sequence`).
+    #[cfg_attr(test, schemars(regex(pattern = r"^[0-9]{20}$")))]
     pub sequence: String,
     /// The version of the service (an extension of this service).
     pub serviceversion: String,
@@ -39,6 +50,7 @@ pub struct CloudEvent {
 
 /// What happened: the attributes `type` and `data`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", content = "data")]
 pub enum Outcome {
     /// A start got a slot.
@@ -65,16 +77,17 @@ pub enum Outcome {
     /// A start removed a stream whose lease had expired before. Streams whose expiry no start notices have no such event.
     #[serde(rename = "stream-manager.stream.expired")]
     Expired(EndData),
-    /// The stored limit of a user was set or removed.
+    /// The stored limit of a user was set, possibly to the same value, or removed.
     #[serde(rename = "stream-manager.user.limit_changed")]
     LimitChanged(LimitData),
-    /// A user was erased.
+    /// An erasure ended the user's streams. If a later step of the erasure fails, its repetition has another event.
     #[serde(rename = "stream-manager.user.erased")]
     Erased(ErasedData),
 }
 
 /// A start and its outcome.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StartData {
     pub stream_id: Uuid,
@@ -88,6 +101,7 @@ pub struct StartData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, String>"))]
     pub labels: Labels,
     /// The streams that the start names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -96,12 +110,13 @@ pub struct StartData {
     /// The mode of the user's own limit.
     pub mode: LimitMode,
     /// The user's own limit.
+    #[cfg_attr(test, schemars(range(max = StreamLimit::MAX)))]
     pub limit: u8,
     pub limit_source: LimitSource,
-    /// The user's live streams before the start. Absent if the start did not read them.
+    /// The user's live streams before the start. Absent in `replayed`, and if the start did not read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_before: Option<u32>,
-    /// The user's live streams after the start.
+    /// The user's live streams after the start. Absent if `countBefore` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count_after: Option<u32>,
     /// The rules that apply to the start, in the order of the settings.
@@ -120,10 +135,12 @@ pub struct StartData {
 
 /// A rule that applies to a start.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedRule {
     pub name: String,
     pub mode: LimitMode,
+    #[cfg_attr(test, schemars(range(max = StreamLimit::MAX)))]
     pub limit: u8,
     /// The value of the label for which the rule counts, if it counts per label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,11 +149,13 @@ pub struct AppliedRule {
 
 /// A limit that a start exceeds.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Exceeded {
     /// Absent for the user's own limit, and for the cap of 50 streams in observe mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    #[cfg_attr(test, schemars(range(max = StreamLimit::MAX)))]
     pub limit: u8,
     /// The live streams that the limit counts, without the new one and those that it replaces.
     pub count: u32,
@@ -144,6 +163,7 @@ pub struct Exceeded {
 
 /// The end of a stream.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EndData {
     pub stream_id: Uuid,
@@ -154,6 +174,7 @@ pub struct EndData {
     pub started_at: Option<EventTime>,
     /// The time from `startedAt` to `endedAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 0)))]
     pub session_seconds: Option<f64>,
     /// Hashed like `subject`. Absent with `events.user = "none"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +184,7 @@ pub struct EndData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, String>"))]
     pub labels: Labels,
     /// The stream whose start ended this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,18 +193,22 @@ pub struct EndData {
 
 /// A change of a user's stored limit.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LimitData {
     /// Absent if the stored limit was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(max = StreamLimit::MAX)))]
     pub limit: Option<u8>,
     /// Absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(max = StreamLimit::MAX)))]
     pub previous_limit: Option<u8>,
 }
 
 /// The erasure of a user.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ErasedData {
     /// The streams that the erasure ended.
@@ -192,6 +218,21 @@ pub struct ErasedData {
 /// A time in RFC 3339, UTC, with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventTime(pub Timestamp);
+
+#[cfg(test)]
+impl schemars::JsonSchema for EventTime {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "EventTime".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
 
 impl Serialize for EventTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,3 +1,17 @@
 //! Events: one record for each outcome of a start, a stop and an eviction, for reports and audits. [`cloud_event`] is the format.
+//!
+//! The limiter puts a [`record::Record`] into a bounded queue, which never waits. A separate thread converts the records to events
+//! and writes them in batches, so that a slow or full sink delays no request.
 
 pub mod cloud_event;
+mod conversion;
+mod losses;
+mod personal_data;
+pub mod queue;
+pub mod record;
+pub mod settings;
+mod sink;
+pub mod writer;
+
+#[cfg(test)]
+mod schema_tests;

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    CountLiveStreams, Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState, UserStreams,
+    CountLiveStreams, Ended, Heartbeat, HeartbeatRequest, LeaseStore, Result, StartHint, Stop, StreamState,
+    UserStreams,
 };
 use crate::domain::admission::end::{EndRequest, decide_end};
 use crate::domain::admission::{
@@ -136,15 +137,16 @@ impl LeaseStore for MemoryStore {
         Ok(Stop::Freed)
     }
 
-    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Ended> {
         let mut users = self.shard(user);
         let commit = with_snapshot(users.get(user), |snapshot| decide_end(snapshot, request, now));
-        let Some(commit) = commit else { return Ok(Vec::new()) };
+        let previous_limit = users.get(user).and_then(|user| user.stored_limit);
+        let Some(commit) = commit else { return Ok(Ended { leases: Vec::new(), previous_limit }) };
         let user = users.entry(user.clone()).or_default();
         user.change_membership(&commit.change);
         user.leases.retain(|lease| !commit.erased.contains(&lease.stream_id));
         user.stored_limit = commit.new_limit.or(user.stored_limit);
-        Ok(commit.ended)
+        Ok(Ended { leases: commit.ended, previous_limit })
     }
 
     async fn purge(&self, user: &UserName, _: Timestamp) -> Result<()> {
@@ -178,14 +180,16 @@ impl LeaseStore for MemoryStore {
         Ok(self.shard(user).get(user).and_then(|user| user.stored_limit))
     }
 
-    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<Option<StreamLimit>> {
         let mut users = self.shard(user);
-        match (users.get_mut(user), limit) {
-            (Some(user), _) => user.stored_limit = limit,
-            (None, Some(_)) => users.entry(user.clone()).or_default().stored_limit = limit,
-            (None, None) => {}
-        }
-        Ok(())
+        Ok(match (users.get_mut(user), limit) {
+            (Some(user), _) => std::mem::replace(&mut user.stored_limit, limit),
+            (None, Some(_)) => {
+                users.entry(user.clone()).or_default().stored_limit = limit;
+                None
+            }
+            (None, None) => None,
+        })
     }
 }
 
@@ -260,6 +264,7 @@ mod tests {
     use crate::domain::admission::AtLimit;
     use crate::domain::labels::Labels;
     use crate::domain::lease::LeaseTerms;
+    use crate::domain::rules::LimitMode;
 
     const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 10 };
 
@@ -275,6 +280,8 @@ mod tests {
             at_limit: AtLimit::EvictOldest,
             token_limit: None,
             default_limit: StreamLimit::DEFAULT,
+            limit_mode: LimitMode::Enforce,
+            hard_limit: StreamLimit::HIGHEST,
             rules: Arc::default(),
             terms: TERMS,
         }

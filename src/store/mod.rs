@@ -68,7 +68,7 @@ pub trait LeaseStore: Send + Sync {
     /// [`Refusal::Contention`] if another request changed the streams of this user at the same time.
     async fn stop(&self, user: &UserName, stream_id: StreamId) -> Result<Stop>;
 
-    /// Ends streams of a user, and returns those that were live, oldest first. The rules are in
+    /// Ends streams of a user, and returns those that were live. The rules are in
     /// [`crate::domain::admission::end::decide_end`].
     ///
     /// # Effect
@@ -83,7 +83,7 @@ pub trait LeaseStore: Send + Sync {
     /// # Errors
     /// [`Refusal::Contention`] if another request changed the streams of this user at the same time. Retry with a new
     /// `now`.
-    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>>;
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Ended>;
 
     /// The second step of an erasure: deletes everything that is stored about a user, except streams that hold a slot. The
     /// first step is [`LeaseStore::end`] with [`crate::domain::admission::end::Selection::Erase`].
@@ -111,13 +111,13 @@ pub trait LeaseStore: Send + Sync {
     async fn limit(&self, user: &UserName) -> Result<Option<StreamLimit>>;
 
     /// Sets the stored limit of a user, or removes it if `limit` is `None`. The change applies only to later starts and
-    /// ends no live stream.
+    /// ends no live stream. Returns the previous stored limit.
     ///
     /// # Idempotency
     /// A repetition changes nothing. The last writer wins.
     /// # Cancel safety
     /// Either the old or the new limit is stored.
-    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()>;
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<Option<StreamLimit>>;
 }
 
 /// A store that only this process uses. It can therefore count the live streams of all users. A DynamoDB table can be shared
@@ -158,6 +158,15 @@ pub enum Stop {
     Freed,
     /// The stream held no slot.
     AlreadyGone,
+}
+
+/// The result of ending streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The leases of the ended streams that were live, oldest first, as they were before.
+    pub leases: Vec<Lease>,
+    /// The stored limit before the step.
+    pub previous_limit: Option<StreamLimit>,
 }
 
 /// The result of a heartbeat.
@@ -208,6 +217,13 @@ pub enum Refusal {
     ThrottledTransaction,
     /// The store rejects the request: the table is missing, access is denied, or the request is invalid.
     Rejected,
+}
+
+impl Ended {
+    /// The ids of the ended streams, oldest first.
+    pub fn ids(&self) -> Vec<StreamId> {
+        self.leases.iter().map(|lease| lease.stream_id).collect()
+    }
 }
 
 impl Heartbeat {

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use quick_cache::unsync::Cache;
 
-use crate::domain::names::UserName;
-
 /// Allows at most one line per key and interval. It tracks a limited number of keys. If it drops a key, the next line for this
 /// key is allowed early, and the count of its suppressed lines is lost.
 pub(crate) struct LogThrottle<K> {
@@ -15,32 +13,11 @@ pub(crate) struct LogThrottle<K> {
     keys: Mutex<Cache<K, Window>>,
 }
 
-/// Limits how often denied starts are logged. The limiters of all workers share it.
-pub struct DenialLog(LogThrottle<UserName>);
-
 struct Window {
     /// When the last line was allowed.
     allowed_at: Duration,
     /// Lines suppressed since then.
     suppressed: u64,
-}
-
-/// Denials of one user are logged at most once per interval, because a client can repeat a denied start in a loop.
-const DENIAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// The maximum number of users that the denial log tracks. Their entries take at most 2 MB.
-const DENIAL_LOG_USERS: usize = 4096;
-
-impl Default for DenialLog {
-    fn default() -> Self {
-        Self(LogThrottle::new(DENIAL_LOG_INTERVAL, DENIAL_LOG_USERS))
-    }
-}
-
-impl DenialLog {
-    /// Like [`LogThrottle::allow`].
-    pub(crate) fn allow(&self, user: &UserName, now: Duration) -> Option<u64> {
-        self.0.allow(user, now)
-    }
 }
 
 impl<K: Clone + Eq + Hash> LogThrottle<K> {

@@ -11,11 +11,12 @@ pub(crate) use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::event_metrics::EventMetrics;
 use super::live_streams_gauge::LiveStreamsGauge;
 use super::per_worker::{Counter, Histogram};
 use super::process_metrics::ProcessCollector;
+use super::rule_metrics::RuleCounters;
 use super::store_metrics::StoreMetrics;
-use crate::domain::rules::RuleName;
 
 pub struct Metrics {
     registry: Registry,
@@ -23,7 +24,7 @@ pub struct Metrics {
     pub(crate) heartbeats: HeartbeatCounters,
     pub(crate) stops: StopCounters,
     pub(crate) streams_ended: EndedCounters,
-    pub(crate) rule_denials: RuleCounters,
+    pub(crate) rules: RuleCounters,
     /// Share of the lease duration that had passed when a heartbeat renewed the lease: 0 right after the previous renewal, 1 at
     /// the expiry.
     pub(crate) heartbeat_lateness: Histogram,
@@ -46,6 +47,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub(crate) connections_limit: Gauge,
     pub(crate) parse_errors: ParseErrorCounters,
+    pub events: EventMetrics,
     pub store: StoreMetrics,
 }
 
@@ -55,6 +57,8 @@ pub struct Metrics {
 /// the first event of a series that starts at 1.
 pub(crate) struct StartCounters {
     pub started: Counter,
+    /// Admitted only because the limit or rule that they exceed is in observe mode. Not in `started`.
+    pub over_limit: Counter,
     pub replayed: Counter,
     pub ended: Counter,
     pub key_reused: Counter,
@@ -85,8 +89,6 @@ pub(crate) struct EndedCounters {
     pub replaced: Counter,
 }
 
-/// Starts that a rule denied, by rule. The number of rules is bounded by [`crate::domain::rules::MAX_RULES`].
-pub(crate) struct RuleCounters(Family<RuleLabels, Counter>);
 /// Checks of grants by outcome.
 pub(crate) struct GrantCheckCounters {
     pub valid: Counter,
@@ -141,11 +143,6 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RuleLabels {
-    rule: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     route: &'static str,
     status: u16,
@@ -189,7 +186,7 @@ impl Metrics {
             heartbeats: HeartbeatCounters::register(r),
             stops: StopCounters::register(r),
             streams_ended: EndedCounters::register(r),
-            rule_denials: RuleCounters::register(r),
+            rules: RuleCounters::register(r),
             heartbeat_lateness: registered(
                 r,
                 "heartbeat_lateness_ratio",
@@ -241,6 +238,7 @@ impl Metrics {
                 Gauge::default(),
             ),
             parse_errors: ParseErrorCounters::register(r),
+            events: EventMetrics::register(r),
             store,
             registry,
         }
@@ -299,6 +297,7 @@ impl StartCounters {
         let counter = by_outcome(registry, "starts", "Starts by outcome");
         Self {
             started: counter("started"),
+            over_limit: counter("over_limit"),
             replayed: counter("replayed"),
             ended: counter("ended"),
             key_reused: counter("key_reused"),
@@ -337,21 +336,6 @@ impl EndedCounters {
     fn register(registry: &mut Registry) -> Self {
         let counter = by_reason(registry, "streams_ended", "Streams ended by others, by reason");
         Self { evicted: counter("evicted"), replaced: counter("replaced") }
-    }
-}
-
-impl RuleCounters {
-    fn register(registry: &mut Registry) -> Self {
-        Self(registered(registry, "rule_denials", "Starts denied by a rule, by rule", Family::default()))
-    }
-
-    /// Creates the series of these rules.
-    pub(crate) fn create<'a>(&self, rules: impl Iterator<Item = &'a RuleName>) {
-        rules.for_each(|rule| _ = self.0.get_or_create(&RuleLabels { rule: rule.to_string() }));
-    }
-
-    pub(crate) fn inc(&self, rule: &RuleName) {
-        self.0.get_or_create(&RuleLabels { rule: rule.to_string() }).inc();
     }
 }
 

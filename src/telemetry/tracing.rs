@@ -31,7 +31,10 @@ pub struct TraceExporter(SdkTracerProvider);
 impl TraceExporter {
     /// Returns `None` if the environment does not enable traces. The SDK itself reads the variables for timeouts, headers,
     /// sampler, limits and queue.
-    pub(super) fn from_environment(environment: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+    pub(super) fn from_environment(
+        environment: impl Fn(&str) -> Option<String>,
+        instance: Uuid,
+    ) -> Result<Option<Self>, String> {
         if !is_enabled(environment)? {
             return Ok(None);
         }
@@ -39,7 +42,7 @@ impl TraceExporter {
         let exporter =
             exporter.map_err(|error| format!("cannot export traces: {error}; see OTEL_EXPORTER_OTLP_*"))?;
         let exporter = LoggingExporter { exporter, failing: AtomicBool::new(false) };
-        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource());
+        let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource(instance));
         Ok(Some(Self(provider.build())))
     }
 
@@ -80,12 +83,12 @@ fn is_enabled(environment: impl Fn(&str) -> Option<String>) -> Result<bool, Stri
 }
 
 /// Describes this process. Attributes from the environment variables override the defaults.
-fn resource() -> Resource {
+fn resource(instance: Uuid) -> Resource {
     let given = Resource::builder().build();
     let defaults = [
         ("service.name", SERVICE_NAME.to_owned()),
         ("service.version", VERSION.to_owned()),
-        ("service.instance.id", Uuid::new_v4().to_string()),
+        ("service.instance.id", instance.to_string()),
     ];
     let is_given = |name: &'static str| {
         // The SDK's own default for the name starts with `unknown_service`.

@@ -15,6 +15,8 @@ use crate::process::{Instance, LEASE_S};
 use crate::recorder::{CONTENTION, CallRecord, Recorder};
 
 pub const LIMIT: usize = 3;
+/// The maximum number of streams with the label `quality: uhd`, by the rule of all instances.
+pub const UHD_LIMIT: usize = 1;
 /// A user's name is this prefix and a number.
 pub const USER_PREFIX: &str = "chaos-user-";
 /// With fault injection, every fifth request times out on the client side after this time. The service continues to
@@ -88,9 +90,14 @@ impl Api {
             format!("idempotency-replayed is {replayed} on a response with {}", response.label)
         });
         if response.status == 409 {
-            let counts = (response.count("count"), response.body["streams"].as_array().map_or(0, Vec::len));
-            self.recorder.check(counts == (LIMIT, LIMIT), || {
-                format!("start denied with {counts:?} streams instead of {LIMIT}: {}", response.body)
+            let (by_rule, starts_uhd) = (!response.body["rule"].is_null(), is_uhd(&options.body));
+            let limit = if by_rule { UHD_LIMIT } else { LIMIT };
+            let counts = (response.count("count"), response.streams().len());
+            self.recorder.check(counts == (limit, limit) && response.count("limit") == limit, || {
+                format!("start denied with {counts:?} streams instead of {limit}: {}", response.body)
+            });
+            self.recorder.check(!by_rule || (starts_uhd && response.streams().iter().all(is_uhd)), || {
+                format!("start denied by a rule that does not apply: {}, {}", options.body, response.body)
             });
         }
         response
@@ -124,8 +131,12 @@ impl Api {
         let target = Request { operation: "list", instance, user, stream: None, options: None };
         let response = self.send(target, request, &[200, 503]).await;
         if response.status == 200 {
-            let (count, listed) = (response.count("count"), response.body["streams"].as_array().map_or(0, Vec::len));
+            let (count, listed) = (response.count("count"), response.streams().len());
             let consistent = count <= LIMIT && count == listed && response.count("remaining") == LIMIT - count;
+            let uhd = response.streams().iter().filter(|stream| is_uhd(stream)).count();
+            let consistent = consistent
+                && uhd <= UHD_LIMIT
+                && response.body["rules"][0]["count"].as_u64().unwrap_or(0) == uhd as u64;
             self.recorder.check(consistent, || format!("inconsistent list: {}", response.body));
         }
         response
@@ -199,6 +210,11 @@ impl Response {
         self.body[field].as_u64().and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX)
     }
 
+    /// The streams in a list or a denial.
+    pub fn streams(&self) -> &[Value] {
+        self.body["streams"].as_array().map_or(&[], Vec::as_slice)
+    }
+
     pub fn text(&self, field: &str) -> &str {
         self.body[field].as_str().unwrap_or_default()
     }
@@ -209,16 +225,24 @@ impl Response {
     }
 }
 
+/// The label of a start that the rule denied.
+pub const DENIED_BY_RULE: &str = "409 by a rule";
 /// The label of a request without a response.
 pub const NO_RESPONSE: &str = "no response";
 
-/// The label of a response: the status, and for 410 and 503 also the reason.
+/// Whether the rule counts a stream with this JSON, or applies to a start with this body.
+fn is_uhd(json: &Value) -> bool {
+    json["labels"]["quality"] == "uhd"
+}
+
+/// The label of a response: the status, and for 409, 410 and 503 also the reason.
 fn label(status: u16, body: &Value) -> String {
     match (status, body["detail"].as_str(), body["reason"].as_str()) {
         // A 503 because of contention and a 503 because of an outage have the same code, store-unavailable. Only the detail
         // differs.
         (503, Some("the store temporarily rejected the request; retry"), _) => CONTENTION.to_owned(),
         (503, Some(detail), _) => format!("503 {detail}"),
+        (409, ..) if !body["rule"].is_null() => DENIED_BY_RULE.to_owned(),
         (410, _, Some(reason)) => format!("410 {reason}"),
         _ => status.to_string(),
     }

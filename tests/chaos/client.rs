@@ -83,9 +83,18 @@ impl Client {
             80..95 if self.user != UNDISTURBED_USER => options.body = json!({"atLimit": "evictOldest"}),
             _ => options.body = json!({"contentId": "movie"}),
         }
+        options.body = self.with_labels(options.body);
         let instance = self.instance();
         let response = self.api.start(instance, self.user, &options).await;
         self.keep(&[response]);
+    }
+
+    /// The body of a start. Some starts have a label, so that the rule applies to them.
+    fn with_labels(&mut self, mut body: Value) -> Value {
+        if self.random.random_bool(0.25) {
+            body["labels"] = json!({"quality": "uhd"});
+        }
+        body
     }
 
     /// Sends two starts with the same idempotency key, each to a random instance, concurrently or one after the other.
@@ -95,7 +104,7 @@ impl Client {
         let key = Some(format!("{}-{}", self.number, self.keys));
         let device = self.user != UNDISTURBED_USER && self.random.random_bool(0.3);
         let body = if device { json!({"deviceId": self.device()}) } else { Value::Null };
-        let options = StartOptions { key, body };
+        let options = StartOptions { key, body: self.with_labels(body) };
         let (one_instance, other_instance) = (self.instance(), self.instance());
         let (first, second);
         if self.random.random_bool(0.5) {
@@ -242,7 +251,7 @@ impl Client {
     /// Starts a stream that replaces the current one.
     async fn replace(&mut self, stream: &Stream) {
         self.record_held(stream);
-        let options = StartOptions { key: None, body: json!({"replaces": [stream.id]}) };
+        let options = StartOptions { key: None, body: self.with_labels(json!({"replaces": [stream.id]})) };
         let instance = self.instance();
         let response = self.api.start(instance, self.user, &options).await;
         self.keep(&[response]);

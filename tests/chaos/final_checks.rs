@@ -1,23 +1,31 @@
-//! After the load, checks that every user can start exactly as many streams as the limit allows. This must also hold
-//! after TTL has deleted leases whose ids are still on the counter.
+//! After the load, checks that every user can start exactly as many streams as the limit and the rule allow. This must also
+//! hold after TTL has deleted leases whose ids are still on the counter.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
-use crate::api::{Api, LIMIT, StartOptions, now_ms};
+use crate::api::{Api, LIMIT, StartOptions, UHD_LIMIT, now_ms};
 use crate::live_instances;
 use crate::process::LEASE_S;
 use crate::table::Table;
 
-/// Waits until all leases have expired, then counts the streams that each user can start.
+/// Waits until all leases have expired, then counts the streams that each user can start. Then does the same for streams that the rule
+/// counts.
 pub async fn all_users_can_start_up_to_their_limit(api: &Api, table: &Table, users: usize) {
     for user in 0..users {
         wait_until_expired(table, user).await;
         check_limit(api, table, user).await;
     }
-    println!("final checks: {users} users started exactly {LIMIT} streams each on the live instances");
+    for user in 0..users {
+        wait_until_expired(table, user).await;
+        check_rule(api, table, user).await;
+    }
+    println!(
+        "final checks: {users} users started exactly {LIMIT} streams each, and {UHD_LIMIT} under the rule, on the live instances"
+    );
 }
 
 /// Waits until TTL has deleted a lease whose id is still on the counter, and then checks the limit. Waits for at most
@@ -63,15 +71,28 @@ async fn wait_until_expired(table: &Table, user: usize) {
     }
 }
 
-/// Starts one stream more than the limit allows, on the instances in turn. All starts must complete before the first
-/// lease expires. On a slow host, the check makes up to five attempts.
+/// Starts one stream more than the limit allows.
 async fn check_limit(api: &Api, table: &Table, user: usize) {
+    let plain = StartOptions::default;
+    check_starts(api, table, user, [(plain(), 201), (plain(), 201), (plain(), 201), (plain(), 409)]).await;
+}
+
+/// Starts one stream more than the rule allows, and one that the rule does not count.
+async fn check_rule(api: &Api, table: &Table, user: usize) {
+    let uhd = || StartOptions { key: None, body: json!({"labels": {"quality": "uhd"}}) };
+    check_starts(api, table, user, [(uhd(), 201), (uhd(), 409), (StartOptions::default(), 201)]).await;
+}
+
+/// Checks the statuses of these starts, which are sent to the instances in turn. All starts must complete before the first lease
+/// expires. On a slow host, the check makes up to five attempts.
+async fn check_starts<const N: usize>(api: &Api, table: &Table, user: usize, starts: [(StartOptions, u16); N]) {
     let instances = live_instances(api);
+    let expected: Vec<u16> = starts.iter().map(|(_, status)| *status).collect();
     for _ in 0..5 {
         let begin = Instant::now();
         let mut responses = Vec::new();
-        for n in 0..=LIMIT {
-            responses.push(api.start(instances[n % instances.len()], user, &StartOptions::default()).await);
+        for (n, (options, _)) in starts.iter().enumerate() {
+            responses.push(api.start(instances[n % instances.len()], user, options).await);
         }
         let partition = table.read(user).await.unwrap();
         if begin.elapsed() > Duration::from_millis(LEASE_S * 1000 - 500) {
@@ -80,13 +101,13 @@ async fn check_limit(api: &Api, table: &Table, user: usize) {
         }
         let statuses: Vec<u16> = responses.iter().map(|response| response.status).collect();
         api.recorder
-            .check(statuses == [201, 201, 201, 409], || format!("starts of user {user} returned {statuses:?}"));
-        let started: BTreeSet<String> =
-            responses[..LIMIT].iter().map(|response| response.text("streamId").to_owned()).collect();
+            .check(statuses == expected, || format!("starts of user {user} returned {statuses:?}, not {expected:?}"));
+        let admitted = responses.iter().filter(|response| response.status == 201);
+        let started: BTreeSet<String> = admitted.map(|response| response.text("streamId").to_owned()).collect();
         api.recorder.check(partition.members == started, || {
             format!("user {user} started {started:?}, but the table contains {partition:?}")
         });
         return;
     }
-    api.recorder.violation(format!("user {user}: four starts took longer than a lease, in five attempts"));
+    api.recorder.violation(format!("user {user}: {N} starts took longer than a lease, in five attempts"));
 }

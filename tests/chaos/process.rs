@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const BINARY: &str = env!("CARGO_BIN_EXE_stream-manager");
 pub const LEASE_S: u64 = 2;
 pub const RETENTION_S: u64 = 5;
+/// One rule: one UHD stream.
+const RULES: &str = r#"[{"name": "one UHD stream", "max": 1, "labels": {"quality": "uhd"}}]"#;
 
 pub struct Instance {
     pub url: String,
@@ -125,6 +127,7 @@ fn service_command(store_port: u16) -> Command {
         .env("STREAM_MANAGER__STORE__KIND", "dynamodb")
         .env("STREAM_MANAGER__DYNAMODB__ENDPOINT_URL", format!("http://127.0.0.1:{store_port}"))
         .env("STREAM_MANAGER__DYNAMODB__OPERATION_TIMEOUT_MS", "3000")
+        .env("STREAM_MANAGER__LIMITS__RULES", RULES)
         .env("STREAM_MANAGER__LEASE__DURATION_S", LEASE_S.to_string())
         .env("STREAM_MANAGER__LEASE__HEARTBEAT_INTERVAL_S", "1")
         .env("STREAM_MANAGER__LEASE__RETENTION_S", RETENTION_S.to_string())

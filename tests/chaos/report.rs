@@ -1,6 +1,6 @@
 //! Prints a summary. Records a violation for every expected event that did not occur.
 
-use crate::api::{LIMIT, NO_RESPONSE};
+use crate::api::{DENIED_BY_RULE, LIMIT, NO_RESPONSE};
 use crate::recorder::{RECOVERY_TIME, Records, WRITE_OPERATIONS};
 
 /// Prints the summary and checks the number of held leases and the test's coverage.
@@ -65,6 +65,7 @@ fn missing_responses(records: &Records) -> Vec<String> {
         ("start", "201"),
         ("start", "200"),
         ("start", "409"),
+        ("start", DENIED_BY_RULE),
         ("start", NO_RESPONSE),
         ("heartbeat", "200"),
         ("heartbeat", "404"),

@@ -1,7 +1,7 @@
 //! The observer. It reads the table with consistent reads and without the service's code, and checks the table's
 //! invariants on each read. The emulator executes one operation at a time, so each page is a snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{LIMIT, now_ms, user_name};
+use crate::api::{LIMIT, UHD_LIMIT, now_ms, user_name};
 use crate::recorder::Recorder;
 
 /// No TTL sweep occurs before this time, because the emulator's first sweep is 60 s after its start.
@@ -29,6 +29,8 @@ pub struct Partition {
     pub leases: BTreeMap<String, i64>,
     /// Expiry of the evicted and replaced leases, by stream id.
     pub ended: BTreeMap<String, i64>,
+    /// The leases without an end reason that the rule counts.
+    pub uhd: BTreeSet<String>,
     pub complete: bool,
 }
 
@@ -64,6 +66,9 @@ impl Table {
                 let expires = item.get("expiresAt").and_then(|expires| expires.as_n().ok()?.parse().ok());
                 let expires = expires.ok_or_else(|| format!("lease without an expiry: {item:?}"))?;
                 let ended = item.contains_key("endReason");
+                if !ended && is_uhd(&item) {
+                    partition.uhd.insert(id.to_owned());
+                }
                 let leases = if ended { &mut partition.ended } else { &mut partition.leases };
                 leases.insert(id.to_owned(), expires);
             }
@@ -110,6 +115,12 @@ impl Partition {
     }
 }
 
+/// Whether the rule counts the stream.
+fn is_uhd(item: &HashMap<String, AttributeValue>) -> bool {
+    let quality = item.get("labels").and_then(|labels| labels.as_m().ok()?.get("quality")?.as_s().ok());
+    quality.is_some_and(|quality| quality == "uhd")
+}
+
 fn check(user: usize, partition: &Partition, recorder: &Recorder, swept: bool) {
     let live = partition.live_at(now_ms());
     let mut records = recorder.lock();
@@ -128,6 +139,7 @@ fn check(user: usize, partition: &Partition, recorder: &Recorder, swept: bool) {
     };
     check(members <= LIMIT, "too many members");
     check(live <= LIMIT, "too many live leases");
+    check(partition.uhd.len() <= UHD_LIMIT, "too many leases for the rule");
     if partition.complete {
         // An expired lease also stays on the counter until a start deletes it.
         check(partition.leases.keys().all(|id| partition.members.contains(id)), "lease is not on the counter");

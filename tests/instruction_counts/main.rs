@@ -9,6 +9,7 @@ mod canned_table;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_sdk_dynamodb::config::SharedHttpClient;
@@ -24,6 +25,9 @@ use serde_json::{Value, json};
 use stream_manager::clock::ManualClock;
 use stream_manager::config::Config;
 use stream_manager::domain::lease::Timestamp;
+use stream_manager::events::queue::{self, EventReceiver};
+use stream_manager::events::settings::EventSettings;
+use stream_manager::events::writer::EventWriter;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
@@ -83,6 +87,20 @@ fn main() {
     let heartbeat = |n: usize| Call::new("POST", format!("{}/heartbeat", stream(n)), "").with_token_of(n);
     with_auth.measure("memory heartbeat, with a token", 200, each(&heartbeat));
 
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let events_config =
+        config(&[("EVENTS__SINK", "file"), ("EVENTS__DIRECTORY", directory), ("EVENTS__HASH_KEY", SECRET)]);
+    let with_events = Service::new(&runtime, &events_config, Store::Memory);
+    let ids = with_events.measure("memory start, with events", 201, each(&|n| Call::new("POST", user(n), start)));
+    let stream = |n: usize| format!("{}/{}", user(n), ids[n]["streamId"].as_str().unwrap());
+    let heartbeat = |n: usize| Call::new("POST", format!("{}/heartbeat", stream(n)), "");
+    with_events.measure("memory heartbeat, with events", 200, each(&heartbeat));
+    let with_events = Service::new(&runtime, &events_config, Store::Memory);
+    with_events.call(&each(&|n| Call::new("POST", user(n), start))[..CALLS]);
+    end_counting(begin_counting_writer(with_events.events.unwrap(), &events_config.events().unwrap()));
+    println!("counted event of a start, written");
+
     let dynamodb = Service::new(&runtime, &default_config, Store::DynamoDb);
     let stream = |n: usize| format!("{}/{}", user(n), canned_responses::STREAM_ID);
     dynamodb.measure("dynamodb start", 201, each(&|n| Call::new("POST", user(n), "")));
@@ -141,6 +159,8 @@ struct Service<'a> {
     runtime: &'a Runtime,
     app: Arc<App>,
     clock: Arc<ManualClock>,
+    /// The recorded events. Nothing takes them, because the thread of a writer would run at other moments in each run.
+    events: Option<EventReceiver>,
 }
 
 impl<'a> Service<'a> {
@@ -160,10 +180,12 @@ impl<'a> Service<'a> {
             .map(|settings| runtime.block_on(TokenVerifier::open(settings, clock.clone(), Arc::clone(&metrics))));
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
+        let events = config.events().map(|_| queue::queue(Arc::clone(&metrics), clock.clone()));
+        let (sender, events) = events.unzip();
         let readiness = Arc::new(Readiness::default());
         readiness.mark_store_seen();
         let app = http::app(AppDeps {
-            limiter: Arc::new(limiter),
+            limiter: Arc::new(limiter.with_events(sender)),
             readiness,
             in_flight: InFlightLimiter::new(config.bounds().max_in_flight, &metrics),
             metrics,
@@ -176,7 +198,7 @@ impl<'a> Service<'a> {
             bounds: config.bounds(),
         })
         .unwrap();
-        Self { runtime, app, clock }
+        Self { runtime, app, clock, events }
     }
 
     /// Counts the instructions of the second half of the calls. The first half is the warm-up.
@@ -219,6 +241,14 @@ impl<'a> Service<'a> {
 #[inline(never)]
 fn begin_counting(service: &Service<'_>, requests: Vec<Request<Full<Bytes>>>) -> Vec<Response> {
     service.runtime.block_on(service.handle_all(requests))
+}
+
+/// The same for the writer of events. It converts, hashes and writes the recorded events, and then ends.
+#[inline(never)]
+fn begin_counting_writer(events: EventReceiver, settings: &EventSettings) -> Vec<Response> {
+    let writer = EventWriter::start(settings, uuid::Uuid::nil(), events).unwrap();
+    assert!(writer.shutdown(Duration::from_secs(60)));
+    Vec::new()
 }
 
 /// Callgrind stops counting when this function is called.

@@ -1,6 +1,6 @@
 //! The setting `limits.rules`: in a file, in an environment variable, its checks, and how `check-config` prints it.
 
-use stream_manager::domain::rules::Rule;
+use stream_manager::domain::rules::{LimitMode, Rule};
 
 use crate::rules::{UHD, rule};
 use crate::settings::{load, load_text};
@@ -82,6 +82,39 @@ fn invalid_rules_are_refused_with_their_position() {
     ] {
         let message = with_rules(rules);
         assert!(message.contains(part) && !message.contains('\n'), "{rules}: {message}");
+    }
+}
+
+#[test]
+fn rules_have_their_own_mode_or_that_of_the_section() {
+    let rules = r#"[{ name = "a", max = 1, per = "x" }, { name = "b", max = 1, per = "x", mode = "observe" },
+        { name = "c", max = 1, per = "x", mode = "enforce" }]"#
+        .replace('\n', "");
+    for mode in [LimitMode::Enforce, LimitMode::Observe] {
+        let name = if mode == LimitMode::Observe { "observe" } else { "enforce" };
+        let config = load_text(&format!("[limits]\nmode = \"{name}\"\nrules = {rules}\n")).unwrap();
+        let printed = config.to_toml();
+        assert!(printed.contains(&format!("mode = \"{name}\"\n")), "{printed}");
+        for config in [config, load_text(&printed).unwrap()] {
+            let policy = config.policy();
+            assert_eq!((policy.limit_mode, policy.hard_limit.get()), (mode, 50));
+            let modes: Vec<LimitMode> = policy.rules.iter().map(|rule| rule.mode).collect();
+            assert_eq!(modes, [mode, LimitMode::Observe, LimitMode::Enforce]);
+        }
+    }
+}
+
+#[test]
+fn modes_can_be_set_in_the_environment() {
+    let rules = r#"[{"name": "a", "max": 1, "per": "x", "mode": "enforce"}]"#;
+    let policy = load(&[("__LIMITS__MODE", "observe"), ("__LIMITS__RULES", rules)]).unwrap().policy();
+    assert_eq!((policy.limit_mode, policy.rules[0].mode), (LimitMode::Observe, LimitMode::Enforce));
+    for (variable, value, key) in [
+        ("__LIMITS__MODE", "off", "limits.mode"),
+        ("__LIMITS__RULES", r#"[{"name": "a", "max": 1, "per": "x", "mode": "off"}]"#, "limits.rules[0].mode"),
+    ] {
+        let message = load(&[(variable, value)]).unwrap_err();
+        assert!(message.starts_with(key) && message.contains("`enforce` or `observe`"), "{message}");
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::StreamLimit;
-use stream_manager::domain::rules::{Rule, RuleName};
+use stream_manager::domain::rules::{LimitMode, Rule, RuleName};
 use stream_manager::limiter::Policy;
 
 use crate::captured_log::CapturedLog;
@@ -22,6 +22,7 @@ pub fn rule(name: &str, max: u64, counted: &[(&str, &str)], per: Option<&str>) -
         max: StreamLimit::new(max).unwrap(),
         labels: labels(counted),
         per: per.map(|per| LabelName::parse(per).unwrap()),
+        mode: LimitMode::Enforce,
     }
 }
 

@@ -5,6 +5,7 @@ use stream_manager::domain::admission::end::{EndRequest, Selection};
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES, StartOutcome, StartRequest};
 use stream_manager::domain::lease::{Fingerprint, StreamLimit};
 use stream_manager::domain::names::{ContentId, DeviceId, UserName};
+use stream_manager::domain::rules::{LimitMode, Rule};
 use stream_manager::store::{HeartbeatRequest, StartHint, StreamState};
 
 use crate::rules::{UHD, labels, rule};
@@ -34,8 +35,9 @@ fn any_start() -> impl Strategy<Value = Step> {
         any::<bool>(),
         proptest::option::weighted(0.3, 0u64..5),
         proptest::option::of(prop_oneof![Just("uhd"), Just("hd")]),
+        [any_mode(), any_mode(), any_mode()],
     );
-    parameters.prop_map(|(n, device, replaces, evict, fingerprint, optimistic, token_limit, quality)| {
+    parameters.prop_map(|(n, device, replaces, evict, fingerprint, optimistic, token_limit, quality, modes)| {
         let request = StartRequest {
             fingerprint: fingerprint.map(|body| Fingerprint(uuid::Uuid::from_u128(body))),
             device_id: device.and_then(|device| DeviceId::parse(&format!("device-{device}")).ok()),
@@ -43,11 +45,22 @@ fn any_start() -> impl Strategy<Value = Step> {
             at_limit: if evict { AtLimit::EvictOldest } else { AtLimit::Reject },
             token_limit: token_limit.and_then(StreamLimit::new),
             labels: quality.map(|quality| labels(&[("quality", quality)])).unwrap_or_default(),
-            rules: [rule("one UHD stream", 1, UHD, None), rule("two per quality", 2, &[], Some("quality"))].into(),
+            limit_mode: modes[0],
+            // The highest limit in this test.
+            hard_limit: StreamLimit::new(4).unwrap(),
+            rules: [
+                Rule { mode: modes[1], ..rule("one UHD stream", 1, UHD, None) },
+                Rule { mode: modes[2], ..rule("two per quality", 2, &[], Some("quality")) },
+            ]
+            .into(),
             ..start(n)
         };
         Step::Start { request, hint: if optimistic { StartHint::Optimistic } else { StartHint::ReadFirst } }
     })
+}
+
+fn any_mode() -> impl Strategy<Value = LimitMode> {
+    prop_oneof![3 => Just(LimitMode::Enforce), 1 => Just(LimitMode::Observe)]
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -90,9 +103,11 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
             Step::Start { request, hint } => {
                 match retry_on_contention(|| store.start(user, request, *hint, now)).await {
                     // After TTL deletes a lease, the embedded store's counter still contains the stream, and a start reaps it. The
-                    // memory store no longer contains it, so `reaped` differs.
+                    // memory store no longer contains it, so `reaped` differs. Only starts that read know the other streams.
                     StartOutcome::Started(mut started) => {
                         started.reaped = 0;
+                        started.expired.clear();
+                        started.live_before = None;
                         format!("{started:?}")
                     }
                     other => format!("{other:?}"),
@@ -121,8 +136,8 @@ async fn results(fixture: &Fixture, user: &UserName, evicted: u8, steps: &[Step]
                 String::new()
             }
             Step::Limit(limit) => {
-                retry_on_contention(|| store.set_limit(user, limit.and_then(StreamLimit::new))).await;
-                String::new()
+                let previous = retry_on_contention(|| store.set_limit(user, limit.and_then(StreamLimit::new))).await;
+                format!("{previous:?}")
             }
             Step::Wait(seconds) => {
                 fixture.advance_s(*seconds);

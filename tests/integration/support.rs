@@ -11,6 +11,7 @@ use stream_manager::domain::admission::{AtLimit, StartRequest};
 use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use stream_manager::domain::names::{DeviceId, DisplayText, StreamId, UserName};
+use stream_manager::domain::rules::LimitMode;
 use stream_manager::migrate;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
@@ -189,6 +190,8 @@ pub fn start(n: u8) -> StartRequest {
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        limit_mode: LimitMode::Enforce,
+        hard_limit: StreamLimit::HIGHEST,
         rules: Arc::default(),
         terms: TERMS,
     }

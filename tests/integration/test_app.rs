@@ -11,6 +11,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use stream_manager::clock::{Clock, ManualClock};
 use stream_manager::domain::lease::Timestamp;
+use stream_manager::events::queue;
+use stream_manager::events::settings::EventSettings;
+use stream_manager::events::writer::EventWriter;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::openapi::openapi_document;
 use stream_manager::http::api::rate_limits::{RateLimits, RateSettings};
@@ -42,6 +45,8 @@ pub struct TestApp {
     pub tokens: Option<Arc<TokenVerifier>>,
     /// `None` if grants are off.
     pub grants: Option<Arc<GrantAuthority>>,
+    /// `None` if events are off.
+    pub events: Option<EventSettings>,
     pub policy: Policy,
     pub rates: RateSettings,
     pub cors: CorsSettings,
@@ -57,6 +62,7 @@ impl Default for TestApp {
             clock: Arc::new(ManualClock::at(Timestamp::from_epoch_ms(1_790_000_000_000))),
             tokens: None,
             grants: None,
+            events: None,
             policy: Policy::default(),
             rates: RateSettings { starts_per_minute: None, heartbeats_per_minute: None, max_users: 100 },
             cors: CorsSettings::default(),
@@ -94,6 +100,7 @@ pub struct BuiltApp {
     pub limiter: Arc<Limiter>,
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
+    pub event_writer: Option<EventWriter>,
 }
 
 impl TestApp {
@@ -106,7 +113,12 @@ impl TestApp {
         let metrics = Arc::new(Metrics::new());
         let random = StdRng::seed_from_u64(7);
         let limiter = Limiter::new(self.store, Arc::clone(&clock), random, Arc::clone(&metrics), self.policy);
-        let limiter = Arc::new(limiter);
+        let events = self.events.map(|settings| {
+            let (sender, receiver) = queue::queue(Arc::clone(&metrics), Arc::clone(&clock));
+            (sender, EventWriter::start(&settings, uuid::Uuid::new_v4(), receiver).unwrap())
+        });
+        let (sender, event_writer) = events.unzip();
+        let limiter = Arc::new(limiter.with_events(sender));
         let readiness = Arc::new(Readiness::with_clock_skew(Arc::clone(&metrics.store.clock_skew)));
         let app = http::app(AppDeps {
             limiter: Arc::clone(&limiter),
@@ -122,13 +134,13 @@ impl TestApp {
             bounds: self.bounds,
         })
         .unwrap();
-        BuiltApp { app, limiter, readiness, metrics }
+        BuiltApp { app, limiter, readiness, metrics, event_writer }
     }
 
     /// Serves the application on a free port.
     pub async fn serve(self) -> TestServer {
         let (clock, settings) = (Arc::clone(&self.clock), self.settings);
-        let BuiltApp { app, readiness, metrics, .. } = self.build();
+        let BuiltApp { app, readiness, metrics, event_writer, .. } = self.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -138,7 +150,7 @@ impl TestApp {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        TestServer { address, clock, readiness, metrics, client, document: openapi(), stop, serving }
+        TestServer { address, clock, readiness, metrics, event_writer, client, document: openapi(), stop, serving }
     }
 }
 
@@ -148,6 +160,7 @@ pub struct TestServer {
     pub clock: Arc<ManualClock>,
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
+    pub event_writer: Option<EventWriter>,
     client: reqwest::Client,
     document: Value,
     /// Starts the graceful shutdown.

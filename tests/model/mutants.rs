@@ -4,6 +4,10 @@
 //! The model applies a mutant in `state_space/mutations.rs`. The simulation applies it to a request
 //! (`simulation/faulty_requests.rs`) or to a store operation (`simulation/faulty_store.rs`).
 
+use stream_manager::domain::admission::{AtLimit, StartRequest};
+use stream_manager::domain::lease::StreamLimit;
+use stream_manager::domain::rules::{LimitMode, Rule};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutant {
     /// A read-then-start stores the live leases that its query returned as the new members.
@@ -87,10 +91,22 @@ pub enum Mutant {
     BurialIgnoresRevision,
     /// The last step of an erasure does not check that the stored limit is unchanged.
     BurialIgnoresLimit,
+    /// A limit or a rule in observe mode denies a start.
+    ObservedLimitDenies,
+    /// A limit or a rule in observe mode evicts streams.
+    ObservedLimitEvicts,
+    /// Each rule has the mode of the user's limit.
+    RulesTakeModeOfLimit,
+    /// A user in observe mode has no hard limit.
+    HardLimitIgnored,
+    /// The hard limit evicts streams.
+    HardLimitEvicts,
+    /// The response does not contain the limits that a start in observe mode exceeds.
+    OverLimitNotReported,
 }
 
 impl Mutant {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 46] = [
         Self::RecountFromQuery,
         Self::RemoveMemberWithoutDelete,
         Self::DeleteDeadUnconditionally,
@@ -131,11 +147,42 @@ impl Mutant {
         Self::ErasureEndsAgain,
         Self::BurialIgnoresRevision,
         Self::BurialIgnoresLimit,
+        Self::ObservedLimitDenies,
+        Self::ObservedLimitEvicts,
+        Self::RulesTakeModeOfLimit,
+        Self::HardLimitIgnored,
+        Self::HardLimitEvicts,
+        Self::OverLimitNotReported,
     ];
 
-    /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists.
+    /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists, and not what the
+    /// response to a start reports.
     pub fn is_in_model(self) -> bool {
-        !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers)
+        !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers | Self::OverLimitNotReported)
+    }
+
+    /// Changes the modes of a start. Returns whether the request has changed.
+    pub fn change_modes(self, request: &mut StartRequest) -> bool {
+        let evicts = request.at_limit == AtLimit::EvictOldest;
+        let observes = request.limit_mode == LimitMode::Observe;
+        let (limit_mode, mode) = match self {
+            Self::ObservedLimitDenies if !evicts => (LimitMode::Enforce, LimitMode::Enforce),
+            Self::ObservedLimitEvicts if evicts => (LimitMode::Enforce, LimitMode::Enforce),
+            Self::RulesTakeModeOfLimit => (request.limit_mode, request.limit_mode),
+            Self::HardLimitIgnored if observes => {
+                request.hard_limit = StreamLimit::HIGHEST;
+                return true;
+            }
+            Self::HardLimitEvicts if evicts && observes => {
+                (request.limit_mode, request.token_limit) = (LimitMode::Enforce, Some(request.hard_limit));
+                return true;
+            }
+            _ => return false,
+        };
+        let is_changed = request.limit_mode != limit_mode || request.rules.iter().any(|rule| rule.mode != mode);
+        request.limit_mode = limit_mode;
+        request.rules = request.rules.iter().map(|rule| Rule { mode, ..rule.clone() }).collect();
+        is_changed
     }
 
     /// Whether the simulation must detect this mutant. The first two excluded mutants cause a violation only if a counter

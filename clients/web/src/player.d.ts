@@ -17,6 +17,8 @@ export interface Stream {
   heartbeatIntervalSeconds: number;
   /** Only in responses to a start or heartbeat, and only if the service issues grants. */
   grant?: string;
+  /** True in the response to a start that exceeds a limit in observe mode. The player plays as usual. */
+  overLimit?: boolean;
 }
 
 /**

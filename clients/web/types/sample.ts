@@ -32,6 +32,7 @@ attached.on("restarted", ({ streamId, previousStreamId }) => console.log(streamI
 attached.on("error", ({ status, code, requestId }) => console.error(status, code, requestId));
 attached.on("relabeled", ({ streamId, previousStreamId, labels }) => console.log(streamId, previousStreamId, labels?.quality));
 attached.on("labelsDenied", ({ rule, labels, currentLabels, retry }) => (console.log(rule, labels, currentLabels?.quality), retry()));
+attached.on("started", ({ stream }) => console.log(stream.overLimit === true));
 attached.on("grant", ({ grant, streamId, expiresInSeconds }) => console.log(grant, streamId, expiresInSeconds.toFixed()));
 const onState = ({ type, state, previous }: Event<"state">): void => console.log(type satisfies "state", state, previous);
 attached.on("state", onState);

@@ -15,6 +15,9 @@ use rand::SeedableRng;
 use rand::rngs::{StdRng, SysRng};
 use stream_manager::clock::SystemClock;
 use stream_manager::config::Config;
+use stream_manager::domain::rules::LimitMode;
+use stream_manager::events::queue::{self, EventSender};
+use stream_manager::events::writer::EventWriter;
 use stream_manager::http::api::health::Readiness;
 use stream_manager::http::api::rate_limits::RateLimits;
 use stream_manager::http::auth::verifier::TokenVerifier;
@@ -24,14 +27,14 @@ use stream_manager::http::pipeline::cors::Cors;
 use stream_manager::http::pipeline::load_shedding::InFlightLimiter;
 use stream_manager::http::server::ServerSettings;
 use stream_manager::http::{self, AppDeps, server};
-use stream_manager::limiter::Limiter;
+use stream_manager::limiter::{Limiter, Policy};
 use stream_manager::live_streams::LiveStreams;
 use stream_manager::store::dynamodb::metrics_interceptor::MetricsInterceptor;
 use stream_manager::store::dynamodb::trace_interceptor::TraceInterceptor;
-use stream_manager::telemetry::log_throttle::DenialLog;
 use stream_manager::telemetry::logging::{LogFormat, log_start_failure};
 use stream_manager::telemetry::metrics::Metrics;
-use stream_manager::telemetry::{self, TraceExporter, Tracer};
+use stream_manager::telemetry::start_log::StartLog;
+use stream_manager::telemetry::{self, INSTANCE_ID, TraceExporter, Tracer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
@@ -100,16 +103,18 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     raise_file_descriptor_limit(config.server.max_connections.get(), worker_threads as u64);
     let gauge = Arc::clone(&metrics.live_streams);
     let live_streams = opened.live_streams.map(|store| LiveStreams::new(store, clock.clone(), gauge));
-    let denial_log = Arc::new(DenialLog::default());
+    let start_log = Arc::new(StartLog::default());
+    let (events, event_writer) = open_events(config, clock.clone(), &metrics)?.unzip();
     let rates = Arc::new(RateLimits::new(config.rate(), &(Arc::clone(&clock) as _)));
     let cors = Arc::new(Cors::new(&config.cors(), clock.clone()));
     let in_flight = InFlightLimiter::new(config.bounds().max_in_flight, &metrics);
     let app = |store| {
         let random = StdRng::try_from_rng(&mut SysRng).context("cannot read random numbers from the system")?;
-        let (metrics, denial_log) = (Arc::clone(&metrics), Arc::clone(&denial_log));
+        let (metrics, start_log) = (Arc::clone(&metrics), Arc::clone(&start_log));
         let limiter = Limiter::new(store, clock.clone(), random, Arc::clone(&metrics), config.policy());
+        let limiter = limiter.with_start_log(start_log).with_events(events.clone());
         let app = http::app(AppDeps {
-            limiter: Arc::new(limiter.with_denial_log(denial_log)),
+            limiter: Arc::new(limiter),
             readiness: Arc::clone(&readiness),
             metrics,
             tracer: tracer.clone(),
@@ -135,8 +140,10 @@ async fn start(config: &Config, tracer: Option<Tracer>) -> Result<Service> {
     let settings = ServerSettings { max_connections: MANAGEMENT_CONNECTIONS, ..settings };
     let management_server = server::serve(management, management_app, settings, stop.clone());
     let management_server = tasks.spawn("management_server", management_server);
+    log_observed(&config.policy());
     log_listening(&url, &metrics_url, config.pages());
-    Ok(Service { public_server, management_server, readiness, stop, close_store: opened.close, tasks })
+    let close_store = opened.close;
+    Ok(Service { public_server, management_server, readiness, stop, close_store, event_writer, tasks })
 }
 
 fn log_listening(url: &str, metrics_url: &str, pages: Pages) {
@@ -151,6 +158,16 @@ fn log_listening(url: &str, metrics_url: &str, pages: Pages) {
         metrics_url = %metrics_url,
         "listening"
     );
+}
+
+/// Nothing else in the log shows that limits are not enforced.
+fn log_observed(policy: &Policy) {
+    let is_observed = policy.limit_mode == LimitMode::Observe;
+    let rules = policy.rules.iter().filter(|rule| rule.mode == LimitMode::Observe);
+    let rules: Vec<&str> = rules.map(|rule| rule.name.as_str()).collect();
+    if is_observed || !rules.is_empty() {
+        info!(event = "limits_observed", user_limit = is_observed, ?rules, "limits are in observe mode");
+    }
 }
 
 /// Each connection needs a file descriptor, and the usual soft limit of a process is 1024.
@@ -210,6 +227,19 @@ async fn open_grants(
     let reloaded = Arc::clone(&grants);
     tasks.spawn("grant_key_reload", async move { reloaded.reload_regularly().await });
     Ok(Some(grants))
+}
+
+/// Starts the writer of events. `None` if events are off.
+fn open_events(
+    config: &Config,
+    clock: Arc<SystemClock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(EventSender, EventWriter)>> {
+    let Some(settings) = config.events() else { return Ok(None) };
+    let (sender, receiver) = queue::queue(Arc::clone(metrics), clock);
+    let writer = EventWriter::start(&settings, *INSTANCE_ID, receiver)?;
+    info!(event = "events_opened", sink = %settings.sink, instance = %*INSTANCE_ID, "events are recorded");
+    Ok(Some((sender, writer)))
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use stream_manager::events::writer::EventWriter;
 use stream_manager::http::api::health::Readiness;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -16,6 +17,8 @@ use super::tasks::BackgroundTasks;
 
 /// Time limit for the embedded store to write its log into its file at shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for writing the queued events at shutdown.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Service {
     /// The result is whether all requests completed in time.
@@ -25,6 +28,8 @@ pub struct Service {
     /// When this token is cancelled, the servers stop accepting connections.
     pub stop: CancellationToken,
     pub close_store: Option<CloseStore>,
+    /// `None` if events are off.
+    pub event_writer: Option<EventWriter>,
     pub tasks: BackgroundTasks,
 }
 
@@ -97,12 +102,24 @@ impl Service {
         // Unfinished requests keep the file open, so there is no point in waiting. SQLite recovers from its log when the file
         // is opened again.
         let timeout = if completed { CLOSE_TIMEOUT } else { Duration::ZERO };
+        let flushing = tokio::task::spawn_blocking(|| flush_events(self.event_writer));
         let closing = tokio::task::spawn_blocking(move || self.close_store.is_none_or(|close| close(timeout)));
         let closed = tokio::select! {
             closed = closing => closed.unwrap_or(false),
             _ = signals.received() => false,
         };
+        tokio::select! {
+            _ = flushing => {}
+            _ = signals.received() => {}
+        }
         completed && closed
+    }
+}
+
+/// Blocks for at most [`EVENTS_TIMEOUT`].
+fn flush_events(writer: Option<EventWriter>) {
+    if !writer.is_none_or(|writer| writer.shutdown(EVENTS_TIMEOUT)) {
+        warn!(event = "events_not_flushed", "the sink of events does not accept them; the queued events are lost");
     }
 }
 
@@ -141,7 +158,8 @@ mod tests {
         let management_server = tasks.spawn("management_server", until_stopped(stop.clone()));
         tasks.spawn(task, async {});
         let readiness = Arc::default();
-        let service = Service { public_server, management_server, readiness, stop, close_store: None, tasks };
+        let (close_store, event_writer) = (None, None);
+        let service = Service { public_server, management_server, readiness, stop, close_store, event_writer, tasks };
         let settings = ShutdownSettings { deregistration_s: 0, drain_s: 0 };
         format!("{:?}", service.run(settings, ShutdownSignals::new().unwrap()).await)
     }

@@ -38,8 +38,8 @@ pub struct EndCommit {
     pub erased: Vec<StreamId>,
     /// The limit that the commit stores. `None` leaves the stored limit unchanged.
     pub new_limit: Option<StreamLimit>,
-    /// The ended streams that were live, oldest first.
-    pub ended: Vec<StreamId>,
+    /// The leases of the ended streams that were live, oldest first.
+    pub ended: Vec<Lease>,
 }
 
 /// Decides which streams a request ends. `snapshot` was read at `now`, and may be torn, as in [`super::decide`]. Returns
@@ -77,7 +77,7 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
         ttl_s: request.terms.ttl_s(now),
     };
     let change = membership_change(snapshot, dead, selected.iter().map(mark).collect(), None, now);
-    let ended = selected.iter().filter(|lease| lease.is_live_at(now)).map(|lease| lease.stream_id).collect();
+    let ended = selected.into_iter().filter(|lease| lease.is_live_at(now)).cloned().collect();
     Some(EndCommit { change, erased: Vec::new(), new_limit, ended })
 }
 
@@ -85,7 +85,7 @@ pub fn decide_end(snapshot: &Snapshot<'_>, request: &EndRequest, now: Timestamp)
 /// deletes the ended leases.
 fn erase(snapshot: &Snapshot<'_>, now: Timestamp) -> EndCommit {
     let live = member_leases(snapshot, |lease| lease.is_live_at(now));
-    let ended = live.iter().map(|lease| lease.stream_id).collect();
+    let ended = live.into_iter().cloned().collect();
     let (erased, members) = snapshot.members.split_at(snapshot.members.len().min(MAX_OTHER_LEASES));
     let change = MembershipChange {
         now,

@@ -4,49 +4,17 @@
 
 mod constraints;
 pub mod end;
+mod outcome;
+mod request;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use self::constraints::{Exceeded, Limits};
-use crate::domain::labels::Labels;
-use crate::domain::lease::{
-    EndReason, EndedBy, Fingerprint, Lease, LeaseTerms, StreamLimit, Termination, Timestamp, UserLimit,
-};
-use crate::domain::names::{ContentId, DeviceId, DeviceName, StreamId};
-use crate::domain::rules::{Rule, RuleName};
-
-/// A request to start a stream. Repeating it with the same `stream_id` never takes a second slot.
-#[derive(Clone, Debug)]
-pub struct StartRequest {
-    pub stream_id: StreamId,
-    /// Present if the stream id is derived from an idempotency key.
-    pub fingerprint: Option<Fingerprint>,
-    pub device_id: Option<DeviceId>,
-    pub device_name: Option<DeviceName>,
-    pub content_id: Option<ContentId>,
-    pub labels: Labels,
-    /// Streams of the same user that this start ends. Unknown ids are ignored.
-    pub replaces: Vec<StreamId>,
-    pub at_limit: AtLimit,
-    /// The limit in the caller's token. It overrides the stored limit, unless the stored limit is 0.
-    pub token_limit: Option<StreamLimit>,
-    /// The limit of a user without a stored limit.
-    pub default_limit: StreamLimit,
-    /// All rules. Only those that apply to the labels of this start are evaluated.
-    pub rules: Arc<[Rule]>,
-    pub terms: LeaseTerms,
-}
-
-/// What a start does when the limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum AtLimit {
-    Reject,
-    EvictOldest,
-}
+use self::constraints::{Admission, Exceeded, Limits, Observed};
+pub use self::outcome::{Denial, EndedStream, OverLimit, StartOutcome, Started};
+pub(crate) use self::request::PriorLease;
+pub use self::request::{AtLimit, StartRequest};
+use crate::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp, UserLimit};
+use crate::domain::names::StreamId;
 
 /// How many leases one commit may change besides the new lease. A DynamoDB transaction holds at most 100 actions, and
 /// the counter and the new lease take two of them.
@@ -89,8 +57,16 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub change: MembershipChange,
-    pub limit: StreamLimit,
     pub lease: Lease,
+    pub limit: UserLimit,
+    /// The number of live streams before the start.
+    pub live_before: usize,
+    /// The streams that the start replaces or evicts, oldest first.
+    pub ended: Vec<EndedStream>,
+    /// The leases in `change.dead` that are still stored.
+    pub expired: Vec<Lease>,
+    /// Becomes [`Started::over_limit`].
+    pub over_limit: Vec<OverLimit>,
 }
 
 /// A change to a user's members and to their stored leases. The store applies the change only if all of these
@@ -121,132 +97,17 @@ pub struct EndedLease {
     pub ttl_s: i64,
 }
 
-/// The outcome of a start. A denial is an outcome, not an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StartOutcome {
-    Started(Started),
-    /// The start was admitted earlier, and its lease is live.
-    Existing(Started),
-    /// The start was admitted earlier, and the stream has since been evicted or replaced.
-    Ended(Lease),
-    /// The idempotency key was used before with a different request.
-    KeyReused,
-    Denied(Denial),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
-    pub lease: Lease,
-    pub limit: StreamLimit,
-    /// The streams that the start replaced or evicted.
-    pub ended: Vec<StreamId>,
-    /// How many of `ended` were evicted. The others were replaced.
-    pub evicted: usize,
-    /// How many dead members the start removed.
-    pub reaped: usize,
-    /// The rules and the limit in observe mode that the start exceeds, in the order in which they are evaluated. Empty for an
-    /// existing stream.
-    pub over_limit: Vec<OverLimit>,
-}
-
-/// A limit in observe mode that a start exceeds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OverLimit {
-    /// `None` for the user's own limit.
-    pub rule: Option<RuleName>,
-    pub limit: StreamLimit,
-    /// How many live streams the limit counts, without the new one and those that it replaces.
-    pub count: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
-    /// The rule that denies the start. `None` if the user's own limit denies it.
-    pub rule: Option<RuleName>,
-    pub limit: StreamLimit,
-    /// The live streams that count, oldest first. The user's own limit counts all streams. A rule does not count those that the
-    /// start would replace.
-    pub streams: Vec<Lease>,
-    /// The time from which a repeated start would be admitted if no stream is renewed. `None` if the user is blocked or a rule
-    /// forbids the stream.
-    pub slot_frees_at: Option<Timestamp>,
-}
-
-/// How a start treats a lease that is already stored under its stream id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PriorLease {
-    Live,
-    Ended,
-    /// The lease has another fingerprint.
-    KeyReused,
-    /// The start may be admitted again.
-    Expired,
-}
-
-impl StartRequest {
-    /// Whether the decision depends on the user's other streams. A blocked user's start also needs a read, because its
-    /// denial lists the streams. The counter does not contain the labels, so a start to which a rule applies needs a read too.
-    pub fn needs_read(&self) -> bool {
-        self.device_id.is_some()
-            || !self.replaces.is_empty()
-            || self.limit(None).is_blocked()
-            || self.rules.iter().any(|rule| rule.applies_to(&self.labels))
-    }
-
-    /// Whether the start ends this live stream because it is from the same device or in `replaces`.
-    fn replaces_lease(&self, lease: &Lease) -> bool {
-        self.replaces.contains(&lease.stream_id) || (self.device_id.is_some() && lease.device_id == self.device_id)
-    }
-
-    /// The effective limit. `stored` is the user's stored limit.
-    pub fn limit(&self, stored: Option<StreamLimit>) -> StreamLimit {
-        UserLimit::effective(self.token_limit, stored, self.default_limit).limit
-    }
-
-    /// The lease of a start that is admitted at `now`.
-    pub fn lease(&self, now: Timestamp) -> Lease {
-        let expires_at = self.terms.expires_at(now);
-        Lease {
-            stream_id: self.stream_id,
-            device_id: self.device_id.clone(),
-            device_name: self.device_name.clone(),
-            content_id: self.content_id.clone(),
-            labels: self.labels.clone(),
-            fingerprint: self.fingerprint,
-            started_at: now,
-            expires_at,
-            ttl_s: self.terms.ttl_s(expires_at),
-            termination: None,
-        }
-    }
-
-    /// Classifies the lease that is stored under this request's stream id. An expired lease counts as missing even if
-    /// its fingerprint differs, because any other start of the user may delete it at any time.
-    pub(crate) fn classify(&self, stored: &Lease, now: Timestamp) -> PriorLease {
-        if stored.termination.is_none() && stored.expires_at <= now {
-            PriorLease::Expired
-        } else if stored.fingerprint != self.fingerprint {
-            PriorLease::KeyReused
-        } else if stored.termination.is_some() {
-            PriorLease::Ended
-        } else {
-            PriorLease::Live
-        }
-    }
-}
-
 impl Commit {
     /// The outcome after the commit is applied.
     pub(crate) fn into_started(self) -> Started {
-        let MembershipChange { ended, dead, .. } = self.change;
-        let evicted = ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted).count();
         Started {
             lease: self.lease,
             limit: self.limit,
-            evicted,
-            ended: ended.into_iter().map(|ended| ended.stream_id).collect(),
-            reaped: dead.len(),
-            over_limit: Vec::new(),
+            live_before: Some(self.live_before),
+            ended: self.ended,
+            reaped: self.change.dead.len(),
+            expired: self.expired,
+            over_limit: self.over_limit,
         }
     }
 }
@@ -256,7 +117,7 @@ impl Commit {
 /// The read may be torn: the lease of a concurrent start can be missing from the snapshot although its id is a member.
 /// The store must therefore apply the commit only if all `dead` leases are missing or expired.
 pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -> Decision {
-    let limit = request.limit(snapshot.guard.stored_limit);
+    let limit = request.user_limit(snapshot.guard.stored_limit);
     if let Some(outcome) = prior_outcome(snapshot, request, limit, now) {
         return Decision::NoWrite(outcome);
     }
@@ -266,35 +127,54 @@ pub fn decide(snapshot: &Snapshot<'_>, request: &StartRequest, now: Timestamp) -
         AtLimit::Reject => (kept, false),
         AtLimit::EvictOldest => (eviction_order(&kept, &request.terms, now), true),
     };
-    let limits = Limits { labels: &request.labels, rules: &request.rules, user_limit: limit };
-    let evicted = match constraints::evictions(&limits, &kept, evicts) {
-        Ok(evicted) => evicted,
-        Err(exceeded) => return Decision::NoWrite(StartOutcome::Denied(denial(exceeded, live))),
+    let limits = Limits {
+        labels: &request.labels,
+        rules: &request.rules,
+        user_limit: limit.limit,
+        limit_mode: request.limit_mode,
+        hard_limit: request.hard_limit,
     };
+    let Admission { evicted, exceeded } = match constraints::admission(&limits, &kept, evicts) {
+        Ok(admission) => admission,
+        Err(exceeded) => return Decision::NoWrite(StartOutcome::Denied(denial(exceeded, live, limit))),
+    };
+    let over_limit = exceeded.into_iter().map(over_limit).collect();
     let mut dead = dead_members(snapshot, &live);
     dead.retain(|id| *id != request.stream_id);
+    let ended = victims(&live, &evicted, request);
     let ended_by =
         EndedBy { stream_id: Some(request.stream_id), device_name: request.device_name.clone(), message: None };
-    let ended = victims(&live, &evicted, request).map(|(lease, reason)| EndedLease {
-        stream_id: lease.stream_id,
-        termination: Termination { reason, ended_by: Some(ended_by.clone()) },
+    let marked = ended.iter().map(|ended| EndedLease {
+        stream_id: ended.lease.stream_id,
+        termination: Termination { reason: ended.reason, ended_by: Some(ended_by.clone()) },
         ttl_s: request.terms.ttl_s(now),
     });
-    let mut change = membership_change(snapshot, dead, ended.collect(), Some(request.stream_id), now);
+    let mut change = membership_change(snapshot, dead, marked.collect(), Some(request.stream_id), now);
     change.members.insert(request.stream_id);
-    Decision::Admit(Commit { change, limit, lease: request.lease(now) })
+    let expired = snapshot.leases.iter().filter(|lease| change.dead.contains(&lease.stream_id)).cloned().collect();
+    let lease = request.lease(now);
+    Decision::Admit(Commit { change, lease, limit, live_before: live.len(), ended, expired, over_limit })
+}
+
+fn over_limit(exceeded: Observed<'_>) -> OverLimit {
+    let Observed { rule, max, count } = exceeded;
+    OverLimit { rule: rule.map(|rule| rule.name.clone()), limit: max, count }
 }
 
 /// `live` are all live streams of the user, oldest first.
-fn denial(exceeded: Exceeded<'_>, live: Vec<&Lease>) -> Denial {
+fn denial(exceeded: Exceeded<'_>, live: Vec<&Lease>, user_limit: UserLimit) -> Denial {
     let Exceeded { rule, max, counted, slot_frees_at } = exceeded;
+    let (count, live_before) = (counted.len(), live.len());
     let mut streams = if rule.is_some() { counted } else { live };
     streams.sort_by(|a, b| a.by_age(b));
     Denial {
         rule: rule.map(|rule| rule.name.clone()),
         limit: max,
+        count,
         streams: streams.into_iter().cloned().collect(),
         slot_frees_at,
+        user_limit,
+        live_before,
     }
 }
 
@@ -342,7 +222,7 @@ fn eviction_order<'a>(live: &[&'a Lease], terms: &LeaseTerms, now: Timestamp) ->
 fn prior_outcome(
     snapshot: &Snapshot<'_>,
     request: &StartRequest,
-    limit: StreamLimit,
+    limit: UserLimit,
     now: Timestamp,
 ) -> Option<StartOutcome> {
     let prior = snapshot.leases.iter().find(|lease| lease.stream_id == request.stream_id)?;
@@ -350,9 +230,10 @@ fn prior_outcome(
         PriorLease::Live => Some(StartOutcome::Existing(Started {
             lease: prior.clone(),
             limit,
+            live_before: None,
             ended: ended_by(snapshot.leases, request.stream_id),
-            evicted: 0,
             reaped: 0,
+            expired: Vec::new(),
             over_limit: Vec::new(),
         })),
         PriorLease::Ended => Some(StartOutcome::Ended(prior.clone())),
@@ -373,12 +254,8 @@ fn pruned(snapshot: &Snapshot<'_>, own: Option<StreamId>, new: usize, max: usize
     ended.into_iter().take(excess).map(|lease| lease.stream_id).collect()
 }
 
-/// The live streams that the start ends, oldest first, and the reasons: streams that it replaces, and `evicted` streams.
-fn victims<'a>(
-    live: &[&'a Lease],
-    evicted: &[&Lease],
-    request: &StartRequest,
-) -> impl Iterator<Item = (&'a Lease, EndReason)> {
+/// The live streams that the start ends, oldest first: streams that it replaces, and `evicted` streams.
+fn victims(live: &[&Lease], evicted: &[&Lease], request: &StartRequest) -> Vec<EndedStream> {
     let end_reason = |lease: &Lease| {
         if request.replaces_lease(lease) {
             Some(EndReason::Replaced)
@@ -386,19 +263,21 @@ fn victims<'a>(
             evicted.iter().any(|evicted| evicted.stream_id == lease.stream_id).then_some(EndReason::Evicted)
         }
     };
-    live.iter().filter_map(move |lease| end_reason(lease).map(|reason| (*lease, reason)))
+    let victim = |lease: &&Lease| Some(EndedStream { reason: end_reason(lease)?, lease: (*lease).clone() });
+    live.iter().filter_map(victim).collect()
 }
 
 /// The streams that the start of `stream_id` ended, oldest first. If a lease was deleted since then, its stream is
 /// not in the result.
-fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<StreamId> {
-    let ended_by_start = |lease: &&Lease| {
-        let by = lease.termination.as_ref().and_then(|termination| termination.ended_by.as_ref());
-        by.is_some_and(|by| by.stream_id == Some(stream_id))
+fn ended_by(leases: &[Lease], stream_id: StreamId) -> Vec<EndedStream> {
+    let ended = |lease: &Lease| {
+        let termination = lease.termination.as_ref()?;
+        let is_own = termination.ended_by.as_ref()?.stream_id == Some(stream_id);
+        is_own.then(|| EndedStream { lease: lease.clone(), reason: termination.reason })
     };
-    let mut ended: Vec<&Lease> = leases.iter().filter(ended_by_start).collect();
-    ended.sort_by(|a, b| a.by_age(b));
-    ended.into_iter().map(|lease| lease.stream_id).collect()
+    let mut ended: Vec<EndedStream> = leases.iter().filter_map(ended).collect();
+    ended.sort_by(|a, b| a.lease.by_age(&b.lease));
+    ended
 }
 
 #[cfg(test)]

@@ -235,8 +235,9 @@ impl StreamsApi {
     fn started_stream(&self, user: &UserName, started: Started, now: Timestamp) -> StartedStream {
         StartedStream {
             stream: self.granted_stream(user, &started.lease, now),
-            limit: started.limit.get(),
-            ended: started.ended.into_iter().map(StreamId::uuid).collect(),
+            limit: started.limit.limit.get(),
+            ended: started.ended_ids().into_iter().map(StreamId::uuid).collect(),
+            over_limit: (!started.over_limit.is_empty()).then_some(true),
         }
     }
 

@@ -165,6 +165,12 @@ pub fn decode_counter(item: &Item) -> Result<Counter, StoreError> {
     Ok(Counter { is_stored: true, streams, revision: reader.optional_number(REVISION)?, stream_limit })
 }
 
+/// The stored limit among the previous attributes of an updated counter. `None` also if it is not valid, because the update has
+/// replaced it.
+pub(crate) fn previous_limit(attributes: &Item) -> Option<StreamLimit> {
+    Reader::new(attributes).optional_number(STREAM_LIMIT).ok().flatten().and_then(StreamLimit::new)
+}
+
 pub fn decode_lease(item: &Item) -> Result<Lease, StoreError> {
     let reader = Reader::new(item);
     lease(&reader, reader.timestamp(EXPIRES_AT)?, reader.number(TTL)?)

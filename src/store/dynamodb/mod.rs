@@ -23,8 +23,8 @@ use aws_sdk_dynamodb::types::{
 use self::codec::{Counter, Partition, number, timestamp};
 use self::errors::{TransactionError, store_error};
 use super::{
-    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, TOMBSTONE_S,
-    UserStreams,
+    Ended, Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState,
+    TOMBSTONE_S, UserStreams,
 };
 use crate::domain::admission::end::{EndRequest, decide_end};
 use crate::domain::admission::{Decision, Guard, PriorLease, Snapshot, StartOutcome, StartRequest, Started, decide};
@@ -58,10 +58,15 @@ impl DynamoStore {
     ) -> Result<Option<StartOutcome>> {
         let error = match self.transact(expressions::optimistic_start(&self.table, user, request, now)?).await {
             Ok(()) => {
-                let (lease, limit) = (request.lease(now), request.limit(None));
-                let started =
-                    Started { lease, limit, ended: Vec::new(), evicted: 0, reaped: 0, over_limit: Vec::new() };
-                return Ok(Some(StartOutcome::Started(started)));
+                return Ok(Some(StartOutcome::Started(Started {
+                    lease: request.lease(now),
+                    limit: request.user_limit(None),
+                    live_before: None,
+                    ended: Vec::new(),
+                    reaped: 0,
+                    expired: Vec::new(),
+                    over_limit: Vec::new(),
+                })));
             }
             Err(error) => error,
         };
@@ -112,7 +117,8 @@ impl DynamoStore {
             .set_condition_expression(update.condition_expression)
             .set_expression_attribute_names(update.expression_attribute_names)
             .set_expression_attribute_values(update.expression_attribute_values);
-        if written(request.send().await)? { Ok(()) } else { Err(StoreError::contention("the counter has changed")) }
+        let changed = || StoreError::contention("the counter has changed");
+        written(request.send().await)?.map(|_| ()).ok_or_else(changed)
     }
 
     fn update_counter(&self, user: &UserName) -> UpdateItemFluentBuilder {
@@ -255,13 +261,14 @@ impl LeaseStore for DynamoStore {
         Err(self.diagnose(user, error).await)
     }
 
-    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Ended> {
         let partition = self.partition(user).await?;
+        let previous_limit = partition.counter.stream_limit;
         let Some(commit) = with_snapshot(&partition, |snapshot| decide_end(snapshot, request, now)) else {
-            return Ok(Vec::new());
+            return Ok(Ended { leases: Vec::new(), previous_limit });
         };
         self.transact(expressions::end(&self.table, user, &commit)?).await?;
-        Ok(commit.ended)
+        Ok(Ended { leases: commit.ended, previous_limit })
     }
 
     async fn purge(&self, user: &UserName, now: Timestamp) -> Result<()> {
@@ -293,7 +300,7 @@ impl LeaseStore for DynamoStore {
         Ok(counter.and_then(|counter: Counter| counter.stream_limit))
     }
 
-    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<Option<StreamLimit>> {
         let request = match limit {
             Some(limit) => self
                 .update_counter(user)
@@ -306,16 +313,17 @@ impl LeaseStore for DynamoStore {
                 .condition_expression(expressions::REMOVE_LIMIT_CONDITION)
                 .set_expression_attribute_names(expressions::names([expressions::REMOVE_LIMIT_UPDATE])),
         };
-        written(request.send().await).map(|_| ())
+        let output = written(request.return_values(ReturnValue::UpdatedOld).send().await)?;
+        Ok(output.and_then(|output| output.attributes).as_ref().and_then(codec::previous_limit))
     }
 }
 
-/// Whether an update was applied. False if its condition failed.
-fn written<T>(result: std::result::Result<T, SdkError<UpdateItemError, HttpResponse>>) -> Result<bool> {
+/// The response to an update, or `None` if its condition failed.
+fn written<T>(result: std::result::Result<T, SdkError<UpdateItemError, HttpResponse>>) -> Result<Option<T>> {
     match result {
-        Ok(_) => Ok(true),
+        Ok(output) => Ok(Some(output)),
         Err(error) => match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+            Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(None),
             _ => Err(store_error(error)),
         },
     }

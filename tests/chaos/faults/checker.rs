@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::clock_skew::MAX_SKEW_MS;
 use super::history::{Call, FaultKind};
 use super::history_index::HistoryIndex;
-use crate::api::LIMIT;
+use crate::api::{DENIED_BY_RULE, LIMIT, UHD_LIMIT};
 use crate::process::{LEASE_S, RETENTION_S};
 use crate::recorder::CONTENTION;
 
@@ -114,9 +114,11 @@ fn check_listed(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
     Ok(())
 }
 
-/// A denial requires that the number of other live streams equals the limit. The start's own stream must not be live.
+/// A denial requires that the number of other live streams equals the limit, or that of the rule. The start's own stream must not be
+/// live.
 fn check_denied(call: &Call, index: &HistoryIndex<'_>) -> CheckResult {
-    require(call.listed.len() == LIMIT, || "denied with fewer streams than the limit".to_owned())?;
+    let limit = if call.label == DENIED_BY_RULE { UHD_LIMIT } else { LIMIT };
+    require(call.listed.len() == limit, || "denied with fewer streams than the limit".to_owned())?;
     check_listed(call, index)?;
     let Some(id) = &call.id else { return Ok(()) };
     require(call.listed.iter().all(|(listed, _)| listed != id), || "denied because of its own stream".to_owned())?;

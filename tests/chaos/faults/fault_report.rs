@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::history::{Call, FaultKind, InstanceFault};
 use super::store_request::{NetworkFault, StoreRequest};
+use crate::api::DENIED_BY_RULE;
 use crate::process::LEASE_S;
 use crate::recorder::Records;
 
@@ -33,7 +34,7 @@ pub fn summarize(records: &mut Records, calls: &[Call], faults: &[InstanceFault]
     let slow = all().filter(|request| request.fault.is_none() && request.was_hit_by_fault()).count();
     println!("  {slow} of {} requests were slow without a fault", all().count());
     let with_label = |label: &str| calls.iter().filter(|call| call.label == label).count();
-    let labels = ["409", "404", "410 expired", "410 evicted", "410 replaced"];
+    let labels = ["409", DENIED_BY_RULE, "404", "410 expired", "410 evicted", "410 replaced"];
     let counts: Vec<String> = labels.iter().map(|label| format!("{} × {label}", with_label(label))).collect();
     println!("history: {} responses checked, among them {}", calls.len(), counts.join(", "));
 }

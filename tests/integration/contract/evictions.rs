@@ -68,6 +68,14 @@ pub async fn a_new_limit_can_end_the_excess(user: User) {
     user.started(start(4)).await;
 }
 
+pub async fn ending_streams_returns_their_leases_and_the_previous_limit(user: User) {
+    user.set_limit(Some(4)).await;
+    let lease = user.started(start(1)).await.lease;
+    let ended = user.ended(excess_over(0)).await;
+    assert_eq!((ended.leases, ended.previous_limit), (vec![lease], StreamLimit::new(4)));
+    assert_eq!(user.ended(request(Selection::All)).await.previous_limit, StreamLimit::new(0));
+}
+
 pub async fn a_new_limit_of_an_unknown_user_is_stored(user: User) {
     assert_eq!(user.end(excess_over(1)).await, []);
     user.started(start(1)).await;

@@ -3,6 +3,7 @@
 
 mod evictions;
 mod heartbeats_and_stops;
+mod observe;
 mod rules;
 mod starts;
 
@@ -10,10 +11,11 @@ use stream_manager::domain::admission::end::EndRequest;
 use stream_manager::domain::admission::{AtLimit, StartOutcome, StartRequest, Started};
 use stream_manager::domain::lease::{Fingerprint, Lease, StreamLimit};
 use stream_manager::domain::names::{StreamId, UserName};
-use stream_manager::store::{HeartbeatRequest, StartHint, Stop, StreamState};
+use stream_manager::store::{Ended, HeartbeatRequest, StartHint, Stop, StreamState};
 
 use self::evictions::*;
 use self::heartbeats_and_stops::*;
+use self::observe::*;
 use self::rules::*;
 use self::starts::*;
 use crate::support::{Backing, Fixture, erasure, eviction, renewal, retry_on_contention, start, stream, unique_user};
@@ -65,6 +67,7 @@ contract! {
     a_denied_start_replaces_nothing,
     evict_oldest_ends_only_the_oldest_stream,
     a_repeated_start_lists_the_streams_it_ended,
+    a_start_returns_the_leases_that_it_ends,
     device_restarts_keep_a_bounded_number_of_ended_leases,
     a_stored_limit_applies_until_it_is_removed,
     a_lowered_limit_ends_no_streams,
@@ -79,6 +82,7 @@ contract! {
     an_eviction_of_listed_streams_ignores_other_ids,
     an_eviction_message_is_stored_with_the_ended_lease,
     a_new_limit_can_end_the_excess,
+    ending_streams_returns_their_leases_and_the_previous_limit,
     a_new_limit_of_an_unknown_user_is_stored,
     a_limit_of_zero_blocks_every_start,
     an_erased_user_leaves_no_data,
@@ -92,6 +96,12 @@ contract! {
     racing_starts_never_exceed_a_rule,
     a_start_evicts_a_stream_of_the_rule_and_no_older_one,
     an_expired_stream_does_not_count_by_a_rule,
+    a_start_over_an_observed_limit_is_reported,
+    a_blocked_user_in_observe_mode_can_start,
+    the_hard_limit_denies_and_evicts_nobody,
+    racing_starts_never_exceed_the_hard_limit,
+    instances_with_both_modes_share_the_streams,
+    an_observed_rule_is_reported_and_denies_nothing,
 }
 
 /// A user of a store, with shortcuts for the operations.
@@ -138,6 +148,10 @@ impl User {
     }
 
     async fn end(&self, request: EndRequest) -> Vec<StreamId> {
+        self.ended(request).await.ids()
+    }
+
+    async fn ended(&self, request: EndRequest) -> Ended {
         let store = &self.fixture.store;
         retry_on_contention(|| store.end(&self.name, &request, self.fixture.now())).await
     }
@@ -176,9 +190,11 @@ impl User {
         }
     }
 
-    async fn set_limit(&self, limit: Option<u64>) {
+    /// Returns the previous limit.
+    async fn set_limit(&self, limit: Option<u64>) -> Option<u8> {
         let limit = limit.and_then(StreamLimit::new);
-        retry_on_contention(|| self.fixture.store.set_limit(&self.name, limit)).await;
+        let previous = retry_on_contention(|| self.fixture.store.set_limit(&self.name, limit)).await;
+        previous.map(StreamLimit::get)
     }
 }
 

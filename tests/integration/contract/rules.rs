@@ -63,7 +63,7 @@ pub async fn a_start_evicts_a_stream_of_the_rule_and_no_older_one(user: User) {
     user.started(start(1)).await;
     user.started(ruled(2, NEWS)).await;
     let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..ruled(3, UHD_NEWS) };
-    assert_eq!(user.started(evicting).await.ended, [stream(2)]);
+    assert_eq!(user.started(evicting).await.ended_ids(), [stream(2)]);
     assert_eq!(user.live().await.len(), 2);
 }
 

@@ -15,7 +15,7 @@ pub async fn a_start_stores_its_details_and_expires_after_the_duration(user: Use
     let started = user.started(request.clone()).await;
     assert_eq!(started.lease, request.lease(user.fixture.now()));
     assert_eq!(started.lease.expires_at, user.fixture.now().plus_s(90));
-    assert_eq!((started.limit, started.ended), (StreamLimit::DEFAULT, vec![]));
+    assert_eq!((started.limit.limit, started.ended_ids()), (StreamLimit::DEFAULT, vec![]));
     assert_eq!(live(user.state(1).await), started.lease);
 }
 
@@ -51,7 +51,7 @@ pub async fn racing_evictions_never_exceed_the_limit(user: User) {
     assert!(outcomes.iter().all(|start| matches!(start, StartOutcome::Started(_))));
     let ended: Vec<StreamId> = outcomes
         .iter()
-        .flat_map(|start| if let StartOutcome::Started(started) = start { started.ended.clone() } else { vec![] })
+        .flat_map(|start| if let StartOutcome::Started(started) = start { started.ended_ids() } else { vec![] })
         .collect();
     let distinct: BTreeSet<StreamId> = ended.iter().copied().collect();
     assert_eq!((ended.len(), distinct.len()), (9, 9), "each stream was ended once, except the last three");
@@ -121,7 +121,7 @@ pub async fn a_slot_is_free_exactly_at_expiry(user: User) {
     user.fixture.clock.advance_ms(1);
     assert_eq!(user.live().await, []);
     let started = user.started(start(4)).await;
-    assert_eq!((started.reaped, started.ended), (3, vec![]));
+    assert_eq!((started.reaped, started.ended_ids()), (3, vec![]));
     assert_eq!(user.live().await, [stream(4)]);
     assert_eq!(user.state(1).await, StreamState::NotFound, "the start deleted it");
 }
@@ -132,7 +132,7 @@ pub async fn a_restarted_device_reuses_its_slot(user: User) {
         user.fixture.advance_s(1);
     }
     let restarted = user.started(on_device(4, "phone")).await;
-    assert_eq!(restarted.ended, [stream(2)]);
+    assert_eq!(restarted.ended_ids(), [stream(2)]);
     assert_eq!(user.live().await, [stream(1), stream(3), stream(4)]);
     assert_eq!(user.denied(on_device(5, "console")).await.len(), 3);
 }
@@ -155,7 +155,7 @@ pub async fn a_denied_start_replaces_nothing(user: User) {
     }
     let replacing =
         |n, replaced: &[u8]| StartRequest { replaces: replaced.iter().copied().map(stream).collect(), ..start(n) };
-    assert_eq!(user.started(replacing(4, &[1, 2, 99])).await.ended, [stream(1), stream(2)]);
+    assert_eq!(user.started(replacing(4, &[1, 2, 99])).await.ended_ids(), [stream(1), stream(2)]);
     assert_eq!(user.live().await, [stream(3), stream(4)]);
     user.set_limit(Some(1)).await;
     assert_eq!(user.denied(replacing(5, &[4])).await, [stream(3), stream(4)]);
@@ -164,10 +164,10 @@ pub async fn a_denied_start_replaces_nothing(user: User) {
 
 pub async fn evict_oldest_ends_only_the_oldest_stream(user: User) {
     for n in 1..=3 {
-        assert_eq!(user.started(evicting(n)).await.ended, [], "below the limit");
+        assert_eq!(user.started(evicting(n)).await.ended_ids(), [], "below the limit");
         user.fixture.advance_s(1);
     }
-    assert_eq!(user.started(evicting(4)).await.ended, [stream(1)]);
+    assert_eq!(user.started(evicting(4)).await.ended_ids(), [stream(1)]);
     assert_eq!(user.live().await, [stream(2), stream(3), stream(4)]);
     let termination = inactive(user.heartbeat(1).await).termination.unwrap();
     assert_eq!(
@@ -185,7 +185,23 @@ pub async fn evict_oldest_prefers_an_overdue_stream(user: User) {
     user.heartbeat(1).await;
     user.heartbeat(3).await;
     user.fixture.advance_s(1);
-    assert_eq!(user.started(evicting(4)).await.ended, [stream(2)], "stream 1 is older, but not overdue");
+    assert_eq!(user.started(evicting(4)).await.ended_ids(), [stream(2)], "stream 1 is older, but not overdue");
+}
+
+pub async fn a_start_returns_the_leases_that_it_ends(user: User) {
+    let expired = user.started(start(1)).await.lease;
+    user.fixture.advance_s(60);
+    let replaced = user.started(on_device(2, "tv")).await.lease;
+    user.fixture.advance_s(30);
+    let evicted = user.started(start(3)).await.lease;
+    let one = StreamLimit::new(1).unwrap();
+    let last = StartRequest { at_limit: AtLimit::EvictOldest, default_limit: one, ..on_device(4, "tv") };
+    let started = user.started(last).await;
+    let (replaced, evicted) = ((replaced, EndReason::Replaced), (evicted, EndReason::Evicted));
+    let ended: Vec<_> = started.ended.into_iter().map(|ended| (ended.lease, ended.reason)).collect();
+    assert_eq!((ended, started.live_before), (vec![replaced, evicted], Some(2)));
+    assert_eq!(started.expired.len(), started.reaped);
+    assert!(started.expired.iter().all(|lease| *lease == expired));
 }
 
 pub async fn a_repeated_start_lists_the_streams_it_ended(user: User) {
@@ -197,7 +213,7 @@ pub async fn a_repeated_start_lists_the_streams_it_ended(user: User) {
     user.started(request.clone()).await;
     for hint in [StartHint::Optimistic, StartHint::ReadFirst] {
         match user.start_with(request.clone(), hint).await {
-            StartOutcome::Existing(existing) => assert_eq!(existing.ended, [stream(1)]),
+            StartOutcome::Existing(existing) => assert_eq!(existing.ended_ids(), [stream(1)]),
             other => panic!("not existing: {other:?}"),
         }
     }
@@ -218,18 +234,18 @@ pub async fn device_restarts_keep_a_bounded_number_of_ended_leases(user: User) {
 pub async fn a_stored_limit_applies_until_it_is_removed(user: User) {
     let store = &user.fixture.store;
     assert_eq!(store.limit(&user.name).await.unwrap(), None);
-    user.set_limit(Some(1)).await;
-    user.set_limit(Some(1)).await;
+    assert_eq!(user.set_limit(Some(1)).await, None, "the previous limit");
+    assert_eq!(user.set_limit(Some(1)).await, Some(1));
     assert_eq!(store.limit(&user.name).await.unwrap(), StreamLimit::new(1));
-    assert_eq!(user.started(start(1)).await.limit.get(), 1);
+    assert_eq!(user.started(start(1)).await.limit.limit.get(), 1);
     assert_eq!(user.denied(start(2)).await, [stream(1)]);
     user.set_limit(Some(4)).await;
     for n in 2..=4 {
-        assert_eq!(user.started(start(n)).await.limit.get(), 4);
+        assert_eq!(user.started(start(n)).await.limit.limit.get(), 4);
     }
     assert_eq!(user.denied(start(5)).await.len(), 4);
-    user.set_limit(None).await;
-    user.set_limit(None).await;
+    assert_eq!(user.set_limit(None).await, Some(4));
+    assert_eq!(user.set_limit(None).await, None);
     assert_eq!(store.limit(&user.name).await.unwrap(), None);
     user.stop(4).await;
     assert_eq!(user.denied(start(6)).await.len(), 3, "the default applies again");
@@ -258,7 +274,7 @@ pub async fn a_token_limit_overrides_the_stored_and_the_default_limit(user: User
             for _ in 0..2 {
                 n += 1;
                 match user.start_with(with_token_limit(n, 2), hint).await {
-                    StartOutcome::Started(started) => assert_eq!(started.limit.get(), 2),
+                    StartOutcome::Started(started) => assert_eq!(started.limit.limit.get(), 2),
                     other => panic!("not started: {other:?}"),
                 }
             }
@@ -268,7 +284,7 @@ pub async fn a_token_limit_overrides_the_stored_and_the_default_limit(user: User
             }
             n += 1;
             let evicting = StartRequest { at_limit: AtLimit::EvictOldest, ..with_token_limit(n, 1) };
-            assert_eq!(user.started(evicting).await.ended, [stream(n - 2), stream(n - 1)]);
+            assert_eq!(user.started(evicting).await.ended_ids(), [stream(n - 2), stream(n - 1)]);
             assert_eq!(user.live().await, [stream(n)]);
             user.stop(n).await;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use stream_manager::domain::admission::end::EndCommit;
 use stream_manager::domain::admission::{AtLimit, Commit, EndedLease, Guard, MembershipChange, StartRequest};
-use stream_manager::domain::lease::{EndReason, EndedBy, LeaseTerms, StreamLimit, Termination};
+use stream_manager::domain::lease::{EndReason, EndedBy, LeaseTerms, Termination};
 
 use crate::protocol::{
     self, CounterItem, Id, IdSet, Items, LeaseItem, RETENTION_S, Revision, STREAMS, StreamLabels, TerminationMark,
@@ -32,7 +32,15 @@ pub fn commits(guard: Guard) -> Vec<Commit> {
     let request = protocol::request(OWN, Some(1), &[], AtLimit::Reject, 2, DURATION);
     let request = StartRequest { labels: StreamLabels { uhd: true, channel: Some(2) }.to_labels(), ..request };
     changes
-        .map(|change| Commit { change, limit: StreamLimit::DEFAULT, lease: request.lease(timestamp(NOW)) })
+        .map(|change| Commit {
+            change,
+            lease: request.lease(timestamp(NOW)),
+            limit: request.user_limit(None),
+            live_before: 0,
+            ended: Vec::new(),
+            expired: Vec::new(),
+            over_limit: Vec::new(),
+        })
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
-use stream_manager::domain::rules::{Rule, RuleName};
+use stream_manager::domain::rules::{LimitMode, Rule, RuleName};
 
 const QUALITY: &str = "quality";
 const UHD: &str = "uhd";
@@ -54,12 +54,13 @@ impl ModelRule {
         (!self.uhd || (own.uhd && other.uhd)) && (!self.per_channel || same_channel)
     }
 
-    pub fn to_rule(self) -> Rule {
+    pub fn to_rule(self, mode: LimitMode) -> Rule {
         Rule {
             name: RuleName::parse(&format!("{self:?}")).unwrap(),
             max: super::limit(self.max),
             labels: Labels::new(self.uhd.then(|| label(QUALITY, UHD)).into_iter().collect()).unwrap(),
             per: self.per_channel.then(|| LabelName::parse(CHANNEL).unwrap()),
+            mode,
         }
     }
 }

@@ -10,6 +10,7 @@ use stream_manager::domain::admission::{AtLimit, Guard, Snapshot, StartRequest};
 use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{ContentId, DeviceId, Message, StreamId};
+use stream_manager::domain::rules::LimitMode;
 
 pub use labels::{ModelRule, StreamLabels};
 pub use writes::{
@@ -153,6 +154,8 @@ pub fn request(
         at_limit,
         token_limit: None,
         default_limit: self::limit(limit),
+        limit_mode: LimitMode::Enforce,
+        hard_limit: StreamLimit::HIGHEST,
         rules: Arc::default(),
         terms: terms(duration),
     }

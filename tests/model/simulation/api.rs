@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use stream_manager::domain::admission::{AtLimit, StartOutcome};
+use stream_manager::domain::admission::{AtLimit, OverLimit, StartOutcome};
 use stream_manager::domain::lease::{StreamLimit, Timestamp, UserLimit};
 use stream_manager::domain::names::{ContentId, DeviceId, Message, StreamId, UserName};
+use stream_manager::domain::rules::RuleName;
 use stream_manager::limiter::{Limiter, StartOptions, Timestamped, Usage};
 use stream_manager::store::{Result, Stop, StreamState};
 
@@ -86,10 +87,17 @@ impl ApiResponse {
         }
     }
 
+    /// Whether the response is a denial that no rule causes.
+    pub fn is_denied_by_limit(&self) -> bool {
+        let Self::Start(Timestamped { value: StartOutcome::Denied(denial), .. }) = self else { return false };
+        denial.rule.is_none()
+    }
+
     /// The name under which responses of this kind are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Start(Timestamped { value: outcome, .. }) => match outcome {
+                StartOutcome::Started(started) if !started.over_limit.is_empty() => "response: over a limit",
                 StartOutcome::Started(_) => "response: started",
                 StartOutcome::Existing(_) => "response: existing",
                 StartOutcome::Ended(_) => "response: ended",
@@ -170,7 +178,16 @@ impl fmt::Display for ApiResponse {
                 StartOutcome::Started(new) | StartOutcome::Existing(new) => {
                     let kind = if matches!(outcome, StartOutcome::Started(_)) { "started" } else { "existing" };
                     let (id, until) = (ShortId(new.lease.stream_id), ShortTime(new.lease.expires_at));
-                    write!(f, "{kind} {id} until {until}, ended{}, reaped {}", short_ids(&new.ended), new.reaped)
+                    let ended = short_ids(&new.ended_ids());
+                    write!(f, "{kind} {id} until {until}, ended{ended}, reaped {}", new.reaped)?;
+                    for OverLimit { rule, limit, count } in &new.over_limit {
+                        write!(
+                            f,
+                            ", over {}: {count} of {limit}",
+                            rule.as_ref().map_or("the limit", RuleName::as_str)
+                        )?;
+                    }
+                    Ok(())
                 }
                 StartOutcome::Ended(lease) => write!(f, "ended {}", ShortId(lease.stream_id)),
                 StartOutcome::KeyReused => f.write_str("key reused"),

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use stream_manager::clock::Clock;
 use stream_manager::domain::lease::Timestamp;
 use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::domain::rules::LimitMode;
 use stream_manager::limiter::Policy;
 use stream_manager::store::{Refusal, StoreError};
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ tokio::task_local! {
 
 pub struct RunContext {
     pub seed: u64,
+    /// The settings of all instances. Only the modes of the limits can differ.
     pub policy: Policy,
     pub started: Instant,
     /// Cancelled at the first violation, because later steps give no useful information.
@@ -54,8 +56,9 @@ struct Call {
     request: ApiRequest,
     /// The number of the user's states when the call began.
     first_state: usize,
-    /// The clock of the instance that handles the call.
+    /// The clock and the settings of the instance that handles the call.
     clock: SkewedClock,
+    policy: Policy,
     began_at: Timestamp,
     created: Option<StreamId>,
 }
@@ -157,16 +160,17 @@ impl RunContext {
             return;
         }
         self.log(format_args!("      {user} {write}: {after}"));
-        let (operation, during_call) = self.operation_and_states(user, call).unzip();
+        let (operation, during_call, policy) = match self.call_and_states(user, call) {
+            Some((operation, states, policy)) => (Some(operation), Some(states), Some(policy)),
+            None => (None, None, None),
+        };
         let check = WriteCheck {
             before: &before,
             after: &after,
             write,
             operation: operation.as_ref(),
             during_call: &during_call.unwrap_or_default(),
-            default_limit: self.policy.default_limit,
-            rules: &self.policy.rules,
-            terms: self.policy.terms,
+            policy: policy.as_ref().unwrap_or(&self.policy),
         };
         let result = self.check_time(call, write.now()).and_then(|()| check.run());
         self.count_write(&check);
@@ -181,11 +185,16 @@ impl RunContext {
         }
     }
 
-    /// The operation of a call, and the states of its user since it began.
-    fn operation_and_states(&self, user: &UserName, call: Option<usize>) -> Option<(Operation, Vec<Arc<UserState>>)> {
+    /// The operation of a call, the states of its user since it began, and the settings of its instance.
+    fn call_and_states(
+        &self,
+        user: &UserName,
+        call: Option<usize>,
+    ) -> Option<(Operation, Vec<Arc<UserState>>, Policy)> {
         let inner = self.inner();
         let call = inner.calls.get(call?)?;
-        Some((call.request.operation.clone(), inner.users.get(user)?[call.first_state - 1..].to_vec()))
+        let states = inner.users.get(user)?[call.first_state - 1..].to_vec();
+        Some((call.request.operation.clone(), states, call.policy.clone()))
     }
 
     fn count_write(&self, check: &WriteCheck<'_>) {
@@ -249,12 +258,12 @@ impl RunContext {
     }
 
     /// Records the beginning of a call and returns the call's index.
-    pub fn begin_call(&self, request: &ApiRequest, instance: usize, clock: SkewedClock) -> usize {
+    pub fn begin_call(&self, request: &ApiRequest, instance: usize, clock: SkewedClock, policy: Policy) -> usize {
         let mut inner = self.inner();
         let states = inner.users.entry(request.user.clone()).or_insert_with(|| vec![Arc::default()]);
         let first_state = states.len();
         let began_at = clock.now();
-        inner.calls.push(Call { request: request.clone(), first_state, clock, began_at, created: None });
+        inner.calls.push(Call { request: request.clone(), first_state, clock, policy, began_at, created: None });
         let call = inner.calls.len() - 1;
         drop(inner);
         self.count("calls");
@@ -268,16 +277,17 @@ impl RunContext {
             Ok(response) => self.log(format_args!("#{call} {response}")),
             Err(error) => self.log(format_args!("#{call} {}", error_kind(error))),
         }
-        let (request, states, clock) = {
+        let (request, states, clock, policy) = {
             let inner = self.inner();
-            let Call { request, first_state, clock, .. } = &inner.calls[call];
-            (request.clone(), inner.users[&request.user][first_state - 1..].to_vec(), *clock)
+            let Call { request, first_state, clock, policy, .. } = &inner.calls[call];
+            (request.clone(), inner.users[&request.user][first_state - 1..].to_vec(), *clock, policy.clone())
         };
-        let Policy { default_limit, ref rules, terms, .. } = self.policy;
-        let check = ResponseCheck { states: &states, default_limit, rules, terms, ended_at: clock.now() };
+        let check = ResponseCheck { states: &states, policy: &policy, ended_at: clock.now() };
         let result = match response {
             Ok(response) => {
                 self.count(response.kind());
+                let is_observed = policy.limit_mode == LimitMode::Observe;
+                self.add("denials by the hard limit", (is_observed && response.is_denied_by_limit()).into());
                 self.check_time(Some(call), response.now()).and_then(|()| check.run(&request, response))
             }
             Err(StoreError::Corrupt { key, problem }) => {

@@ -1,5 +1,6 @@
 //! The environment of the players: an operator, support staff, erasures, crashes, outages and TTL. The seed controls them.
-//! After the run, the environment checks that every user can start exactly as many streams as their limit.
+//! After the run, the environment checks that every user can start exactly as many streams as their limit, or as the hard limit in
+//! observe mode.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use rand::rngs::StdRng;
 use stream_manager::domain::admission::StartOutcome;
 use stream_manager::domain::lease::StreamLimit;
 use stream_manager::domain::names::{Message, StreamId, UserName};
+use stream_manager::domain::rules::LimitMode;
 use stream_manager::limiter::{StartOptions, Timestamped};
 // Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
 use tokio::time::sleep;
@@ -165,7 +167,7 @@ impl Environment {
     }
 
     /// Disables the faults, waits until all leases have expired, and checks that every user can start exactly as many
-    /// streams as their limit on every instance. During this wait, TTL deletes nothing.
+    /// streams as each instance allows. During this wait, TTL deletes nothing.
     pub async fn check_all_can_start(&self, ttl_clock: SkewedClock) {
         let context = &self.instances.context;
         context.log("all faults end");
@@ -185,13 +187,21 @@ impl Environment {
 
     async fn check_can_start(&self, instance: usize, user: &UserName) -> Result<(), String> {
         let context = &self.instances.context;
-        let limit = context.state(user).limit(None, context.policy.default_limit).get();
+        let policy = self.instances.policy(instance);
+        let limit = context.state(user).limit(None, policy.default_limit).get();
+        let highest = if policy.limit_mode == LimitMode::Observe { policy.hard_limit.get() } else { limit };
         let mut started = Vec::new();
-        for n in 0..=limit {
+        for n in 0..=highest {
             match self.start(instance, user).await {
-                Ok(StartOutcome::Started(new)) if n < limit => started.push(new.lease.stream_id),
-                Ok(StartOutcome::Denied(_)) if n == limit => {}
-                other => return Err(format!("{user} on instance {instance}, start {n} of {limit}: {other:?}")),
+                Ok(StartOutcome::Started(new)) if n < highest && new.over_limit.is_empty() == (n < limit) => {
+                    started.push(new.lease.stream_id);
+                }
+                Ok(StartOutcome::Denied(_)) if n == highest => {}
+                other => {
+                    return Err(format!(
+                        "{user} on instance {instance}, start {n} of {highest}, limit {limit}: {other:?}"
+                    ));
+                }
             }
         }
         for stream_id in started {

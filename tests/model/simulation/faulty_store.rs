@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use rand::Rng;
 use rand::rngs::StdRng;
 use stream_manager::domain::admission::end::{EndRequest, Selection};
-use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest};
+use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, StartRequest, Started};
 use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
+use stream_manager::domain::rules::{LimitMode, RuleName};
 use stream_manager::store::{
-    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
+    Ended, Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState,
+    UserStreams,
 };
 
-use super::checker::rules::{counts, texts};
+use super::checker::rules::{counts, is_enforced, texts};
 use super::clock::BEFORE_ALL;
 use super::context::RunContext;
 use crate::mutants::Mutant;
@@ -42,12 +44,12 @@ impl FaultyStore {
         now: Timestamp,
     ) -> Result<Option<Denial>> {
         let UserStreams { stored_limit, live: leases } = self.store.streams(user, BEFORE_ALL).await?;
-        let limit = request.limit(stored_limit);
+        let limit = if observes(request) { request.hard_limit } else { request.limit(stored_limit) };
         let is_kept = |lease: &&Lease| lease.stream_id != request.stream_id && !replaces(request, lease);
         let kept = leases.iter().filter(is_kept).count();
         let any_dead = leases.iter().any(|lease| !lease.is_live_at(now));
         let denied = request.at_limit == AtLimit::Reject && any_dead && kept >= limit.get() as usize;
-        Ok(denied.then_some(Denial { rule: None, limit, streams: leases, slot_frees_at: None }))
+        Ok(denied.then(|| denial(request, stored_limit, None, limit, leases)))
     }
 
     /// Returns the limit that `ExcessCountsDeadLeases` uses instead of `limit`, if there are live and dead leases.
@@ -73,14 +75,14 @@ impl FaultyStore {
         now: Timestamp,
     ) -> Result<Option<Denial>> {
         let since = if self.mutant == Mutant::RuleCountsDeadLeases { BEFORE_ALL } else { now };
-        let UserStreams { live: leases, .. } = self.store.streams(user, since).await?;
+        let UserStreams { stored_limit, live: leases } = self.store.streams(user, since).await?;
         if request.at_limit == AtLimit::EvictOldest || leases.iter().any(|lease| lease.stream_id == request.stream_id)
         {
             return Ok(None);
         }
         let kept = |lease: &&Lease| self.mutant == Mutant::RuleCountsReplacedStreams || !replaces(request, lease);
         let own = texts(&request.labels);
-        for rule in request.rules.iter().filter(|rule| counts(rule, &own, &own)) {
+        for rule in request.rules.iter().filter(|rule| is_enforced(rule) && counts(rule, &own, &own)) {
             let other = |lease: &Lease| {
                 let mut labels = texts(&lease.labels);
                 if let (Mutant::RuleComparesOnlyNames, Some(per)) = (self.mutant, &rule.per)
@@ -94,7 +96,7 @@ impl FaultyStore {
                 leases.iter().filter(kept).filter(|lease| counts(rule, &own, &other(lease))).cloned().collect();
             if counted.len() >= usize::from(rule.max.get()) {
                 let rule_name = Some(rule.name.clone());
-                return Ok(Some(Denial { rule: rule_name, limit: rule.max, streams: counted, slot_frees_at: None }));
+                return Ok(Some(denial(request, stored_limit, rule_name, rule.max, counted)));
             }
         }
         Ok(None)
@@ -103,13 +105,19 @@ impl FaultyStore {
     async fn denial(&self, user: &UserName, request: &StartRequest, now: Timestamp) -> Result<StartOutcome> {
         self.context.count("mutations");
         let UserStreams { stored_limit, live: streams } = self.store.streams(user, now).await?;
-        Ok(StartOutcome::Denied(Denial {
-            rule: None,
-            limit: request.limit(stored_limit),
-            streams,
-            slot_frees_at: None,
-        }))
+        Ok(StartOutcome::Denied(denial(request, stored_limit, None, request.limit(stored_limit), streams)))
     }
+}
+
+fn denial(
+    request: &StartRequest,
+    stored_limit: Option<StreamLimit>,
+    rule: Option<RuleName>,
+    limit: StreamLimit,
+    streams: Vec<Lease>,
+) -> Denial {
+    let (count, user_limit) = (streams.len(), request.user_limit(stored_limit));
+    Denial { rule, limit, count, streams, slot_frees_at: None, user_limit, live_before: count }
 }
 
 #[async_trait]
@@ -151,8 +159,22 @@ impl LeaseStore for FaultyStore {
             self.context.count("mutations");
             return Ok(StartOutcome::Denied(denial));
         }
-        let result = self.store.start(user, request, hint, now).await;
+        let mut changed = request.clone();
+        if self.mutant != Mutant::HardLimitEvicts && self.mutant.change_modes(&mut changed) {
+            self.context.count("mutations");
+        }
+        let result = self.store.start(user, &changed, hint, now).await;
         match (self.mutant, &result) {
+            (Mutant::HardLimitEvicts, Ok(StartOutcome::Denied(Denial { rule: None, .. })))
+                if self.mutant.change_modes(&mut changed) =>
+            {
+                self.context.count("mutations");
+                self.store.start(user, &changed, hint, now).await
+            }
+            (Mutant::OverLimitNotReported, Ok(StartOutcome::Started(started))) if !started.over_limit.is_empty() => {
+                self.context.count("mutations");
+                Ok(StartOutcome::Started(Started { over_limit: Vec::new(), ..started.clone() }))
+            }
             (Mutant::ConflictIsDenial, Err(StoreError::NotApplied { refusal: Refusal::Contention, .. }))
             | (Mutant::LostResponseIsDenial, Err(StoreError::Unknown(_))) => self.denial(user, request, now).await,
             (Mutant::UnknownOutcomeIsNotApplied, Err(StoreError::Unknown(_))) => {
@@ -176,7 +198,7 @@ impl LeaseStore for FaultyStore {
         self.store.stop(user, stream_id).await
     }
 
-    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Ended> {
         if let (Mutant::ExcessCountsDeadLeases, Selection::ExcessOver(limit)) = (self.mutant, &request.selection)
             && let Some(reduced) = self.limit_minus_dead_leases(user, *limit, now).await?
         {
@@ -202,19 +224,27 @@ impl LeaseStore for FaultyStore {
         self.store.limit(user).await
     }
 
-    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<Option<StreamLimit>> {
         self.store.set_limit(user, limit).await
     }
 }
 
-/// Whether the limit in the request blocks the user, and nothing else requires a read.
-fn is_blocked(request: &StartRequest) -> bool {
-    request.limit(None).is_blocked() && request.device_id.is_none() && request.replaces.is_empty()
+fn observes(request: &StartRequest) -> bool {
+    request.limit_mode == LimitMode::Observe
 }
 
-/// Whether the start reads first only because of a rule.
+/// Whether the limit in the request blocks the user, and nothing else requires a read.
+fn is_blocked(request: &StartRequest) -> bool {
+    let reads_anyway = request.device_id.is_some() || !request.replaces.is_empty();
+    request.limit(None).is_blocked() && !reads_anyway && !observes(request)
+}
+
+/// Whether the start reads first only because of a rule. Starts under rules in observe mode are not changed, because they would only lack
+/// a report.
 fn is_ruled(request: &StartRequest) -> bool {
-    request.needs_read() && !StartRequest { rules: Arc::default(), ..request.clone() }.needs_read()
+    request.rules.iter().all(is_enforced)
+        && request.needs_read()
+        && !StartRequest { rules: Arc::default(), ..request.clone() }.needs_read()
 }
 
 /// Whether the start replaces this stream.

@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use stream_manager::clock::Clock;
 use stream_manager::domain::names::UserName;
-use stream_manager::limiter::Limiter;
+use stream_manager::domain::rules::{LimitMode, Rule};
+use stream_manager::limiter::{Limiter, Policy};
 use stream_manager::store::LeaseStore;
 use stream_manager::store::dynamodb::DynamoStore;
 use stream_manager::store::dynamodb::client::{self, ClientSettings};
@@ -44,11 +45,14 @@ pub struct Instances {
     store: SharedStore,
     mutant: Option<Mutant>,
     random: Mutex<StdRng>,
+    /// Draws the modes of the limits. If `None`, all instances enforce all limits.
+    modes: Option<Mutex<StdRng>>,
     instances: Vec<Mutex<Instance>>,
 }
 
 struct Instance {
     limiter: Arc<Limiter>,
+    policy: Policy,
     clock: SkewedClock,
     crashed: CancellationToken,
 }
@@ -65,7 +69,8 @@ pub enum NoResponse {
 
 impl Instances {
     pub fn new(context: Arc<RunContext>, store: SharedStore, mutant: Option<Mutant>, random: StdRng) -> Arc<Self> {
-        let mut instances = Self { context, store, mutant, random: Mutex::new(random), instances: Vec::new() };
+        let modes = observes(context.seed).then(|| Mutex::new(StdRng::seed_from_u64(!context.seed)));
+        let mut instances = Self { context, store, mutant, random: Mutex::new(random), modes, instances: Vec::new() };
         for _ in 0..INSTANCES {
             let clock = instances.draw_clock();
             let instance = Mutex::new(instances.start_instance(clock));
@@ -81,14 +86,14 @@ impl Instances {
         request: &ApiRequest,
         timeout: Duration,
     ) -> Result<ApiResponse, NoResponse> {
-        let (limiter, crashed, clock) = {
+        let (limiter, crashed, clock, policy) = {
             let instance = lock(&self.instances[index]);
-            (Arc::clone(&instance.limiter), instance.crashed.clone(), instance.clock)
+            (Arc::clone(&instance.limiter), instance.crashed.clone(), instance.clock, instance.policy.clone())
         };
         if crashed.is_cancelled() {
             return Err(NoResponse::Down);
         }
-        let call = self.context.begin_call(request, index, clock);
+        let call = self.context.begin_call(request, index, clock, policy);
         let reason = tokio::select! {
             biased;
             () = self.context.stop.cancelled() => return Err(NoResponse::Down),
@@ -104,13 +109,18 @@ impl Instances {
         Err(reason)
     }
 
+    /// The current settings of an instance.
+    pub fn policy(&self, index: usize) -> Policy {
+        lock(&self.instances[index]).policy.clone()
+    }
+
     pub fn crash(&self, index: usize) {
         self.context.log(format_args!("instance {index} crashes"));
         self.context.count("crashes");
         lock(&self.instances[index]).crashed.cancel();
     }
 
-    /// Restarts a crashed instance. If it restarts on another host, it gets a new clock.
+    /// Restarts a crashed instance, perhaps with other modes of its limits. If it restarts on another host, it gets a new clock.
     pub fn restart(&self, index: usize, other_host: bool) {
         let clock = if other_host { self.draw_clock() } else { lock(&self.instances[index]).clock };
         let instance = self.start_instance(clock);
@@ -152,10 +162,28 @@ impl Instances {
             store = Arc::new(FaultyStore { store, mutant, random, context: Arc::clone(&self.context) });
         }
         let ids = StdRng::seed_from_u64(random.next_u64());
-        let limiter =
-            Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), self.context.policy.clone());
-        Instance { limiter: Arc::new(limiter), clock, crashed: CancellationToken::new() }
+        let policy = self.draw_policy();
+        let limiter = Limiter::new(store, Arc::new(clock), ids, Arc::new(Metrics::new()), policy.clone());
+        Instance { limiter: Arc::new(limiter), policy, clock, crashed: CancellationToken::new() }
     }
+
+    /// The settings of a new instance: those of the run, with modes that are drawn.
+    fn draw_policy(&self) -> Policy {
+        let policy = self.context.policy.clone();
+        let Some(modes) = &self.modes else { return policy };
+        let draw = || if lock(modes).random() { LimitMode::Observe } else { LimitMode::Enforce };
+        let limit_mode = draw();
+        let rules: Arc<[Rule]> = policy.rules.iter().map(|rule| Rule { mode: draw(), ..rule.clone() }).collect();
+        let observed = rules.iter().filter(|rule| rule.mode == LimitMode::Observe).count();
+        self.context.log(format_args!("new settings: {limit_mode:?}, {observed} rules in observe mode"));
+        Policy { limit_mode, rules, ..policy }
+    }
+}
+
+/// Whether limits can be in observe mode. The regression seeds are older than this mode, so runs with these remainders enforce all
+/// limits and still reproduce.
+fn observes(seed: u64) -> bool {
+    !matches!(seed % 7, 1 | 4 | 6)
 }
 
 fn settings() -> ClientSettings {

@@ -11,7 +11,8 @@ use stream_manager::domain::lease::{StreamLimit, Timestamp};
 use stream_manager::domain::names::{StreamId, UserName};
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{
-    Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState, UserStreams,
+    Ended, Heartbeat, HeartbeatRequest, LeaseStore, Refusal, Result, StartHint, Stop, StoreError, StreamState,
+    UserStreams,
 };
 use tokio::sync::oneshot;
 // Uses virtual time, so that sleeping takes no real time and the seed decides the order of events.
@@ -141,7 +142,7 @@ impl LeaseStore for RecordingStore {
         self.write(user, StoreWrite::Stop { stream_id }, move |store| complete(store.stop(&owner, stream_id))).await
     }
 
-    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Vec<StreamId>> {
+    async fn end(&self, user: &UserName, request: &EndRequest, now: Timestamp) -> Result<Ended> {
         let (owner, request) = (user.clone(), request.clone());
         let new_limit = match request.selection {
             Selection::ExcessOver(limit) => Some(limit),
@@ -171,7 +172,7 @@ impl LeaseStore for RecordingStore {
         self.read(move |store| complete(store.limit(&user))).await
     }
 
-    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<()> {
+    async fn set_limit(&self, user: &UserName, limit: Option<StreamLimit>) -> Result<Option<StreamLimit>> {
         let owner = user.clone();
         self.write(user, StoreWrite::SetLimit { limit }, move |store| complete(store.set_limit(&owner, limit))).await
     }

@@ -9,7 +9,7 @@ use stream_manager::domain::admission::AtLimit;
 use stream_manager::domain::labels::{LabelName, LabelValue, Labels};
 use stream_manager::domain::lease::{LeaseTerms, StreamLimit};
 use stream_manager::domain::names::UserName;
-use stream_manager::domain::rules::{Rule, RuleName};
+use stream_manager::domain::rules::{LimitMode, Rule, RuleName};
 use stream_manager::limiter::Policy;
 use stream_manager::store::memory::MemoryStore;
 use tokio::runtime::Builder;
@@ -46,6 +46,9 @@ async fn simulate(seed: u64, store: StoreKind, mutant: Option<Mutant>) -> Report
     let policy = Policy {
         default_limit: StreamLimit::new(random.random_range(1..=3)).unwrap(),
         at_limit: AtLimit::Reject,
+        limit_mode: LimitMode::Enforce,
+        // As high as the highest limit that the operator and the players use.
+        hard_limit: StreamLimit::new(4).unwrap(),
         rules: if has_rules(seed) { rules() } else { Arc::default() },
         terms: LeaseTerms {
             duration_s: random.random_range(6..=8),
@@ -118,6 +121,7 @@ fn rules() -> Arc<[Rule]> {
         max: StreamLimit::new(max).unwrap(),
         labels: labels_from(labels),
         per: per.map(|per| LabelName::parse(per).unwrap()),
+        mode: LimitMode::Enforce,
     };
     Arc::new([
         rule("one UHD stream", 1, &[("quality", "uhd")], None),

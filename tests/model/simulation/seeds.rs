@@ -21,7 +21,7 @@ const THREADS: usize = 2;
 const REPORTED_LINES: usize = 200;
 
 /// Events that must occur on both stores. If an event never occurs, the simulation did not test that case.
-const REQUIRED_EVENTS: [&str; 50] = [
+const REQUIRED_EVENTS: [&str; 52] = [
     "TTL deletions",
     "admissions",
     "admissions under rules",
@@ -32,6 +32,7 @@ const REQUIRED_EVENTS: [&str; 50] = [
     "crashes",
     "dead leases deleted",
     "delivered",
+    "denials by the hard limit",
     "duplicated",
     "failed after apply",
     "failed before apply",
@@ -57,6 +58,7 @@ const REQUIRED_EVENTS: [&str; 50] = [
     "response: list",
     "response: none ended",
     "response: not found",
+    "response: over a limit",
     "response: nothing to stop",
     "response: renewed",
     "response: slot freed",

@@ -9,6 +9,10 @@ pub enum Event {
     StreamEnded,
     Denied,
     BlockedDenied,
+    /// A start exceeded a limit in observe mode.
+    OverLimit,
+    /// A start in observe mode was denied.
+    HardLimitReached,
     Existing,
     EndedReturned,
     Conflict,
@@ -43,6 +47,8 @@ impl Event {
         Self::StreamEnded,
         Self::Denied,
         Self::BlockedDenied,
+        Self::OverLimit,
+        Self::HardLimitReached,
         Self::Existing,
         Self::EndedReturned,
         Self::Conflict,
@@ -67,5 +73,5 @@ impl Event {
         Self::TombstoneRevived,
         Self::TombstoneDeleted,
     ];
-    pub const COUNT: usize = 30;
+    pub const COUNT: usize = 32;
 }

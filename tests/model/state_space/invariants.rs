@@ -1,6 +1,7 @@
 //! Checks the invariants after every step.
 
 use stream_manager::domain::admission::{AtLimit, Decision, Snapshot, StartOutcome, decide};
+use stream_manager::domain::rules::LimitMode;
 
 use super::call::Phase;
 use super::event::Event;
@@ -136,7 +137,8 @@ fn check_admission(model: &ProtocolModel, state: &mut State, id: Id, request: Op
     if is_over(&state.items, limit) {
         violations.push(Violation::OverLimit);
     }
-    if start.is_some_and(|start| is_over_rule(model, start.labels, &state.items)) {
+    let has_rules = |start: &&Start| start.modes.rules == LimitMode::Enforce;
+    if start.filter(has_rules).is_some_and(|start| is_over_rule(model, start.labels, &state.items)) {
         violations.push(Violation::OverRule);
     }
     if let (Some(request), Some(start)) = (request, start) {
@@ -174,8 +176,11 @@ fn check_end(model: &ProtocolModel, state: &State, end: &End, members: IdSet, wr
     wrong.then_some(Violation::WrongStreamsEnded)
 }
 
-/// The limit that applies to `start`. If `start` is `None`, no token limit applies.
+/// The limit that `start` must not exceed: the hard limit in observe mode. If `start` is `None`, no token limit applies.
 fn effective_limit(model: &ProtocolModel, start: Option<&Start>, counter: &CounterItem) -> u8 {
+    if start.is_some_and(|start| start.modes.limit == LimitMode::Observe) {
+        return model.world.hard_limit;
+    }
     match (counter.stream_limit, start.and_then(|start| start.token_limit)) {
         (Some(0), _) => 0,
         (_, Some(limit)) => limit,
@@ -226,13 +231,18 @@ fn take(state: &mut State, before: &Items, id: Id, now: Tick) -> Option<Violatio
     (before.leases[id as usize].is_some() && acknowledged > now).then_some(Violation::TakenEarly)
 }
 
-/// Whether the request may end this stream. A start may end it if the start evicts at the limit, uses the same device, or
-/// contains the stream in `replaces`. Other requests may end the streams that they select.
+/// Whether the request may end this stream. A start may end it if the start evicts at the limit or under a rule that it enforces, uses the
+/// same device, or contains the stream in `replaces`. Other requests may end the streams that they select.
 fn may_end(model: &ProtocolModel, request: &Request, id: Id, stored: Option<LeaseItem>) -> bool {
     match &model.world.calls[request.call] {
         Call::Start(start) => {
             let same_device = start.device.is_some() && stored.is_some_and(|lease| lease.device == start.device);
-            start.at_limit == AtLimit::EvictOldest || same_device || start.replaces == Some(id)
+            let by_rule = |lease: LeaseItem| {
+                let mut rules = model.world.rules.iter();
+                start.modes.rules == LimitMode::Enforce && rules.any(|rule| rule.counts(start.labels, lease.labels))
+            };
+            let may_evict = start.modes.limit == LimitMode::Enforce || stored.is_some_and(by_rule);
+            (start.at_limit == AtLimit::EvictOldest && may_evict) || same_device || start.replaces == Some(id)
         }
         Call::End(End { selection: Selection::One(selected), .. }) => *selected == id,
         Call::End(_) => true,
@@ -248,10 +258,10 @@ fn leaves_replaced_stream(state: &State, start: &Start, own: Id) -> bool {
 }
 
 /// A denial is correct only if all slots, or all slots of a rule, were taken at some moment of the attempt. A start that may
-/// evict must not be denied. A start of a blocked user is denied in any case.
+/// evict must not be denied, except by the hard limit in observe mode. A start of a blocked user is denied in any case.
 pub fn check_denial(model: &ProtocolModel, state: &mut State, index: usize) {
     let call = &state.calls[index];
-    let may_evict = model.world.calls[index].start().is_some_and(|start| start.at_limit == AtLimit::EvictOldest);
+    let may_evict = model.world.calls[index].start().is_some_and(|start| start.makes_room());
     if call.was_admitted && state.items.can_be_renewed(call.id) {
         state.violate(Violation::DeniedAfterAdmission);
     } else if !call.was_blocked && (may_evict || !call.was_full) {
@@ -283,7 +293,9 @@ pub fn record_full_slots(model: &ProtocolModel, state: &mut State) {
                 let counted = taken.iter().filter(|id| rule.counts(start.labels, labels(id))).count();
                 rule.counts(start.labels, start.labels) && counted >= usize::from(rule.max)
             };
-            taken.len() >= usize::from(limit) || model.world.rules.iter().any(is_full)
+            // Under a rule, a start that evicts makes room.
+            let rules_deny = start.modes.rules == LimitMode::Enforce && start.at_limit == AtLimit::Reject;
+            taken.len() >= usize::from(limit) || (rules_deny && model.world.rules.iter().any(is_full))
         };
         let was_full = call.was_full || is_full(&state.items) || is_full(&state.visible());
         let call = &mut state.calls[index];

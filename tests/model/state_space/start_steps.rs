@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stream_manager::domain::admission::{Decision, StartOutcome, StartRequest, decide};
+use stream_manager::domain::rules::LimitMode;
 
 use super::call::Phase;
 use super::event::Event;
@@ -48,11 +49,14 @@ impl ProtocolModel {
             Decision::NoWrite(outcome) => return self.finish_start(state, index, &outcome),
         };
         (commit.lease.device_id, commit.lease.labels) = (device_id, labels);
+        if !commit.over_limit.is_empty() {
+            self.count(Event::OverLimit);
+        }
         if self.rule_denies(start, &commit, items) {
             return self.deny(state, index);
         }
         self.mutate_commit(&mut commit, items, now);
-        if self.is(Mutant::DeadLeasesKeepSlots) && commit.limit.exceeded_by(commit.change.members.len()) > 0 {
+        if self.is(Mutant::DeadLeasesKeepSlots) && commit.limit.limit.exceeded_by(commit.change.members.len()) > 0 {
             return self.deny(state, index);
         }
         let mut writes = self.mutate(protocol::commit(&commit));
@@ -99,7 +103,13 @@ impl ProtocolModel {
                 }
             }
             StartOutcome::Ended(_) => self.count(Event::EndedReturned),
-            StartOutcome::Denied(_) => return self.deny(state, index),
+            StartOutcome::Denied(denial) => {
+                let limit_mode = self.world.calls[index].start().map(|start| start.modes.limit);
+                if denial.rule.is_none() && limit_mode == Some(LimitMode::Observe) {
+                    self.count(Event::HardLimitReached);
+                }
+                return self.deny(state, index);
+            }
             StartOutcome::Started(_) | StartOutcome::KeyReused => {}
         }
         state.calls[index].finish();
@@ -116,7 +126,13 @@ impl ProtocolModel {
         let token_limit = start.token_limit.map(protocol::limit);
         let request =
             protocol::request(id, start.device, &replaces, start.at_limit, self.world.limit, self.world.duration);
-        let rules = self.world.rules.iter().map(|rule| rule.to_rule()).collect();
-        StartRequest { token_limit, labels: start.labels.to_labels(), rules, ..request }
+        let rules = self.world.rules.iter().map(|rule| rule.to_rule(start.modes.rules)).collect();
+        let (limit_mode, hard_limit) = (start.modes.limit, protocol::limit(self.world.hard_limit));
+        let labels = start.labels.to_labels();
+        let mut request = StartRequest { token_limit, labels, rules, limit_mode, hard_limit, ..request };
+        if let Some(mutant) = self.mutant {
+            mutant.change_modes(&mut request);
+        }
+        request
     }
 }

@@ -1,12 +1,18 @@
 //! Examples of the admission rules.
 
 mod end;
+mod observe;
 mod properties;
 mod rule_properties;
 mod rules;
 
+use std::sync::Arc;
+
 use super::*;
+use crate::domain::labels::Labels;
+use crate::domain::lease::{Fingerprint, LimitSource};
 use crate::domain::names::{DeviceId, DisplayText};
+use crate::domain::rules::{LimitMode, Rule};
 
 const NOW: Timestamp = Timestamp::from_epoch_ms(1_000_000);
 const TERMS: LeaseTerms = LeaseTerms { duration_s: 90, heartbeat_interval_s: 30, retention_s: 3600 };
@@ -34,6 +40,8 @@ fn request(n: u8) -> StartRequest {
         at_limit: AtLimit::Reject,
         token_limit: None,
         default_limit: StreamLimit::DEFAULT,
+        limit_mode: LimitMode::Enforce,
+        hard_limit: StreamLimit::HIGHEST,
         rules: Arc::default(),
         terms: TERMS,
     }
@@ -77,10 +85,10 @@ fn denial_lists_live_streams_oldest_first() {
     let denial = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &request(9)));
     let streams = vec![lease(3), lease(2), lease(1)];
     let slot_frees_at = Some(lease(1).expires_at);
-    assert_eq!(
-        denial,
-        StartOutcome::Denied(Denial { rule: None, limit: StreamLimit::DEFAULT, streams, slot_frees_at })
-    );
+    let user_limit = UserLimit { limit: StreamLimit::DEFAULT, source: LimitSource::Default };
+    let (rule, limit) = (None, user_limit.limit);
+    let denied = Denial { rule, limit, count: 3, streams, slot_frees_at, user_limit, live_before: 3 };
+    assert_eq!(denial, StartOutcome::Denied(denied));
 }
 
 #[test]
@@ -99,6 +107,7 @@ fn expired_lease_frees_its_slot_at_expiry() {
     crashed.expires_at = NOW;
     let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[crashed.clone(), lease(2), lease(3)], &request(9)));
     assert_eq!((commit.change.dead, commit.change.members), (vec![id(1)], BTreeSet::from([id(2), id(3), id(9)])));
+    assert_eq!((commit.expired, commit.live_before), (vec![crashed.clone()], 2));
 
     crashed.expires_at = NOW.plus_ms(1);
     let denied = without_write(decide_on(&[id(1), id(2), id(3)], &[crashed, lease(2), lease(3)], &request(9)));
@@ -108,7 +117,7 @@ fn expired_lease_frees_its_slot_at_expiry() {
 #[test]
 fn member_without_lease_is_dead() {
     let commit = admitted(decide_on(&[id(1), id(2), id(3)], &[lease(2), lease(3)], &request(9)));
-    assert_eq!(commit.change.dead, [id(1)]);
+    assert_eq!((commit.change.dead, commit.expired), (vec![id(1)], vec![]));
 }
 
 #[test]
@@ -149,8 +158,11 @@ fn denied_start_ends_no_streams() {
         StartOutcome::Denied(Denial {
             rule: None,
             limit: one,
+            count: 1,
             streams: vec![lease(2), lease(1)],
-            slot_frees_at: Some(lease(2).expires_at)
+            slot_frees_at: Some(lease(2).expires_at),
+            user_limit: UserLimit { limit: one, source: LimitSource::Default },
+            live_before: 2,
         })
     );
 }
@@ -227,7 +239,7 @@ fn lowered_limit_ends_no_streams_and_denies_new_starts() {
     let decide = |members: &[StreamId]| decide(&Snapshot { guard, members, leases: &leases }, &request(9), NOW);
     assert!(matches!(without_write(decide(&members)), StartOutcome::Denied(denial) if denial.streams.len() == 3));
     assert!(matches!(without_write(decide(&members[..2])), StartOutcome::Denied(_)));
-    assert_eq!(admitted(decide(&members[..1])).limit.get(), 2);
+    assert_eq!(admitted(decide(&members[..1])).limit.limit.get(), 2);
 }
 
 #[test]
@@ -242,7 +254,7 @@ fn token_limit_overrides_stored_and_default_limit() {
         };
         let commit = admitted(decide(4));
         assert_eq!(
-            (commit.limit.get(), commit.change.guard),
+            (commit.limit.limit.get(), commit.change.guard),
             (4, guard),
             "the guard still contains the stored limit"
         );
@@ -262,18 +274,10 @@ fn repeated_start_returns_its_existing_lease() {
     let leases = [own.clone(), lease(2), lease(3), evicted];
     let repeated = StartRequest { fingerprint: own.fingerprint, ..request(1) };
     let outcome = without_write(decide_on(&[id(1), id(2), id(3)], &leases, &repeated));
-    let limit = StreamLimit::DEFAULT;
-    assert_eq!(
-        outcome,
-        StartOutcome::Existing(Started {
-            lease: own.clone(),
-            limit,
-            ended: vec![id(4)],
-            evicted: 0,
-            reaped: 0,
-            over_limit: Vec::new()
-        })
-    );
+    let StartOutcome::Existing(existing) = outcome else { panic!("{outcome:?}") };
+    let limit = UserLimit { limit: StreamLimit::DEFAULT, source: LimitSource::Default };
+    assert_eq!((&existing.lease, existing.limit, existing.ended_ids()), (&own, limit, vec![id(4)]));
+    assert_eq!((existing.evicted(), existing.reaped), (1, 0));
 
     let other_body = StartRequest { fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(2))), ..request(1) };
     assert_eq!(without_write(decide_on(&[id(1), id(2), id(3)], &leases, &other_body)), StartOutcome::KeyReused);

@@ -25,15 +25,18 @@ fn any_labels() -> impl Strategy<Value = Labels> {
         .prop_map(|labels| Labels::new(labels.into_iter().flatten().collect()).unwrap())
 }
 
+fn any_mode() -> impl Strategy<Value = LimitMode> {
+    prop_oneof![2 => Just(LimitMode::Enforce), 1 => Just(LimitMode::Observe)]
+}
+
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
     let per =
         option::of(prop_oneof![Just("a"), Just("b")]).prop_map(|per| per.map(|per| LabelName::parse(per).unwrap()));
     let max = prop_oneof![Just(0u64), 1u64..4, 1u64..4].prop_map(|max| StreamLimit::new(max).unwrap());
-    vec((max, any_labels(), per), 0..4).prop_map(|rules| {
+    vec((max, any_labels(), per, any_mode()), 0..4).prop_map(|rules| {
         let named = rules.into_iter().enumerate();
-        named
-            .map(|(n, (max, labels, per))| Rule { name: RuleName::parse(&n.to_string()).unwrap(), max, labels, per })
-            .collect()
+        let name = |n: usize| RuleName::parse(&n.to_string()).unwrap();
+        named.map(|(n, (max, labels, per, mode))| Rule { name: name(n), max, labels, per, mode }).collect()
     })
 }
 
@@ -63,10 +66,15 @@ prop_compose! {
         labels in vec(any_labels(), 6),
         own_labels in any_labels(),
         rules in any_rules(),
+        limit_mode in any_mode(),
+        // At least as high as the number of other streams and any limit.
+        hard_limit in 5u64..7,
         request in any_request(),
     ) -> (Vec<StreamId>, Vec<Lease>, u64, StartRequest) {
         let leases = leases.into_iter().zip(labels).map(|(lease, labels)| Lease { labels, ..lease }).collect();
-        (members, leases, limit, StartRequest { labels: own_labels, rules: rules.into(), ..request })
+        let hard_limit = StreamLimit::new(hard_limit).unwrap();
+        let request = StartRequest { labels: own_labels, rules: rules.into(), limit_mode, hard_limit, ..request };
+        (members, leases, limit, request)
     }
 }
 
@@ -84,21 +92,41 @@ fn counts(rule: &Rule, own: &Texts, other: &Texts) -> bool {
     has_labels && has_same
 }
 
-/// The rules that apply to the start, and then the user's own limit: the name, the maximum, and whether it counts a stream.
-type Constraints<'a> = Vec<(Option<&'a RuleName>, usize, Box<dyn Fn(&Lease) -> bool + 'a>)>;
+/// A rule that applies to the start, the user's own limit, or the hard limit.
+struct Constraint<'a> {
+    rule: Option<&'a RuleName>,
+    max: usize,
+    observes: bool,
+    /// Whether the start may evict streams to make room.
+    evicts: bool,
+    counts: Box<dyn Fn(&Lease) -> bool + 'a>,
+}
+
+type Constraints<'a> = Vec<Constraint<'a>>;
+
+/// The streams that a start evicts, and the rule, the limit and the count of each constraint that it exceeds.
+type Expected<'a> = (Vec<StreamId>, Vec<(Option<&'a RuleName>, usize, usize)>);
 
 fn constraints(request: &StartRequest, limit: u64) -> Constraints<'_> {
     let own = texts(&request.labels);
     let mut all: Constraints<'_> = Vec::new();
     for rule in request.rules.iter().filter(|rule| counts(rule, &own, &own)) {
         let own = own.clone();
-        all.push((
-            Some(&rule.name),
-            rule.max.get().into(),
-            Box::new(move |lease| counts(rule, &own, &texts(&lease.labels))),
-        ));
+        all.push(Constraint {
+            rule: Some(&rule.name),
+            max: rule.max.get().into(),
+            observes: rule.mode == LimitMode::Observe,
+            evicts: true,
+            counts: Box::new(move |lease| counts(rule, &own, &texts(&lease.labels))),
+        });
     }
-    all.push((None, limit as usize, Box::new(|_| true)));
+    let observes = request.limit_mode == LimitMode::Observe;
+    let of_user =
+        |max, observes, evicts| Constraint { rule: None, max, observes, evicts, counts: Box::new(|_| true) };
+    all.push(of_user(limit as usize, observes, true));
+    if observes {
+        all.push(of_user(request.hard_limit.get().into(), false, false));
+    }
     all
 }
 
@@ -116,23 +144,27 @@ fn kept<'a>(members: &[StreamId], leases: &'a [Lease], request: &StartRequest) -
     kept
 }
 
-/// The name and the maximum of the first constraint that denies the start, or the streams that the start evicts.
+/// The name and the maximum of the first constraint that denies the start, or what an admitted start does.
 fn expected<'a>(
     kept: &[&Lease],
     constraints: &Constraints<'a>,
     evicts: bool,
-) -> Result<Vec<StreamId>, (Option<&'a RuleName>, usize)> {
+) -> Result<Expected<'a>, (Option<&'a RuleName>, usize)> {
     let mut left = kept.to_vec();
     let mut evicted = Vec::new();
-    for (rule, max, counts) in constraints {
-        while left.iter().filter(|lease| counts(lease)).count() + 1 > *max {
-            let first = left.iter().position(|lease| counts(lease));
-            let Some(first) = first.filter(|_| evicts && *max > 0) else { return Err((*rule, *max)) };
+    let count = |left: &[&Lease], by: &Constraint<'_>| left.iter().filter(|lease| (by.counts)(lease)).count();
+    for by in constraints.iter().filter(|by| !by.observes) {
+        while count(&left, by) + 1 > by.max {
+            let first = left.iter().position(|lease| (by.counts)(lease));
+            let Some(first) = first.filter(|_| evicts && by.evicts && by.max > 0) else {
+                return Err((by.rule, by.max));
+            };
             evicted.push(left.remove(first).stream_id);
         }
     }
     evicted.sort();
-    Ok(evicted)
+    let observed = constraints.iter().filter(|by| by.observes && count(&left, by) + 1 > by.max);
+    Ok((evicted, observed.map(|by| (by.rule, by.max, count(&left, by))).collect()))
 }
 
 fn decide_at(members: &[StreamId], leases: &[Lease], limit: u64, request: &StartRequest, now: Timestamp) -> Decision {
@@ -153,10 +185,13 @@ proptest! {
                 let evicted = commit.change.ended.iter().filter(|ended| ended.termination.reason == EndReason::Evicted);
                 let mut evicted: Vec<StreamId> = evicted.map(|ended| ended.stream_id).collect();
                 evicted.sort();
-                prop_assert_eq!(Ok(evicted), expected);
-                for (_, max, counts) in &constraints {
-                    let stays = |lease: &&&Lease| commit.change.members.contains(&lease.stream_id) && counts(lease);
-                    prop_assert!(kept.iter().filter(stays).count() < *max);
+                let over_limit = commit.over_limit.iter();
+                let over_limit = over_limit.map(|over| (over.rule.as_ref(), over.limit.get().into(), over.count));
+                prop_assert_eq!(Ok((evicted, over_limit.collect())), expected);
+                for by in constraints.iter().filter(|by| !by.observes) {
+                    let stays = |lease: &&&Lease| commit.change.members.contains(&lease.stream_id) && (by.counts)(lease);
+                    prop_assert!(kept.iter().filter(stays).count() < by.max);
+                    prop_assert!(by.rule.is_some() || commit.change.members.len() <= by.max);
                 }
                 prop_assert_eq!(&commit.lease.labels, &request.labels);
             }
@@ -164,13 +199,28 @@ proptest! {
                 let denying = (denial.rule.as_ref(), usize::from(denial.limit.get()));
                 prop_assert_eq!(Err(denying), expected);
                 if let Some(rule) = &denial.rule {
-                    let (_, _, counts) = constraints.iter().find(|(name, ..)| *name == Some(rule)).unwrap();
-                    let mut counted: Vec<&Lease> = kept.iter().copied().filter(|lease| counts(lease)).collect();
+                    let by = constraints.iter().find(|by| by.rule == Some(rule)).unwrap();
+                    let mut counted: Vec<&Lease> = kept.iter().copied().filter(|lease| (by.counts)(lease)).collect();
                     counted.sort_by_key(|lease| (lease.started_at, lease.stream_id));
                     prop_assert_eq!(denial.streams.iter().collect::<Vec<_>>(), counted);
                 }
             }
             Decision::NoWrite(_) => {}
+        }
+    }
+
+    /// Instances with different modes can run at the same time.
+    #[test]
+    fn start_within_all_limits_is_the_same_in_both_modes((members, leases, limit, request) in any_case()) {
+        let hard_limit = StreamLimit::HIGHEST;
+        let rules = request.rules.iter().map(|rule| Rule { mode: LimitMode::Enforce, ..rule.clone() }).collect();
+        let enforcing = StartRequest { limit_mode: LimitMode::Enforce, rules, ..request.clone() };
+        if let Decision::Admit(commit) = decide_at(&members, &leases, limit, &enforcing, NOW) {
+            let evicts = commit.change.ended.iter().any(|ended| ended.termination.reason == EndReason::Evicted);
+            if !evicts {
+                let any_mode = StartRequest { hard_limit, ..request };
+                prop_assert_eq!(decide_at(&members, &leases, limit, &any_mode, NOW), Decision::Admit(commit));
+            }
         }
     }
 

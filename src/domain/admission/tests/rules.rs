@@ -9,29 +9,30 @@ fn labels(labels: &[(&str, &str)]) -> Labels {
     Labels::new(labels.iter().map(label).collect()).unwrap()
 }
 
-fn rule(name: &str, max: u64, counted: &[(&str, &str)], per: Option<&str>) -> Rule {
+pub(super) fn rule(name: &str, max: u64, counted: &[(&str, &str)], per: Option<&str>) -> Rule {
     Rule {
         name: RuleName::parse(name).unwrap(),
         max: StreamLimit::new(max).unwrap(),
         labels: labels(counted),
         per: per.map(|per| LabelName::parse(per).unwrap()),
+        mode: LimitMode::Enforce,
     }
 }
 
-fn labelled(n: u8, with: &[(&str, &str)]) -> Lease {
+pub(super) fn labelled(n: u8, with: &[(&str, &str)]) -> Lease {
     Lease { labels: labels(with), ..lease(n) }
 }
 
-const UHD: &[(&str, &str)] = &[("quality", "uhd")];
-const NEWS: &[(&str, &str)] = &[("channel", "news")];
-const UHD_NEWS: &[(&str, &str)] = &[("channel", "news"), ("quality", "uhd")];
+pub(super) const UHD: &[(&str, &str)] = &[("quality", "uhd")];
+pub(super) const NEWS: &[(&str, &str)] = &[("channel", "news")];
+pub(super) const UHD_NEWS: &[(&str, &str)] = &[("channel", "news"), ("quality", "uhd")];
 const UHD_SPORT: &[(&str, &str)] = &[("channel", "sport"), ("quality", "uhd")];
 
-fn one_uhd() -> Rule {
+pub(super) fn one_uhd() -> Rule {
     rule("one UHD stream", 1, UHD, None)
 }
 
-fn start(n: u8, with: &[(&str, &str)], rules: impl IntoIterator<Item = Rule>) -> StartRequest {
+pub(super) fn start(n: u8, with: &[(&str, &str)], rules: impl IntoIterator<Item = Rule>) -> StartRequest {
     StartRequest {
         labels: labels(with),
         rules: rules.into_iter().collect(),
@@ -40,20 +41,25 @@ fn start(n: u8, with: &[(&str, &str)], rules: impl IntoIterator<Item = Rule>) ->
     }
 }
 
-fn evicting(request: StartRequest) -> StartRequest {
+pub(super) fn evicting(request: StartRequest) -> StartRequest {
     StartRequest { at_limit: AtLimit::EvictOldest, ..request }
 }
 
 /// Decides with these live streams.
-fn decide_among(live: &[Lease], request: &StartRequest) -> Decision {
+pub(super) fn decide_among(live: &[Lease], request: &StartRequest) -> Decision {
     let members: Vec<StreamId> = live.iter().map(|lease| lease.stream_id).collect();
     decide_on(&members, live, request)
 }
 
 /// The rule, the limit and the streams of a denial.
-fn denied(live: &[Lease], request: &StartRequest) -> (Option<String>, u8, Vec<StreamId>, Option<Timestamp>) {
+pub(super) fn denied(
+    live: &[Lease],
+    request: &StartRequest,
+) -> (Option<String>, u8, Vec<StreamId>, Option<Timestamp>) {
     let outcome = without_write(decide_among(live, request));
-    let StartOutcome::Denied(Denial { rule, limit, streams, slot_frees_at }) = outcome else { panic!("{outcome:?}") };
+    let StartOutcome::Denied(Denial { rule, limit, streams, slot_frees_at, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
     let ids = streams.iter().map(|lease| lease.stream_id).collect();
     (rule.map(|rule| rule.to_string()), limit.get(), ids, slot_frees_at)
 }

@@ -35,7 +35,7 @@ impl Example for Stream {
 
 impl Example for StartedStream {
     fn example() -> Self {
-        Self { stream: Stream::example(), limit: 3, ended: Vec::new() }
+        Self { stream: Stream::example(), limit: 3, ended: Vec::new(), over_limit: None }
     }
 }
 
@@ -141,6 +141,7 @@ mod tests {
             Stream { device_id: None, device_name: None, content_id: None, labels: None, ..Stream::example() };
         assert_same_json(&plain);
         assert_same_json(&StartedStream { ended: vec![Uuid::nil()], ..StartedStream::example() });
+        assert_same_json(&StartedStream { over_limit: Some(true), ..StartedStream::example() });
         assert_same_json(&Streams::example());
         assert_same_json(&RuleUse { per: Some("news".to_owned()), ..RuleUse::example() });
         assert_same_json(&StreamCount::example());

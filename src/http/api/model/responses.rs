@@ -64,6 +64,9 @@ pub(crate) struct StartedStream {
     /// The streams that this start replaced or evicted, oldest first.
     #[oai(validator(max_items = 50))]
     pub(crate) ended: Vec<Uuid>,
+    /// True if the start exceeds a limit or a rule in observe mode, which denies nothing. Otherwise absent, also in a replayed response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) over_limit: Option<bool>,
 }
 
 /// The live streams of a user, oldest first.
@@ -116,7 +119,7 @@ pub(crate) struct StreamCount {
     /// The user's stream limit.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) limit: u8,
-    /// Number of streams that can still start: `limit - count`, at least 0.
+    /// Number of streams that can still start within the limit: `limit - count`, at least 0.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     pub(crate) remaining: u32,
 }

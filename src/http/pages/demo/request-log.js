@@ -6,8 +6,7 @@ const MAX_ROWS = 200;
 export function describeResponse({ method, url }, response, body) {
   const { status } = response;
   if (status === 409) {
-    const rule = body?.rule ? ` by “${body.rule}”` : "";
-    return { tone: "bad", meaning: `Denied${rule}: ${body?.count} of ${body?.limit} streams are live` };
+    return { tone: "bad", meaning: describeDenial(body) };
   }
   if (status === 410 && body?.restart === "auto") return { tone: "warn", meaning: "Lease expired: restarts automatically" };
   if (status === 410) return { tone: "bad", meaning: `Stream was ${body?.reason ?? "ended"}${by(body)}: stops and waits for its user` };
@@ -27,7 +26,17 @@ function by(body) {
   return body?.endedBy?.deviceName ? ` by ${body.endedBy.deviceName}` : "";
 }
 
+// A rule that forbids a stream, and a limit of 0, count no streams.
+function describeDenial(body) {
+  const { rule, limit, count } = body ?? {};
+  const by = rule ? ` by “${rule}”` : "";
+  if (limit === 0) return rule ? `Denied${by}: this stream is not allowed` : "Denied: the account is blocked";
+  if (count === undefined) return `Denied${by}`;
+  return `Denied${by}: ${count} of ${limit} streams are live`;
+}
+
 function describeStart(body) {
+  if (body?.overLimit) return "Started above a limit in observe mode";
   const ended = body?.ended?.length ?? 0;
   return ended === 0 ? "Started: holds a slot" : "Started: took the slot of an earlier stream";
 }

@@ -55,7 +55,7 @@ impl WriteCheck<'_> {
             StoreWrite::Start { now, .. } | StoreWrite::End { now: Some(now), .. } => exact(now),
             _ => {
                 let ttl_s = self.after.lease(evicted.stream_id).map_or(0, |lease| lease.ttl_s);
-                let last = 1000 * (ttl_s - i64::from(self.terms.retention_s));
+                let last = 1000 * (ttl_s - i64::from(self.policy.terms.retention_s));
                 last - 999..=last
             }
         };
@@ -82,7 +82,8 @@ impl WriteCheck<'_> {
     /// Whether the last renewal is more than 1.5 heartbeat intervals ago. The expiry shows the time of the renewal, because
     /// the lease duration never changes during a run.
     pub fn is_overdue(&self, lease: &Lease, now: Timestamp) -> bool {
-        let renewed_ms = lease.expires_at.epoch_ms() - 1000 * i64::from(self.terms.duration_s);
-        2 * (now.epoch_ms() - renewed_ms) > 3000 * i64::from(self.terms.heartbeat_interval_s)
+        let terms = self.policy.terms;
+        let renewed_ms = lease.expires_at.epoch_ms() - 1000 * i64::from(terms.duration_s);
+        2 * (now.epoch_ms() - renewed_ms) > 3000 * i64::from(terms.heartbeat_interval_s)
     }
 }

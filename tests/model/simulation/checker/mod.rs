@@ -2,6 +2,7 @@
 //! of its call. The checks follow from the guarantees in docs/CORRECTNESS.md and share no code with the stores.
 
 mod eviction_order;
+mod observe;
 pub mod responses;
 pub mod rules;
 pub mod violation;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stream_manager::domain::admission::{AtLimit, Denial, StartOutcome, Started};
-use stream_manager::domain::lease::{Lease, LeaseTerms, LimitSource, StreamLimit, Timestamp, UserLimit};
+use stream_manager::domain::lease::{Lease, LimitSource, StreamLimit, Timestamp, UserLimit};
 use stream_manager::domain::names::StreamId;
-use stream_manager::domain::rules::Rule;
-use stream_manager::limiter::{StartOptions, Timestamped, Usage};
+use stream_manager::domain::rules::LimitMode;
+use stream_manager::limiter::{Policy, StartOptions, Timestamped, Usage};
 use stream_manager::store::{Stop, StreamState};
 
 use super::violation::{Violation, ViolationKind};
@@ -18,9 +18,8 @@ use crate::simulation::state::{ShortId, UserState, short_ids};
 pub struct ResponseCheck<'a> {
     /// All states of the user during the call, including the state at its beginning.
     pub states: &'a [Arc<UserState>],
-    pub default_limit: StreamLimit,
-    pub rules: &'a [Rule],
-    pub terms: LeaseTerms,
+    /// The settings of the instance that handled the call.
+    pub policy: &'a Policy,
     /// The end of the call, on the instance's clock.
     pub ended_at: Timestamp,
 }
@@ -66,7 +65,7 @@ impl ResponseCheck<'_> {
         if self.states.iter().any(|state| holds(state)) { Ok(()) } else { Err(kind.with(details())) }
     }
 
-    fn in_some_write(
+    pub fn in_some_write(
         &self,
         holds: impl Fn(&UserState, &UserState) -> bool,
         kind: ViolationKind,
@@ -86,7 +85,11 @@ impl ResponseCheck<'_> {
         match outcome {
             StartOutcome::Started(started) => {
                 self.check_started(started, now, options)?;
-                self.check_admission(started, now)
+                self.check_admission(started, now)?;
+                self.check_over_limit(started, options)
+            }
+            StartOutcome::Existing(started) if !started.over_limit.is_empty() => {
+                Err(ViolationKind::WrongReport.with("a repeated start reports a limit again"))
             }
             StartOutcome::Existing(started) => self.check_started(started, now, options),
             StartOutcome::Ended(lease) => self.check_inactive(lease, now),
@@ -104,11 +107,12 @@ impl ResponseCheck<'_> {
     fn check_started(&self, started: &Started, now: Timestamp, options: &StartOptions) -> CheckResult {
         let id = started.lease.stream_id;
         self.check_live(&started.lease, now, ViolationKind::UnfoundedSuccess)?;
-        let limit = |state: &UserState| state.limit(options.token_limit, self.default_limit) == started.limit;
+        let limit =
+            |state: &UserState| state.limit(options.token_limit, self.policy.default_limit) == started.limit.limit;
         self.at_some_moment(limit, ViolationKind::UnfoundedSuccess, || {
-            format!("the limit was never {}", started.limit)
+            format!("the limit was never {}", started.limit.limit)
         })?;
-        for ended in &started.ended {
+        for ended in &started.ended_ids() {
             let by_start = |state: &UserState| {
                 let termination = state.lease(*ended).and_then(|lease| lease.termination.as_ref());
                 let by = termination.and_then(|termination| termination.ended_by.as_ref());
@@ -124,16 +128,21 @@ impl ResponseCheck<'_> {
     /// response.
     fn check_admission(&self, started: &Started, now: Timestamp) -> CheckResult {
         let (lease, id) = (&started.lease, started.lease.stream_id);
-        let ended: BTreeSet<StreamId> = started.ended.iter().copied().collect();
+        let ended: BTreeSet<StreamId> = started.ended_ids().into_iter().collect();
         // Leave out the streams that an earlier lease with the same id ended.
         let ends = |old: &UserState, new: &UserState| &new.ended_by(id) - &old.ended_by(id) == ended;
         let stored = |old: &UserState, new: &UserState| {
             old.lease(id) != Some(lease) && new.lease(id) == Some(lease) && ends(old, new)
         };
-        let details =
-            || format!("no write stored {} and ended exactly the streams{}", ShortId(id), short_ids(&started.ended));
+        let details = || {
+            format!(
+                "no write stored {} and ended exactly the streams{}",
+                ShortId(id),
+                short_ids(&started.ended_ids())
+            )
+        };
         self.in_some_write(stored, ViolationKind::UnfoundedSuccess, details)?;
-        if lease.expires_at < self.terms.expires_at(now) {
+        if lease.expires_at < self.policy.terms.expires_at(now) {
             let details = format!("{} expires before a full lease duration", ShortId(id));
             return Err(ViolationKind::UnfoundedSuccess.with(details));
         }
@@ -148,12 +157,14 @@ impl ResponseCheck<'_> {
         if kept < denial.limit.get() as usize {
             return Err(ViolationKind::UnfoundedDenial.with(format!("limit {}, live only:{ids}", denial.limit)));
         }
-        if options.at_limit == Some(AtLimit::EvictOldest) && !denial.limit.is_blocked() {
+        let by_hard_limit = denial.rule.is_none() && self.policy.limit_mode == LimitMode::Observe;
+        if options.at_limit == Some(AtLimit::EvictOldest) && !denial.limit.is_blocked() && !by_hard_limit {
             let details = format!("denied instead of evicting one of{ids}");
             return Err(ViolationKind::UnfoundedDenial.with(details));
         }
         let full = |state: &UserState| {
-            let limit = state.limit(options.token_limit, self.default_limit);
+            let own_limit = state.limit(options.token_limit, self.policy.default_limit);
+            let limit = if by_hard_limit { self.policy.hard_limit } else { own_limit };
             (denial.rule.is_some() || limit == denial.limit)
                 && denial.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
@@ -180,7 +191,7 @@ impl ResponseCheck<'_> {
     fn check_heartbeat(&self, id: StreamId, state: &StreamState, now: Timestamp) -> CheckResult {
         self.check_state(id, state, now)?;
         match state {
-            StreamState::Live(lease) if lease.expires_at < self.terms.expires_at(now) => {
+            StreamState::Live(lease) if lease.expires_at < self.policy.terms.expires_at(now) => {
                 let details = format!("{} expires before the heartbeat's lease duration", ShortId(id));
                 Err(ViolationKind::UnfoundedSuccess.with(details))
             }
@@ -290,7 +301,7 @@ impl ResponseCheck<'_> {
     fn check_list(&self, usage: &Usage, now: Timestamp) -> CheckResult {
         let ids = || short_ids(usage.streams.iter().map(|lease| &lease.stream_id));
         let matches = |state: &UserState| {
-            state.limit(None, self.default_limit) == usage.limit
+            state.limit(None, self.policy.default_limit) == usage.limit
                 && usage.streams.iter().all(|lease| state.members.contains(&lease.stream_id))
         };
         let details = || format!("no state had limit {} and members{}", usage.limit, ids());
@@ -316,7 +327,7 @@ impl ResponseCheck<'_> {
     fn check_limit(&self, UserLimit { limit, source }: &UserLimit) -> CheckResult {
         let matches = |state: &UserState| {
             let expected = state.stored_limit.map_or(LimitSource::Default, |_| LimitSource::User);
-            expected == *source && state.limit(None, self.default_limit) == *limit
+            expected == *source && state.limit(None, self.policy.default_limit) == *limit
         };
         self.at_some_moment(matches, ViolationKind::UnfoundedList, || format!("never limit {limit}, {source:?}"))
     }

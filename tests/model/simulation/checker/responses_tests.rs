@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use stream_manager::domain::admission::{StartOutcome, Started};
+use stream_manager::domain::admission::{AtLimit, Denial, EndedStream, OverLimit, StartOutcome, Started};
 use stream_manager::domain::labels::Labels;
-use stream_manager::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use stream_manager::domain::lease::{
+    EndReason, Lease, LeaseTerms, LimitSource, StreamLimit, Termination, Timestamp, UserLimit,
+};
 use stream_manager::domain::names::{StreamId, UserName};
-use stream_manager::limiter::{StartOptions, Timestamped, Usage};
+use stream_manager::domain::rules::LimitMode;
+use stream_manager::limiter::{Policy, StartOptions, Timestamped, Usage};
 use stream_manager::store::{Stop, StreamState};
 
 use super::responses::ResponseCheck;
@@ -51,8 +54,17 @@ fn without_members<const N: usize>(leases: [Lease; N]) -> Arc<UserState> {
 }
 
 fn violation(states: &[Arc<UserState>], operation: Operation, response: ApiResponse) -> Option<ViolationKind> {
-    let default_limit = StreamLimit::new(2).unwrap();
-    let check = ResponseCheck { states, default_limit, rules: &[], terms: TERMS, ended_at: NOW.plus_s(1) };
+    violation_under(&Policy::default(), states, operation, response)
+}
+
+fn violation_under(
+    settings: &Policy,
+    states: &[Arc<UserState>],
+    operation: Operation,
+    response: ApiResponse,
+) -> Option<ViolationKind> {
+    let policy = Policy { default_limit: StreamLimit::new(2).unwrap(), terms: TERMS, ..settings.clone() };
+    let check = ResponseCheck { states, policy: &policy, ended_at: NOW.plus_s(1) };
     let request = ApiRequest { user: UserName::parse("ann").unwrap(), operation };
     check.run(&request, &response).err().map(|violation| violation.kind)
 }
@@ -85,12 +97,24 @@ fn success_without_a_stored_change_is_detected() {
     assert_eq!(violation(&[one, empty], stop(), freed()), None);
 }
 
+/// The outcome of a start of stream `n` with a limit of 2.
+fn started(n: u8) -> Started {
+    Started {
+        lease: lease(n),
+        limit: UserLimit { limit: StreamLimit::new(2).unwrap(), source: LimitSource::Default },
+        live_before: None,
+        ended: Vec::new(),
+        reaped: 0,
+        expired: Vec::new(),
+        over_limit: Vec::new(),
+    }
+}
+
 #[test]
 fn start_response_with_wrong_ended_streams_is_detected() {
     let response = |ended: &[u8]| {
-        let limit = StreamLimit::new(2).unwrap();
-        let ended = ended.iter().map(|n| lease(*n).stream_id).collect();
-        let started = Started { lease: lease(1), limit, ended, evicted: 0, reaped: 0, over_limit: Vec::new() };
+        let ended = ended.iter().map(|n| EndedStream { lease: lease(*n), reason: EndReason::Replaced }).collect();
+        let started = Started { ended, ..started(1) };
         ApiResponse::Start(at_now(StartOutcome::Started(started)))
     };
     let states = [state_with([]), state_with([lease(1)])];
@@ -98,6 +122,43 @@ fn start_response_with_wrong_ended_streams_is_detected() {
     assert_eq!(violation(&states, start(), response(&[])), None);
     assert_eq!(violation(&states, start(), response(&[2])), Some(ViolationKind::UnfoundedSuccess));
     assert_eq!(violation(&states[1..], start(), response(&[])), Some(ViolationKind::UnfoundedSuccess));
+}
+
+#[test]
+fn wrong_report_of_observed_limits_is_detected() {
+    let limit = StreamLimit::new(2).unwrap();
+    let observing = Policy { limit_mode: LimitMode::Observe, ..Policy::default() };
+    let states = [state_with([lease(1), lease(2)]), state_with([lease(1), lease(2), lease(3)])];
+    let check = |policy: &Policy, over_limit: &[usize]| {
+        let over_limit = over_limit.iter().map(|count| OverLimit { rule: None, limit, count: *count }).collect();
+        let started = Started { over_limit, ..started(3) };
+        let response = ApiResponse::Start(at_now(StartOutcome::Started(started)));
+        violation_under(policy, &states, Operation::Start(StartOptions::default(), None), response)
+    };
+    assert_eq!(check(&observing, &[2]), None);
+    for over_limit in [&[][..], &[1], &[2, 2]] {
+        assert_eq!(check(&observing, over_limit), Some(ViolationKind::WrongReport), "{over_limit:?}");
+    }
+    assert_eq!(check(&Policy::default(), &[2]), Some(ViolationKind::WrongReport));
+}
+
+#[test]
+fn denial_below_the_hard_limit_is_detected() {
+    let hard_limit = StreamLimit::new(3).unwrap();
+    let observing = Policy { limit_mode: LimitMode::Observe, hard_limit, ..Policy::default() };
+    let leases = [lease(1), lease(2), lease(3)];
+    let denied = |count: usize, limit: u64| {
+        let streams = leases[..count].to_vec();
+        let limit = StreamLimit::new(limit).unwrap();
+        let user_limit = UserLimit { limit: StreamLimit::DEFAULT, source: LimitSource::Default };
+        let denial =
+            Denial { rule: None, limit, count, streams, slot_frees_at: None, user_limit, live_before: leases.len() };
+        let response = ApiResponse::Start(at_now(StartOutcome::Denied(denial)));
+        let options = StartOptions { at_limit: Some(AtLimit::EvictOldest), ..StartOptions::default() };
+        violation_under(&observing, &[state_with(leases.clone())], Operation::Start(options, None), response)
+    };
+    assert_eq!(denied(3, 3), None, "the hard limit evicts nobody");
+    assert_eq!([denied(3, 2), denied(2, 3)], [Some(ViolationKind::UnfoundedDenial); 2]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use stream_manager::domain::admission::{AtLimit, Denial};
 use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, Lease, Timestamp};
 use stream_manager::domain::names::StreamId;
-use stream_manager::domain::rules::Rule;
+use stream_manager::domain::rules::{LimitMode, Rule};
 use stream_manager::limiter::StartOptions;
 
 use super::responses::ResponseCheck;
@@ -56,7 +56,7 @@ impl WriteCheck<'_> {
     /// No write may increase the number of renewable leases that a rule counts beyond its limit. An admitted start must also respect
     /// each rule that applies to it, and must have the labels of its request.
     pub fn check_rules(&self, admitted: Option<&Lease>) -> Result<(), Violation> {
-        for rule in self.rules {
+        for rule in self.policy.rules.iter().filter(|rule| is_enforced(rule)) {
             for own in self.after.leases.values().map(|lease| texts(&lease.labels)).collect::<BTreeSet<_>>() {
                 let renewable = |state: &UserState| {
                     let leases = state.leases.values().filter(|lease| lease.termination.is_none());
@@ -81,7 +81,7 @@ impl WriteCheck<'_> {
     /// Whether a rule applies to the start.
     pub fn has_rules(&self) -> bool {
         let own = self.options().map(labels_of);
-        own.is_some_and(|own| self.rules.iter().any(|rule| counts(rule, &own, &own)))
+        own.is_some_and(|own| self.policy.rules.iter().any(|rule| counts(rule, &own, &own)))
     }
 
     /// A start must evict exactly the streams that its rules require, one after the other, and then those that the limit requires. A
@@ -109,7 +109,7 @@ impl WriteCheck<'_> {
             extended.truncate(MAX_COMBINATIONS);
             combinations = extended;
         }
-        let constraints = constraints(self.rules, options, limit);
+        let constraints = constraints(&self.policy.rules, options, limit);
         if combinations.into_iter().any(|seen| expected_evictions(seen, &constraints, options) == evicted) {
             return Ok(());
         }
@@ -118,10 +118,14 @@ impl WriteCheck<'_> {
     }
 }
 
-/// The rules that apply to the start, and then the user's own limit.
+pub fn is_enforced(rule: &Rule) -> bool {
+    rule.mode == LimitMode::Enforce
+}
+
+/// The enforced rules that apply to the start, and then the user's own limit.
 fn constraints<'a>(rules: &'a [Rule], options: &StartOptions, limit: usize) -> Vec<Constraint<'a>> {
     let own = labels_of(options);
-    let rules = rules.iter().filter(|rule| counts(rule, &own, &own));
+    let rules = rules.iter().filter(|rule| is_enforced(rule) && counts(rule, &own, &own));
     let rules = rules.map(|rule| Constraint { max: rule.max.get().into(), rule: Some(rule) });
     rules.chain([Constraint { max: limit, rule: None }]).collect()
 }
@@ -161,7 +165,7 @@ impl ResponseCheck<'_> {
     ) -> Result<(), Violation> {
         let unfounded = |details: String| Err(ViolationKind::UnfoundedDenial.with(details));
         let own = labels_of(options);
-        let mut applying = self.rules.iter().filter(|rule| counts(rule, &own, &own));
+        let mut applying = self.policy.rules.iter().filter(|rule| is_enforced(rule) && counts(rule, &own, &own));
         if let Some(name) = &denial.rule {
             let Some(rule) = applying.clone().find(|rule| rule.name == *name) else {
                 return unfounded(format!("the rule {name} does not apply"));

@@ -32,6 +32,7 @@ pub enum ViolationKind {
     UnfoundedEnd,
     UnfoundedSuccess,
     UnfoundedList,
+    WrongReport,
     Stuck,
     WrongTime,
     /// A bug in the simulation, not in the service.
@@ -67,7 +68,12 @@ impl ViolationKind {
             Self::UnfoundedEnd => "a stream was reported as ended, but was live during the whole call",
             Self::UnfoundedSuccess => "a success was reported that was true at no moment of the call",
             Self::UnfoundedList => "a list or limit was returned that was true at no moment of the call",
-            Self::Stuck => "after all faults and leases ended, a user could not start exactly `limit` streams",
+            Self::WrongReport => {
+                "a start reported a limit in observe mode that it does not exceed, or did not report one"
+            }
+            Self::Stuck => {
+                "after all faults and leases ended, a user could not start exactly as many streams as allowed"
+            }
             Self::WrongTime => "a request used a time that the instance's clock did not show during the call",
             Self::InvalidRequest => "the store rejected a request as invalid",
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
-use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
+use stream_manager::domain::lease::{EndReason, EndedBy, Lease, Termination, Timestamp};
 use stream_manager::domain::names::{ContentId, StreamId};
-use stream_manager::domain::rules::Rule;
-use stream_manager::limiter::StartOptions;
+use stream_manager::domain::rules::LimitMode;
+use stream_manager::limiter::{Policy, StartOptions};
 
 use super::violation::{Violation, ViolationKind};
 use crate::simulation::api::Operation;
@@ -20,9 +20,8 @@ pub struct WriteCheck<'a> {
     pub operation: Option<&'a Operation>,
     /// The user's states since the beginning of that call.
     pub during_call: &'a [Arc<UserState>],
-    pub default_limit: StreamLimit,
-    pub rules: &'a [Rule],
-    pub terms: LeaseTerms,
+    /// The settings of the instance that handles the call.
+    pub policy: &'a Policy,
 }
 
 type CheckResult = Result<(), Violation>;
@@ -215,7 +214,9 @@ impl WriteCheck<'_> {
     fn check_counts(&self) -> CheckResult {
         let (before, after) = (self.before, self.after);
         let token_limit = self.options().and_then(|options| options.token_limit);
-        let limit = before.limit(token_limit, self.default_limit).get() as usize;
+        let observes = self.policy.limit_mode == LimitMode::Observe;
+        let own_limit = before.limit(token_limit, self.policy.default_limit);
+        let limit = usize::from(if observes { self.policy.hard_limit } else { own_limit }.get());
         let grown = after.renewable() > before.renewable().max(limit);
         let StoreWrite::Start { stream_id, now } = self.write else {
             let details = || format!("{} of {limit}", after.renewable());
@@ -227,9 +228,11 @@ impl WriteCheck<'_> {
             return Err(ViolationKind::OverLimit.with(format!("{most} of {limit} after {}", self.write)));
         }
         self.check_rules(after.lease(*stream_id).filter(|_| admitted))?;
+        // A limit in observe mode evicts nothing.
+        let evicting_limit = if observes { usize::MAX } else { limit };
         match self.has_rules() {
-            true => self.check_evictions_by_rules(limit, *stream_id, *now)?,
-            false => self.check_evictions(limit, Some(*stream_id))?,
+            true => self.check_evictions_by_rules(evicting_limit, *stream_id, *now)?,
+            false => self.check_evictions(evicting_limit, Some(*stream_id))?,
         }
         if admitted { self.check_replacements(*stream_id, *now) } else { Ok(()) }
     }

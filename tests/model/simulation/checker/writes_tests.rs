@@ -5,7 +5,7 @@ use stream_manager::domain::admission::{AtLimit, MAX_ENDED_LEASES};
 use stream_manager::domain::labels::Labels;
 use stream_manager::domain::lease::{EndReason, EndedBy, Lease, LeaseTerms, StreamLimit, Termination, Timestamp};
 use stream_manager::domain::names::{DeviceId, Message, StreamId};
-use stream_manager::limiter::StartOptions;
+use stream_manager::limiter::{Policy, StartOptions};
 
 use super::violation::ViolationKind;
 use super::writes::WriteCheck;
@@ -67,17 +67,9 @@ fn violation_of(
     write: StoreWrite,
     operation: &Operation,
 ) -> Option<ViolationKind> {
-    let (operation, default_limit) = (Some(operation), StreamLimit::new(2).unwrap());
-    let check = WriteCheck {
-        before,
-        after,
-        write: &write,
-        operation,
-        during_call: &[],
-        default_limit,
-        rules: &[],
-        terms: TERMS,
-    };
+    let policy = Policy { default_limit: StreamLimit::new(2).unwrap(), terms: TERMS, ..Policy::default() };
+    let check =
+        WriteCheck { before, after, write: &write, operation: Some(operation), during_call: &[], policy: &policy };
     check.run().err().map(|violation| violation.kind)
 }
 

@@ -27,6 +27,25 @@ impl World {
             .brief()
             .with_attempts(1)
             .with_rules(OVERLAPPING),
+            new(
+                "both modes at the same time",
+                1,
+                &[S::plain(0, 0), S::plain(1, 1).observing_limit(), S::evicting(2, -1)],
+            )
+            .brief()
+            .with_attempts(1),
+            new(
+                "rules in both modes",
+                3,
+                &[
+                    S::plain(0, 0).in_uhd(),
+                    S::plain(1, 1).in_uhd().of_channel(1).observing_rules(),
+                    S::evicting(2, -1).in_uhd().of_channel(1),
+                ],
+            )
+            .brief()
+            .with_attempts(1)
+            .with_rules(OVERLAPPING),
             new("an eviction of all", 2, &[S::plain(0, 0), S::plain(1, 0)]).brief().ending(All, 1, 2),
             new("an excess", 2, &[S::plain(0, 0), S::plain(1, 1)]).brief().ending(ExcessOver(1), 0, 2),
             new("an erasure", 1, &[S::plain(0, 0), S::evicting(1, -1)]).brief().ending(Erase, 0, 1),

@@ -4,6 +4,7 @@ mod long;
 mod short;
 
 use stream_manager::domain::admission::AtLimit;
+use stream_manager::domain::rules::LimitMode;
 
 use crate::protocol::{Id, IdSet, ModelRule, StreamLabels, Tick, bit, ids};
 
@@ -15,6 +16,8 @@ pub struct World {
     pub name: &'static str,
     /// The limit of a user without a stored limit.
     pub limit: u8,
+    /// The maximum number of streams in observe mode. The service has 50, which is too large for the model.
+    pub hard_limit: u8,
     pub rules: &'static [ModelRule],
     /// The lease duration.
     pub duration: Tick,
@@ -53,6 +56,15 @@ pub struct Start {
     pub at_limit: AtLimit,
     pub token_limit: Option<u8>,
     pub labels: StreamLabels,
+    /// The settings of the instance that handles the call.
+    pub modes: Modes,
+}
+
+/// The modes of the user's limit and of all rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Modes {
+    pub limit: LimitMode,
+    pub rules: LimitMode,
 }
 
 /// A call that ends streams.
@@ -110,7 +122,8 @@ impl Call {
 impl Start {
     const fn plain(id: Id, skew: i8) -> Self {
         let labels = StreamLabels { uhd: false, channel: None };
-        Self { id, skew, device: None, replaces: None, at_limit: AtLimit::Reject, token_limit: None, labels }
+        let modes = Modes { limit: LimitMode::Enforce, rules: LimitMode::Enforce };
+        Self { id, skew, device: None, replaces: None, at_limit: AtLimit::Reject, token_limit: None, labels, modes }
     }
 
     const fn evicting(id: Id, skew: i8) -> Self {
@@ -130,6 +143,19 @@ impl Start {
         Self { token_limit: Some(limit), ..self }
     }
 
+    /// Whether the start evicts at the limit, instead of being denied.
+    pub fn makes_room(&self) -> bool {
+        self.at_limit == AtLimit::EvictOldest && self.modes.limit == LimitMode::Enforce
+    }
+
+    const fn observing_limit(self) -> Self {
+        Self { modes: Modes { limit: LimitMode::Observe, ..self.modes }, ..self }
+    }
+
+    const fn observing_rules(self) -> Self {
+        Self { modes: Modes { rules: LimitMode::Observe, ..self.modes }, ..self }
+    }
+
     const fn in_uhd(self) -> Self {
         Self { labels: StreamLabels { uhd: true, ..self.labels }, ..self }
     }
@@ -144,6 +170,7 @@ impl World {
         Self {
             name,
             limit,
+            hard_limit: 2,
             rules: &[],
             duration: 2,
             until: 4,

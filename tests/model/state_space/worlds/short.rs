@@ -27,6 +27,46 @@ impl World {
             .brief()
             .without_stops()
             .with_rules(OVERLAPPING),
+            single(new(
+                "a limit in observe mode",
+                1,
+                &[
+                    S::plain(0, 0).observing_limit(),
+                    S::plain(1, 0).observing_limit(),
+                    S::evicting(2, 0).observing_limit(),
+                ],
+            ))
+            .brief()
+            .without_stops(),
+            single(new("a blocked user in observe mode", 0, &[S::plain(0, 0), S::evicting(1, 0).observing_limit()]))
+                .brief(),
+            single(new(
+                "a rule in observe mode",
+                3,
+                &[S::plain(0, 0).in_uhd(), S::plain(1, 0).in_uhd().observing_rules(), S::evicting(2, 0).in_uhd()],
+            ))
+            .brief()
+            .without_stops()
+            .with_rules(OVERLAPPING),
+            single(new(
+                "a rule and a limit in observe mode",
+                1,
+                &[
+                    S::plain(0, 0).in_uhd(),
+                    S::plain(1, 0).in_uhd().observing_rules().observing_limit(),
+                    S::evicting(2, 0).in_uhd().observing_limit(),
+                ],
+            ))
+            .brief()
+            .without_stops()
+            .with_rules(OVERLAPPING),
+            single(new(
+                "both modes, an eviction",
+                1,
+                &[S::plain(0, 0), S::plain(1, 0).observing_limit(), S::evicting(2, 0)],
+            ))
+            .brief()
+            .without_stops(),
             single(new("a user is blocked", 2, &[S::plain(0, 0).with_token_limit(2), S::evicting(1, 0)]).brief())
                 .ending(ExcessOver(0), 0, 1),
             single(new("an eviction of one", 1, &[S::plain(0, 0), S::plain(1, 1)]).brief())
@@ -63,6 +103,9 @@ impl World {
                 .brief()
                 .any_order()
                 .without_stops(),
+            new("both modes at the same time", 1, &[S::plain(0, 0), S::plain(1, 1).observing_limit()])
+                .brief()
+                .with_late_request(),
             new("late requests, one slot", 1, &[S::plain(0, 0), S::evicting(1, 1)]).brief().with_late_request(),
             single(new("an erasure, items read in any order", 1, &[S::plain(0, 0), S::evicting(1, 0)]).brief())
                 .ending(Erase, 0, 1)

@@ -1,0 +1,151 @@
+//! The thread that converts records to events and writes them in batches.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::conversion::Converter;
+use super::personal_data::PersonalData;
+use super::queue::EventReceiver;
+use super::settings::{EventSettings, SinkSettings};
+use super::sink::{Sink, WriteError};
+
+/// The time between two batches. The thread sleeps instead of waiting for the next record, because waking it for each record would
+/// cost each request a system call.
+const BATCH_INTERVAL: Duration = Duration::from_millis(20);
+/// A batch is written when it has this size. It can exceed the size by the events of one record.
+const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// A running writer.
+pub struct EventWriter {
+    stop: Arc<AtomicBool>,
+    thread: Thread,
+    ended: Receiver<()>,
+}
+
+#[derive(Debug, Error)]
+pub enum EventWriterError {
+    #[error("events.directory = {directory:?}: {problem}")]
+    Directory { directory: String, problem: String },
+    #[error("events.sink = \"stdout\": {0}")]
+    Stdout(String),
+    #[error("cannot start the thread that writes events: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl EventWriter {
+    /// `instance` identifies this process in the events.
+    ///
+    /// # Errors
+    /// The sink cannot be opened.
+    pub fn start(settings: &EventSettings, instance: Uuid, records: EventReceiver) -> Result<Self, EventWriterError> {
+        let sink = Sink::open(&settings.sink).map_err(|problem| match &settings.sink {
+            SinkSettings::Stdout => EventWriterError::Stdout(problem),
+            SinkSettings::File { directory, .. } => {
+                EventWriterError::Directory { directory: directory.display().to_string(), problem }
+            }
+        })?;
+        let converter = Converter::new(instance, PersonalData::new(&settings.identities));
+        let stop = Arc::new(AtomicBool::new(false));
+        // The thread drops the sender when it ends, also after a panic.
+        let (ending, ended) = sync_channel::<()>(0);
+        let worker = Worker { records, converter, sink, batch: Vec::new(), lines: 0, seen_queue_full: 0 };
+        let run = {
+            let stop = Arc::clone(&stop);
+            move || worker.run(&stop, ending)
+        };
+        let thread = thread::Builder::new().name("events".to_owned()).spawn(run)?.thread().clone();
+        Ok(Self { stop, thread, ended })
+    }
+
+    /// Writes the records that are in the queue. Blocks for at most `timeout`, and returns whether all were written or counted as
+    /// dropped in this time.
+    pub fn shutdown(self, timeout: Duration) -> bool {
+        self.stop.store(true, Ordering::Release);
+        self.thread.unpark();
+        self.ended.recv_timeout(timeout) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    }
+}
+
+struct Worker {
+    records: EventReceiver,
+    converter: Converter,
+    sink: Sink,
+    /// A line break, as [`Sink::write`] needs it, and the lines of the next write.
+    batch: Vec<u8>,
+    /// The number of lines in `batch`.
+    lines: u64,
+    /// The number of dropped records at the last batch.
+    seen_queue_full: u64,
+}
+
+impl Worker {
+    fn run(mut self, stop: &AtomicBool, _ending: SyncSender<()>) {
+        loop {
+            let is_stopping = stop.load(Ordering::Acquire);
+            if self.write_queued() == Queue::Closed || is_stopping {
+                return;
+            }
+            thread::park_timeout(BATCH_INTERVAL);
+        }
+    }
+
+    /// Writes all records that are in the queue.
+    fn write_queued(&mut self) -> Queue {
+        loop {
+            self.skip_dropped();
+            self.batch.clear();
+            self.batch.push(b'\n');
+            self.lines = 0;
+            let queue = loop {
+                match self.records.queue.try_recv() {
+                    Ok(record) => self.lines += self.converter.append(*record, &mut self.batch),
+                    Err(TryRecvError::Empty) => break Queue::Empty,
+                    Err(TryRecvError::Disconnected) => break Queue::Closed,
+                }
+                if self.batch.len() >= MAX_BATCH_BYTES {
+                    break Queue::HasMore;
+                }
+            };
+            self.write_batch();
+            if queue != Queue::HasMore {
+                return queue;
+            }
+        }
+    }
+
+    /// Skips one sequence number for each event that did not fit into the queue, so that readers can see the gap.
+    fn skip_dropped(&mut self) {
+        let queue_full = self.records.losses.queue_full();
+        self.converter.skip(queue_full - self.seen_queue_full);
+        self.seen_queue_full = queue_full;
+    }
+
+    fn write_batch(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let written = match self.sink.write(&self.batch) {
+            Ok(()) => self.lines,
+            Err(WriteError { written_lines, error }) => {
+                self.records.losses.add_write_failed(self.lines.saturating_sub(written_lines), &error);
+                written_lines
+            }
+        };
+        self.records.metrics.events.written.inc_by(written);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    HasMore,
+    Empty,
+    /// All senders are gone.
+    Closed,
+}
