@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 
 import kubernetes_validate
-from manifests import BINARY, PREFIX, ROOT, check_config, container, environment, manifest, manifests, settings
+import yaml
+from manifests import BINARY, MANIFESTS, PREFIX, ROOT, check_config, container, environment, manifest, manifests, settings
 
 # Oldest Kubernetes version that the manifests support. The newest supported version is the newest one that the validator supports.
 OLDEST_VERSION = "1.30"
@@ -45,6 +46,13 @@ class Manifests(unittest.TestCase):
         for name in self.environment:
             misspelt = {f"{key}X" if key == name else key: value for key, value in self.environment.items()}
             self.assertNotEqual(check_config(misspelt).returncode, 0, name)
+
+    def test_commented_variables_are_settings(self):
+        text = (MANIFESTS / "deployment.yaml").read_text()
+        lines = re.findall(r"^ +# ((?:- \{name:|- name:|  valueFrom:).*)$", text, re.MULTILINE)
+        commented = yaml.safe_load("\n".join(lines))
+        self.assertEqual(len(commented), 4)
+        settings(self.environment | {variable["name"]: variable.get("value", "x" * 32) for variable in commented})
 
     def test_job_migrates_the_table_of_the_service(self):
         job = manifest("Job", "stream-manager-migrate")

@@ -23,9 +23,11 @@ class Service:
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{iam_proxy.url}/credentials",
         }
         self.output = tempfile.TemporaryFile("w+")
+        # With EventsSink stdout, the service writes events to its standard output.
+        self.event_output = tempfile.TemporaryFile("w+")
 
     def __enter__(self):
-        self.process = subprocess.Popen([BINARY], env=self.environment, stderr=self.output)
+        self.process = subprocess.Popen([BINARY], env=self.environment, stdout=self.event_output, stderr=self.output)
         for _ in range(100):
             if self.process.poll() is not None:
                 break
@@ -39,11 +41,11 @@ class Service:
         raise AssertionError(f"the service did not become ready: {self.log[-3:]}")
 
     def __exit__(self, *_):
-        """Stops the service, and sets `log` to the lines of its log."""
+        """Stops the service, and sets `log` to the lines of its log, and `events` to its events."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
-        self.output.seek(0)
-        self.log = self.output.read().splitlines()
+        self.log, events = [read_lines(output) for output in (self.output, self.event_output)]
+        self.events = [json.loads(line) for line in events if line.strip()]
 
     def run(self, command):
         process = subprocess.run([BINARY, command], env=self.environment, capture_output=True, text=True)
@@ -67,6 +69,12 @@ class Service:
                 return response.status, json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or "null")
+
+
+def read_lines(file):
+    with file:
+        file.seek(0)
+        return file.read().splitlines()
 
 
 def free_port():

@@ -53,7 +53,6 @@ class Deployed(unittest.TestCase):
         cls.environment = {variable["name"]: variable["value"] for variable in cls.container["environment"]}
         # ECS would resolve the secrets when it starts a task. Moto starts no tasks, so resolve them here.
         for variable in cls.container["secrets"]:
-            assert variable["valueFrom"] == cls.parameters["AuthSecretArn"]
             value = cls.aws("secretsmanager").get_secret_value(SecretId=variable["valueFrom"])["SecretString"]
             cls.environment[variable["name"]] = value
 
@@ -91,6 +90,9 @@ class Deployed(unittest.TestCase):
             "TableName": TABLE,
             "AlarmTopicArn": cls.aws("sns").create_topic(Name="alarms")["TopicArn"],
             "StreamsPerUser": "2",
+            "LimitRules": json.dumps([{"name": "one UHD stream", "max": 1, "labels": {"quality": "uhd"}}]),
+            "EventsSink": "stdout",
+            "EventsSecretArn": cls.aws("secretsmanager").create_secret(Name="events", SecretString=secrets.token_hex(32))["ARN"],
             "AllowedOrigins": "https://tv.example.com,capacitor://localhost",
             "AllowedHeaders": "sentry-trace,b3",
         }
@@ -137,7 +139,10 @@ class Deployed(unittest.TestCase):
         sections = settings(self.environment)
         for name, value in self.environment.items():
             section, key = name.removeprefix(PREFIX).lower().split("__")
-            if value and key != "hs256_secret":
+            if key == "rules":
+                [expected], [actual] = json.loads(value), sections[section][key]
+                self.assertLessEqual(expected.items(), actual.items(), name)
+            elif value and key not in ("hs256_secret", "hash_key"):
                 actual = sections[section][key]
                 self.assertEqual(",".join(actual) if isinstance(actual, list) else str(actual), value, name)
         self.assertEqual((sections["server"]["bind"], sections["store"]["kind"]), ("0.0.0.0:8080", "dynamodb"))
@@ -171,9 +176,9 @@ class Deployed(unittest.TestCase):
         statements = self.policy_statements("ExecutionRole")
         resources = {statement["Resource"] for statement in statements if statement["Resource"] != "*"}
         repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/video/stream-manager"
-        self.assertLessEqual({repository, self.parameters["AuthSecretArn"]}, resources)
-        # The three resources are the repository, the secret and the log group.
-        self.assertEqual(len(resources), 3, resources)
+        self.assertLessEqual({repository, self.parameters["AuthSecretArn"], self.parameters["EventsSecretArn"]}, resources)
+        # The four resources are the repository, the two secrets and the log group.
+        self.assertEqual(len(resources), 4, resources)
         [unlimited] = [statement for statement in statements if statement["Resource"] == "*"]
         self.assertEqual(unlimited["Action"], "ecr:GetAuthorizationToken")
 
@@ -194,6 +199,9 @@ class Deployed(unittest.TestCase):
         resources = template("service")["Resources"]
         self.assertEqual(metric_sum(resources, "StartsDenied", service.log), 1, service.log)
         self.assertGreater(metric_sum(resources, "ClockSkewDetected", service.log), 0, service.log)
+        denied = [event for event in service.events if event["type"] == "stream-manager.stream.denied"]
+        self.assertEqual(len(denied), 1, service.events)
+        self.assertNotIn("ann", {event["subject"] for event in service.events})
 
     def create_token(self):
         base64url = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")

@@ -156,7 +156,8 @@ class Templates(unittest.TestCase):
         jwt = {"AuthIssuer": "https://login.example.com/", "AuthAudience": "streams", "AuthJwksUrl": "https://login.example.com/keys"}
         secret = {**jwt, "AuthJwksUrl": "", "AuthSecretArn": "arn:…"}
         none, internet_facing = {"AuthMode": "none"}, {"Scheme": "internet-facing"}
-        for valid in (jwt, jwt | internet_facing, secret | internet_facing, none):
+        events = {"EventsSink": "stdout", "EventsSecretArn": "arn:…"}
+        for valid in (jwt, jwt | internet_facing, secret | internet_facing, none, jwt | events):
             self.assertEqual(failed_assertions(self.service, valid), [], valid)
         for invalid, reason in (
             (none | internet_facing, "An internet-facing load balancer requires AuthMode jwt."),
@@ -165,6 +166,7 @@ class Templates(unittest.TestCase):
             (jwt | {"AuthJwksUrl": ""}, "AuthMode jwt requires exactly one of AuthJwksUrl and AuthSecretArn."),
             (secret | jwt, "AuthMode jwt requires exactly one of AuthJwksUrl and AuthSecretArn."),
             (none | {"AuthIssuer": "x"}, "AuthIssuer, AuthAudience, AuthJwksUrl and AuthSecretArn require AuthMode jwt."),
+            (jwt | {"EventsSink": "stdout"}, "EventsSink stdout requires EventsSecretArn."),
         ):
             self.assertEqual(failed_assertions(self.service, invalid), [reason], invalid)
 
