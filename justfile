@@ -64,7 +64,8 @@ count-instructions *arguments:
 # Measure every figure in docs/PERFORMANCE.md: 30 minutes on two idle cores; requires redis-server
 bench:
     cargo build --profile dist -p peers
-    cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench events --bench grants --bench growth --bench tail --bench workers
+    cargo bench --profile dist --bench compare --bench dynamodb --bench engine --bench events --bench grants --bench growth --bench report --bench tail \
+        --bench workers
     cargo bench --profile dist --bench micro
 
 # --- Tests against a running service ---

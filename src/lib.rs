@@ -11,7 +11,7 @@
 //! 4. [`limiter`]: start, heartbeat, stop and list, with retries, logs and metrics.
 //! 5. [`http`]: the API.
 //!
-//! [`planning`] estimates cost and capacity. `docs/ARCHITECTURE.md` shows how the parts fit together.
+//! [`planning`] estimates cost and capacity, and [`report`] evaluates events. `docs/ARCHITECTURE.md` shows how the parts fit together.
 //!
 //! # Invariants
 //!
@@ -35,5 +35,7 @@ pub mod limiter;
 pub mod live_streams;
 pub mod migrate;
 pub mod planning;
+pub mod report;
 pub mod store;
 pub mod telemetry;
+mod text_table;

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use self::commands::migrate::MigrateArguments;
 use self::commands::plan::PlanArguments;
+use self::commands::report::ReportArguments;
 
 /// Limits how many video streams a user watches at once.
 #[derive(Parser)]
@@ -29,6 +30,8 @@ enum Command {
     Migrate(MigrateArguments),
     /// Estimate cost and capacity on AWS for a number of streams, and compare heartbeat intervals
     Plan(PlanArguments),
+    /// Evaluate event files: concurrency, denials, and what other limits would deny
+    Report(ReportArguments),
     /// Print the OpenAPI document
     Openapi,
     /// Validate the settings, and print them without secrets
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve => commands::serve::run(file),
         Command::Migrate(arguments) => commands::migrate::run(file, &arguments),
         Command::Plan(arguments) => commands::plan::run(file, &arguments),
+        Command::Report(arguments) => commands::report::run(&arguments),
         Command::Openapi => commands::openapi::run(),
         Command::CheckConfig => commands::check_config::run(file),
         Command::Healthcheck => commands::healthcheck::run(file),

@@ -6,6 +6,7 @@ pub mod migrate;
 pub mod openapi;
 pub mod output;
 pub mod plan;
+pub mod report;
 mod runtime;
 pub mod serve;
 mod settings;

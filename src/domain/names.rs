@@ -158,6 +158,12 @@ impl StreamId {
     }
 }
 
+impl From<Uuid> for StreamId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
@@ -214,7 +220,7 @@ pub(super) fn parse_name(text: &str, max: usize) -> Result<Box<str>, NameError> 
 }
 
 /// The 12 characters with the Unicode property Bidi_Control (PropList.txt, unchanged since Unicode 6.3).
-fn is_bidirectional_control(c: char) -> bool {
+pub(crate) fn is_bidirectional_control(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 

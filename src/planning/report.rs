@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::plan::Plan;
+use crate::text_table::{columns, number, percent, row, whole};
 
 /// The plan as JSON. Rounds numbers to two decimal places, which is enough for every number of a plan.
 pub fn json(plan: &Plan) -> String {
@@ -175,49 +176,4 @@ fn sources(plan: &Plan) -> String {
 fn with_texts<'a>(rows: &[Vec<String>], texts: impl IntoIterator<Item = &'a str>) -> String {
     let lines = columns(rows);
     lines.lines().zip(texts).map(|(line, text)| format!("{}\n", format!("{line}  {text}").trim_end())).collect()
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).into()
-}
-
-/// Aligns the first column to the left and the other columns to the right.
-fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = width(column).unwrap_or(0);
-            _ = if column == 0 { write!(line, "{cell:<width$}") } else { write!(line, "  {cell:>width$}") };
-        }
-        _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
-}
-
-/// Numbers below 100 have two decimal places, which are omitted if both are 0. Larger numbers have none.
-fn number(value: f64) -> String {
-    if value.abs() >= 99.995 {
-        return whole(value);
-    }
-    let text = format!("{value:.2}");
-    text.strip_suffix(".00").map(str::to_owned).unwrap_or(text)
-}
-
-fn percent(value: f64) -> String {
-    if value >= 10.0 { format!("{} %", whole(value)) } else { format!("{} %", number(value)) }
-}
-
-/// Rounds to a whole number, with commas as thousands separators.
-fn whole(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if value <= -0.5 { format!("-{text}") } else { text }
 }

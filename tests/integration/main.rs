@@ -37,6 +37,7 @@ mod overload;
 mod plan;
 mod platform_variables;
 mod process;
+mod report;
 mod requests;
 mod retries;
 mod rule_settings;

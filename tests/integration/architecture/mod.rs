@@ -10,7 +10,7 @@ use self::imports::Sources;
 
 /// Modules from the bottom up. A module may use modules on the same line and on earlier lines. If several prefixes match a file,
 /// the longest prefix applies.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["domain"],
     &["clock"],
     &["telemetry"],
@@ -22,12 +22,13 @@ const ORDER: [&[&str]; 13] = [
     &["http/pipeline"],
     &["http"],
     &["config"],
+    &["text_table"],
     &["planning", "report"],
     &["commands", "main", "lib"],
 ];
 
 /// Crates and functions, and the only files and modules that may use them.
-const ONLY_IN: [(&str, &[&str]); 18] = [
+const ONLY_IN: [(&str, &[&str]); 20] = [
     ("aws_sdk_dynamodb", &["store/dynamodb", "store/embedded", "migrate.rs"]),
     ("aws_config", &["store/dynamodb/client.rs"]),
     ("dynoxide", &["store/embedded/engine.rs"]),
@@ -46,6 +47,8 @@ const ONLY_IN: [(&str, &[&str]); 18] = [
     ("socket2", &["http/port.rs"]),
     ("metrics_process", &["telemetry/process_metrics.rs"]),
     ("tracing_appender", &["events/sink.rs"]),
+    ("plotters", &["report/html/chart.rs"]),
+    ("maud", &["report/html"]),
 ];
 
 const MAX_LINES: usize = 400;
