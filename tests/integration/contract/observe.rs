@@ -59,7 +59,7 @@ pub async fn the_hard_limit_denies_and_evicts_nobody(user: User) {
 
 pub async fn racing_starts_never_exceed_the_hard_limit(user: User) {
     let hints = [StartHint::Optimistic, StartHint::ReadFirst];
-    let start = |n: u8| if n % 3 == 0 { evicting(observed(n)) } else { observed(n) };
+    let start = |n: u8| if n.is_multiple_of(3) { evicting(observed(n)) } else { observed(n) };
     let outcomes = join_all((0..12).map(|n| user.start_with(start(n), hints[usize::from(n % 2)]))).await;
     let started = outcomes.iter().filter(|outcome| matches!(outcome, StartOutcome::Started(_))).count();
     assert_eq!((started, user.live().await.len()), (4, 4));
