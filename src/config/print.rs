@@ -7,10 +7,14 @@ use serde_json::Value;
 use super::sections::Config;
 
 impl Config {
-    /// The effective settings as TOML, without secrets.
+    /// The effective settings as TOML, without secrets. Each rule has its effective mode.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
-        let sections = serde_json::to_value(self).unwrap_or_default();
+        let mut config = self.clone();
+        for rule in &mut config.limits.rules {
+            rule.mode.get_or_insert(config.limits.mode);
+        }
+        let sections = serde_json::to_value(config).unwrap_or_default();
         for (section, keys) in sections.as_object().into_iter().flatten() {
             _ = writeln!(text, "[{section}]");
             for (key, value) in keys.as_object().into_iter().flatten() {

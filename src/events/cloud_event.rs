@@ -38,8 +38,8 @@ pub struct CloudEvent {
     pub subject: Option<String>,
     /// When the outcome was decided.
     pub time: EventTime,
-    /// The position of the event among those of its instance: 20 decimal digits, so that the order of the texts is the order of the
-    /// numbers (CloudEvents extension `sequence`).
+    /// Sequence number of the event within its instance (CloudEvents extension `sequence`). Zero-padded to 20 digits, so that
+    /// lexicographic order equals numeric order.
     #[cfg_attr(test, schemars(regex(pattern = r"^[0-9]{20}$")))]
     pub sequence: String,
     /// The version of the service (an extension of this service).
@@ -122,7 +122,7 @@ pub struct StartData {
     /// The rules that apply to the start, in the order of the settings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<AppliedRule>,
-    /// What the start exceeds. In `denied`, the rule or limit that denied the start. In `over_limit`, all that only observe.
+    /// What the start exceeds. In `denied`, the rule or limit that denied the start. In `over_limit`, the limits in observe mode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceeded: Vec<Exceeded>,
     /// Absent in `denied`.

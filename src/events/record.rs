@@ -72,7 +72,8 @@ impl Record {
 
 impl StartResult {
     pub fn admitted(started: &Started, is_replay: bool) -> Self {
-        // The first start with the key has already recorded the streams that it ended.
+        // Usually, the first start with the key has recorded the streams that it ended. If its response from the store was lost, these
+        // streams have no event, and the start is not recorded as over a limit.
         let ended = if is_replay { Vec::new() } else { started.ended.clone() };
         Self::Admitted(Admission {
             is_replay,

@@ -11,7 +11,7 @@ use crate::rules::{UHD, rule};
 use crate::service::{Service, command, is_event, temp_dir};
 use crate::test_app::{STREAMS, TestApp, TestResponse, TestServer};
 
-/// A limit of 1 and two rules, which all observe.
+/// A limit of 1 and two rules, all in observe mode.
 async fn server() -> TestServer {
     let rules = [rule("one UHD stream", 1, UHD, None), rule("no children's UHD", 0, UHD, Some("profile"))];
     let policy = Policy {
@@ -74,6 +74,7 @@ async fn stream_above_the_hard_limit_is_denied_with_limit_50() {
         let denied = start(&server, body).await;
         assert_eq!((denied.status, &denied.body["code"]), (409, &json!("stream-limit-reached")));
         assert_eq!((&denied.body["limit"], &denied.body["count"]), (&json!(50), &json!(50)));
+        assert_eq!(denied.body["detail"], "50 of 50 streams are in use (the maximum in observe mode)");
         assert_eq!((denied.body.get("rule"), &denied.body["slotFreesInSeconds"]), (None, &json!(90)));
     }
     assert_eq!(server.call("GET", &format!("{STREAMS}/count")).await.body["count"], 50);
@@ -112,17 +113,26 @@ async fn starts_above_a_limit_are_counted_and_logged() {
 }
 
 #[tokio::test]
-async fn startup_logs_which_limits_observe() {
+async fn startup_logs_the_limits_in_observe_mode() {
     let folder = temp_dir();
     let rules =
-        r#"[{"name": "one", "max": 1, "per": "a"}, {"name": "two", "max": 2, "per": "a", "mode": "enforce"}]"#;
-    let mut observing = command(folder.path());
-    observing.env("STREAM_MANAGER__LIMITS__MODE", "observe").env("STREAM_MANAGER__LIMITS__RULES", rules);
-    observing.env("STREAM_MANAGER__STORE__KIND", "memory");
-    let service = Service::start(&mut observing).await;
-    let line = service.first_lines.iter().find(|line| is_event(line, "limits_observed")).unwrap();
-    assert!(line.contains("one") && !line.contains("two"), "{line}");
-
-    let service = Service::start(command(folder.path()).env("STREAM_MANAGER__STORE__KIND", "memory")).await;
-    assert!(!service.first_lines.iter().any(|line| is_event(line, "limits_observed")), "{:?}", service.first_lines);
+        r#"[{"name": "one", "max": 1, "per": "a"}, {"name": "two", "max": 2, "per": "a", "mode": "observe"}]"#;
+    let second_enforced = rules.replace("observe", "enforce");
+    for (mode, rules, expected) in [
+        ("observe", "", Some("user_limit=true")),
+        ("observe", second_enforced.as_str(), Some("user_limit=true rules=\"one\"")),
+        ("observe", rules, Some("user_limit=true rules=\"one, two\"")),
+        ("enforce", rules, Some("user_limit=false rules=\"two\"")),
+        ("enforce", "", None),
+    ] {
+        let mut command = command(folder.path());
+        command.env("STREAM_MANAGER__LIMITS__MODE", mode).env("STREAM_MANAGER__LIMITS__RULES", rules);
+        let service = Service::start(command.env("STREAM_MANAGER__STORE__KIND", "memory")).await;
+        let line = service.first_lines.iter().find(|line| is_event(line, "limits_observed"));
+        assert_eq!(line.is_some(), expected.is_some(), "{line:?}");
+        if let (Some(line), Some(expected)) = (line, expected) {
+            assert!(line.contains("WARN") && line.contains(expected), "{line}");
+            assert_eq!(line.contains("rules="), expected.contains("rules="), "{line}");
+        }
+    }
 }

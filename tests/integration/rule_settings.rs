@@ -38,7 +38,7 @@ fn rules_are_tables_of_the_file() {
 #[test]
 fn printed_rules_can_be_loaded_again() {
     let printed = load_text(FILE).unwrap().to_toml();
-    let line = r#"rules = [{ labels = { quality = "uhd" }, max = 1, name = "one UHD stream" }, "#;
+    let line = r#"rules = [{ labels = { quality = "uhd" }, max = 1, mode = "enforce", name = "one UHD stream" }, "#;
     assert!(printed.contains(line), "{printed}");
     assert_eq!(load_text(&printed).unwrap().policy().rules[..], expected());
 }
@@ -95,6 +95,7 @@ fn rules_have_their_own_mode_or_that_of_the_section() {
         let config = load_text(&format!("[limits]\nmode = \"{name}\"\nrules = {rules}\n")).unwrap();
         let printed = config.to_toml();
         assert!(printed.contains(&format!("mode = \"{name}\"\n")), "{printed}");
+        assert!(printed.contains(&format!("mode = \"{name}\", name = \"a\"")), "{printed}");
         for config in [config, load_text(&printed).unwrap()] {
             let policy = config.policy();
             assert_eq!((policy.limit_mode, policy.hard_limit.get()), (mode, 50));

@@ -155,8 +155,8 @@ impl Mutant {
         Self::OverLimitNotReported,
     ];
 
-    /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists, and not what the
-    /// response to a start reports.
+    /// Whether the model must detect this mutant. The model does not check the responses to heartbeats and lists, or the limits
+    /// that a start reports.
     pub fn is_in_model(self) -> bool {
         !matches!(self, Self::ConflictIsStreamEnded | Self::ListIgnoresMembers | Self::OverLimitNotReported)
     }

@@ -157,7 +157,8 @@ class Templates(unittest.TestCase):
         secret = {**jwt, "AuthJwksUrl": "", "AuthSecretArn": "arn:…"}
         none, internet_facing = {"AuthMode": "none"}, {"Scheme": "internet-facing"}
         events = {"EventsSink": "stdout", "EventsSecretArn": "arn:…"}
-        for valid in (jwt, jwt | internet_facing, secret | internet_facing, none, jwt | events):
+        other_events = events | {"EventsSecretArn": "arn:…2"}
+        for valid in (jwt, jwt | internet_facing, secret | internet_facing, none, jwt | events, secret | other_events):
             self.assertEqual(failed_assertions(self.service, valid), [], valid)
         for invalid, reason in (
             (none | internet_facing, "An internet-facing load balancer requires AuthMode jwt."),
@@ -167,6 +168,7 @@ class Templates(unittest.TestCase):
             (secret | jwt, "AuthMode jwt requires exactly one of AuthJwksUrl and AuthSecretArn."),
             (none | {"AuthIssuer": "x"}, "AuthIssuer, AuthAudience, AuthJwksUrl and AuthSecretArn require AuthMode jwt."),
             (jwt | {"EventsSink": "stdout"}, "EventsSink stdout requires EventsSecretArn."),
+            (secret | events, "EventsSecretArn must differ from AuthSecretArn."),
         ):
             self.assertEqual(failed_assertions(self.service, invalid), [reason], invalid)
 

@@ -283,7 +283,7 @@ export interface MediaGrants {
   dashLicense(request: any): Promise<void>;
   /** For `videojs.Vhs.xhr.onRequest`. video.js cannot wait, so set the source after `session.freshGrant()` resolved. */
   vhs(options: any): any;
-  /** Removes the listeners of the session. Needed only for cookies. */
+  /** Removes its event listeners from the session. Needed only with cookies, which are set when the grant changes. */
   stop(): void;
 }
 

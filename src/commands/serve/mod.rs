@@ -166,7 +166,8 @@ fn log_observed(policy: &Policy) {
     let rules = policy.rules.iter().filter(|rule| rule.mode == LimitMode::Observe);
     let rules: Vec<&str> = rules.map(|rule| rule.name.as_str()).collect();
     if is_observed || !rules.is_empty() {
-        info!(event = "limits_observed", user_limit = is_observed, ?rules, "limits are in observe mode");
+        let rules = (!rules.is_empty()).then(|| rules.join(", "));
+        warn!(event = "limits_observed", user_limit = is_observed, rules, "limits are in observe mode");
     }
 }
 

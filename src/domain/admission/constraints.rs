@@ -13,7 +13,7 @@ pub(super) struct Limits<'a> {
     pub rules: &'a [Rule],
     pub user_limit: StreamLimit,
     pub limit_mode: LimitMode,
-    /// Enforced if the user's own limit observes.
+    /// Enforced while the user's limit is in observe mode.
     pub hard_limit: StreamLimit,
 }
 
@@ -150,8 +150,8 @@ impl Action {
     }
 }
 
-/// The rules that apply to the start, in the order of the settings, and then the user's own limit, which counts all streams. If that
-/// limit only observes, the hard limit follows.
+/// The rules that apply to the start, in the order of the settings, and then the user's own limit, which counts all streams. While
+/// the user's limit is in observe mode, the hard limit follows.
 fn constraints<'a>(limits: &Limits<'a>) -> Vec<Constraint<'a>> {
     let of_rule = |rule: &'a Rule| {
         let mask = required_labels(limits.labels, rule)?;

@@ -58,7 +58,8 @@ pub(crate) enum PriorLease {
 
 impl StartRequest {
     /// Whether the decision depends on the user's other streams. A blocked user's start also needs a read, because its
-    /// denial lists the streams. The counter does not contain the labels, so a start to which a rule applies needs a read too.
+    /// denial lists the streams or, in observe mode, because its report counts them. The counter does not contain the labels, so a start to
+    /// which a rule applies needs a read too.
     pub fn needs_read(&self) -> bool {
         self.device_id.is_some()
             || !self.replaces.is_empty()

@@ -245,6 +245,9 @@ impl StreamsApi {
         let (count, limit) = (denial.streams.len(), denial.limit);
         let detail = match (&denial.rule, limit.is_blocked()) {
             (None, true) => "the user is blocked: the limit is 0".to_owned(),
+            (None, false) if limit != denial.user_limit.limit => {
+                format!("{count} of {limit} streams are in use (the maximum in observe mode)")
+            }
             (None, false) => format!("{count} of {limit} streams are in use"),
             (Some(rule), true) => format!("rule \"{rule}\": this stream is forbidden"),
             (Some(rule), false) => format!("rule \"{rule}\": {count} of {limit} streams are in use"),

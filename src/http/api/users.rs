@@ -45,10 +45,10 @@ impl UsersApi {
 
     /// Set a user's limit
     ///
-    /// The limit must be 0 to 50. 0 blocks the user: every start is denied, whatever the user's token contains. A lower
-    /// limit ends no streams unless `endExcess` is true, but starts are denied until fewer streams than the limit are
-    /// live. If authentication is enabled, only an administrator may set it. A limit in the user's token overrides it,
-    /// unless it is 0.
+    /// The limit must be 0 to 50. 0 blocks the user: every start is denied, whatever the user's token contains, unless the
+    /// limit is in observe mode. A lower limit ends no streams unless `endExcess` is true, but starts are denied until
+    /// fewer streams than the limit are live. If authentication is enabled, only an administrator may set it. A limit in
+    /// the user's token overrides it, unless it is 0.
     #[oai(path = "/v1/users/:userName/limit", method = "put", operation_id = "setLimit", tag = "Tag::Limits")]
     async fn set_limit(
         &self,

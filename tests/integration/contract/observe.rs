@@ -12,7 +12,7 @@ use super::User;
 use crate::rules::{UHD, labels, rule};
 use crate::support::{start, stream};
 
-/// A start whose limit of 1 observes, up to 4 streams.
+/// A start with a limit of 1 in observe mode, and a hard limit of 4.
 fn observed(n: u8) -> StartRequest {
     StartRequest {
         default_limit: StreamLimit::new(1).unwrap(),

@@ -59,7 +59,7 @@ pub struct Run {
 
 /// The limits of a run.
 pub enum Limits {
-    /// Admits everything, as observe mode does, and records the events. These rules observe.
+    /// Admits everything, as observe mode does, and records the events. These rules are in observe mode.
     Observed(Vec<Rule>),
     /// Enforces this default limit, and the users' own limits.
     Default(StreamLimit),

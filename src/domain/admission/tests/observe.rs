@@ -1,4 +1,4 @@
-//! Examples of observe mode: the limit and the rules that observe report a start, and only the hard limit denies it.
+//! Examples of observe mode: a limit and rules in observe mode report a start, and only the hard limit denies it.
 
 use super::rules::{NEWS, UHD, UHD_NEWS, decide_among, denied, evicting, labelled, one_uhd, rule, start};
 use super::*;
@@ -7,7 +7,7 @@ fn observed(rule: Rule) -> Rule {
     Rule { mode: LimitMode::Observe, ..rule }
 }
 
-/// A start of a user whose limit of `limit` observes.
+/// A start of a user whose limit of `limit` is in observe mode.
 fn under(limit: u64, request: StartRequest) -> StartRequest {
     StartRequest {
         default_limit: StreamLimit::new(limit).unwrap(),
@@ -94,10 +94,14 @@ fn each_rule_has_its_own_mode() {
     let one_per_channel = rule("one per channel", 1, &[], Some("channel"));
     let request = start(9, UHD_NEWS, [observed(one_uhd()), one_per_channel.clone()]);
     let (rule, ..) = denied(&live, &under(9, request));
-    assert_eq!(rule.as_deref(), Some("one per channel"), "an enforced rule denies although the limit observes");
+    assert_eq!(
+        rule.as_deref(),
+        Some("one per channel"),
+        "an enforced rule denies although the limit is in observe mode"
+    );
     let request = start(9, UHD_NEWS, [observed(one_uhd()), observed(one_per_channel)]);
     let enforced = StartRequest { default_limit: StreamLimit::new(2).unwrap(), ..request };
-    assert_eq!(denied(&live, &enforced).0, None, "an enforced limit denies although the rules observe");
+    assert_eq!(denied(&live, &enforced).0, None, "an enforced limit denies although the rules are in observe mode");
 }
 
 #[test]

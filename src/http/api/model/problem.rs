@@ -33,11 +33,11 @@ pub(crate) struct ProblemBody {
     pub(crate) errors: Option<Vec<FieldError>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Restart>,
-    /// The name of the rule that denies the start. Absent if the user's own limit denies it.
+    /// The name of the rule that denies the start. Absent if no rule denies it.
     #[oai(validator(max_length = 64))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rule: Option<String>,
-    /// The user's stream limit, or the limit of the rule.
+    /// The limit that denies the start: the user's limit, that of the rule, or 50 if the user's limit is in observe mode.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u8>,
@@ -49,8 +49,8 @@ pub(crate) struct ProblemBody {
     #[oai(validator(max_items = 50))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) streams: Option<Vec<Stream>>,
-    /// Seconds until a slot becomes free if no stream is renewed. Absent if the user's limit or that of a rule is
-    /// 0.
+    /// Seconds until a slot becomes free if no stream is renewed. Absent if `limit` is 0, or if another enforced limit or
+    /// rule with maximum 0 applies.
     #[oai(validator(minimum(value = "0")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) slot_frees_in_seconds: Option<u32>,

@@ -57,7 +57,8 @@ pub(crate) enum AtLimit {
 #[serde(rename_all = "camelCase", expecting = "a JSON object")]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none, example)]
 pub(crate) struct LimitRequest {
-    /// The user's new stream limit: 0 to 50. 0 blocks the user.
+    /// The user's new stream limit: 0 to 50. 0 blocks the user: every start is denied, whatever the user's token contains,
+    /// unless the limit is in observe mode.
     #[oai(validator(minimum(value = "0"), maximum(value = "50")))]
     #[serde(default = "missing_limit", deserialize_with = "limit")]
     pub(crate) limit: u64,

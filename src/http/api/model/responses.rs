@@ -64,7 +64,8 @@ pub(crate) struct StartedStream {
     /// The streams that this start replaced or evicted, oldest first.
     #[oai(validator(max_items = 50))]
     pub(crate) ended: Vec<Uuid>,
-    /// True if the start exceeds a limit or a rule in observe mode, which denies nothing. Otherwise absent, also in a replayed response.
+    /// True if the start was admitted only because a limit or a rule is in observe mode. Absent in all other responses, including
+    /// replays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) over_limit: Option<bool>,
 }
