@@ -48,9 +48,7 @@ impl Config {
         let sink = match events.sink {
             EventSink::Off => return None,
             EventSink::Stdout => SinkSettings::Stdout,
-            EventSink::File => {
-                SinkSettings::File { directory: events.directory, keep_days: events.keep_days.to_usize() }
-            }
+            EventSink::File => SinkSettings::File { directory: events.directory, keep_days: events.keep_days.get() },
         };
         let identities = match events.user {
             EventUser::Plain => Identities::Plain,

@@ -38,7 +38,7 @@ impl Converter {
 
     /// Appends the events of a record to `lines`, and returns their number.
     pub fn append(&mut self, record: Record, lines: &mut Vec<u8>) -> u64 {
-        let subject = self.personal_data.identity(record.user.as_str());
+        let subject = self.personal_data.user(record.user.as_str());
         let outcomes = self.outcomes(record.operation, record.now);
         let mut appended = 0;
         for outcome in outcomes {
@@ -161,7 +161,7 @@ impl Converter {
     }
 
     fn device(&self, device_id: Option<&DeviceId>) -> Option<String> {
-        self.personal_data.identity(device_id?.as_str())
+        self.personal_data.device(device_id?.as_str())
     }
 }
 

@@ -43,11 +43,6 @@ impl Losses {
         self.log("write_failed", total, Some(error));
     }
 
-    /// The number of events that did not fit into the queue since the start of the process.
-    pub fn queue_full(&self) -> u64 {
-        self.queue_full.load(Ordering::Relaxed)
-    }
-
     fn log(&self, reason: &'static str, total: u64, error: Option<&io::Error>) {
         if self.throttle.allow(&reason, self.clock.monotonic()).is_some() {
             warn!(event = "events_dropped", reason, total, error = error.map(field::display), "events dropped");

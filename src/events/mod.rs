@@ -5,6 +5,7 @@
 
 pub mod cloud_event;
 mod conversion;
+mod daily_files;
 mod losses;
 mod personal_data;
 pub mod queue;

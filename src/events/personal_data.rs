@@ -24,11 +24,28 @@ impl PersonalData {
         }
     }
 
-    /// A user name or device id, as events contain it.
-    pub fn identity(&self, name: &str) -> Option<String> {
+    /// A user name, as events contain it.
+    pub fn user(&self, name: &str) -> Option<String> {
+        self.identity(&[name])
+    }
+
+    /// A device id, as events contain it. Hashed with a prefix that no user name contains. Otherwise, a player could use a user name as
+    /// its device id, and find the hash of this user in its events.
+    pub fn device(&self, id: &str) -> Option<String> {
         match self {
-            Self::Hashed(key) => Some(BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(key, name.as_bytes()))),
-            Self::Plain => Some(name.to_owned()),
+            Self::Plain => Some(id.to_owned()),
+            _ => self.identity(&["device\0", id]),
+        }
+    }
+
+    fn identity(&self, parts: &[&str]) -> Option<String> {
+        match self {
+            Self::Hashed(key) => {
+                let mut hmac = hmac::Context::with_key(key);
+                parts.iter().for_each(|part| hmac.update(part.as_bytes()));
+                Some(BASE64_URL_SAFE_NO_PAD.encode(hmac.sign()))
+            }
+            Self::Plain => Some(parts.concat()),
             Self::Omitted => None,
         }
     }
@@ -40,11 +57,15 @@ mod tests {
 
     #[test]
     fn identities_are_hashed_plain_or_omitted() {
-        let identity = |identities| PersonalData::new(&identities).identity("ann");
+        let identities = |identities| {
+            let data = PersonalData::new(&identities);
+            (data.user("ann"), data.device("ann"))
+        };
         // printf %s ann | openssl dgst -sha256 -hmac 'a key with at least thirty-two bytes' -binary | basenc --base64url | tr -d =
-        let key = "a key with at least thirty-two bytes".into();
-        assert_eq!(identity(Identities::Hashed(key)).unwrap(), "xhuZBSfG2JkkhGGekNHjitZ_3-fTmA-sz5n35Hfji68");
-        assert_eq!(identity(Identities::Plain).unwrap(), "ann");
-        assert_eq!(identity(Identities::Omitted), None);
+        let (user, device) = identities(Identities::Hashed("a key with at least thirty-two bytes".into()));
+        assert_eq!(user.as_deref(), Some("xhuZBSfG2JkkhGGekNHjitZ_3-fTmA-sz5n35Hfji68"));
+        assert!(device.is_some_and(|device| Some(device) != user));
+        assert_eq!(identities(Identities::Plain), (Some("ann".to_owned()), Some("ann".to_owned())));
+        assert_eq!(identities(Identities::Omitted), (None, None));
     }
 }

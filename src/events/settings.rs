@@ -18,8 +18,8 @@ pub enum SinkSettings {
     /// One file per day (UTC).
     File {
         directory: PathBuf,
-        /// The number of files that are kept, including today's. One more file may be kept.
-        keep_days: usize,
+        /// Older files are deleted.
+        keep_days: u64,
     },
 }
 

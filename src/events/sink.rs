@@ -1,30 +1,29 @@
 //! Writes lines to standard output or to one file per day.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
-
+use super::daily_files::{DailyFiles, Opened};
 use super::settings::SinkSettings;
-
-/// Files have the names `events.2026-01-31.jsonl`.
-const PREFIX: &str = "events";
-const SUFFIX: &str = "jsonl";
+use crate::clock::Clock;
 
 /// The wait before the next attempt if standard output is a non-blocking pipe that is full.
 const FULL_PIPE_WAIT: Duration = Duration::from_millis(20);
 
 pub(super) struct Sink {
     output: Box<dyn Write + Send>,
+    /// `None` for standard output.
+    files: Option<DailyFiles>,
     /// Whether the output ends within a line, because a write failed or the process was killed.
     is_mid_line: bool,
 }
 
 /// A write that failed.
+#[derive(Debug)]
 pub(super) struct WriteError {
     /// The number of complete lines that were written before the error.
     pub written_lines: u64,
@@ -32,37 +31,27 @@ pub(super) struct WriteError {
 }
 
 impl Sink {
-    pub fn open(settings: &SinkSettings) -> Result<Self, String> {
+    pub fn open(settings: &SinkSettings, clock: Arc<dyn Clock>) -> io::Result<Self> {
         match settings {
-            SinkSettings::Stdout => {
-                // Without the buffer of `Stdout`, each batch is one write.
-                let stdout = io::stdout().as_fd().try_clone_to_owned();
-                let stdout = stdout.map_err(|error| format!("standard output: {error}"))?;
-                Ok(Self::new(File::from(stdout), false))
-            }
+            // Without the buffer of `Stdout`, each batch is one write.
+            SinkSettings::Stdout => Ok(Self::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))),
             SinkSettings::File { directory, keep_days } => {
-                // If the folder is missing, the appender would print a message that is not a log line.
-                fs::create_dir_all(directory).map_err(|error| error.to_string())?;
-                let files = RollingFileAppender::builder()
-                    .rotation(Rotation::DAILY)
-                    .filename_prefix(PREFIX)
-                    .filename_suffix(SUFFIX)
-                    // At a restart, the appender keeps one file less, because it does not expect today's file to exist.
-                    .max_log_files(keep_days.saturating_add(1));
-                let files = files.build(directory).map_err(|error| with_causes(&error))?;
-                let is_mid_line = newest_file_ends_mid_line(directory);
-                Ok(Self::new(files, is_mid_line.map_err(|error| error.to_string())?))
+                let files = DailyFiles::new(directory.clone(), *keep_days, clock);
+                let mut sink = Self { output: Box::new(io::sink()), files: Some(files), is_mid_line: false };
+                sink.open_today()?;
+                Ok(sink)
             }
         }
     }
 
-    fn new(output: impl Write + Send + 'static, is_mid_line: bool) -> Self {
-        Self { output: Box::new(output), is_mid_line }
+    fn new(output: impl Write + Send + 'static) -> Self {
+        Self { output: Box::new(output), files: None, is_mid_line: false }
     }
 
     /// Writes a line break and complete lines. The line break, which must be the first byte, is omitted unless the output ends
     /// within a line. After an error, the rest of the lines is lost.
     pub fn write(&mut self, batch: &[u8]) -> Result<(), WriteError> {
+        self.open_today().map_err(|error| WriteError { written_lines: 0, error })?;
         let batch = if self.is_mid_line { batch } else { &batch[1..] };
         let mut written = 0;
         let error = loop {
@@ -86,32 +75,24 @@ impl Sink {
         }
         Err(WriteError { written_lines, error })
     }
-}
 
-fn newest_file_ends_mid_line(directory: &Path) -> io::Result<bool> {
-    let names = fs::read_dir(directory)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    // The order of the names is the order of their dates.
-    let newest = names.filter(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)).max();
-    let Some(newest) = newest else { return Ok(false) };
-    let mut file = File::open(directory.join(newest))?;
-    let mut last = [b'\n'];
-    if file.metadata()?.len() > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
+    fn open_today(&mut self) -> io::Result<()> {
+        if let Some(files) = &mut self.files
+            && let Some(Opened { file, is_mid_line }) = files.open_today()?
+        {
+            (self.output, self.is_mid_line) = (Box::new(file), is_mid_line);
+        }
+        Ok(())
     }
-    Ok(last != *b"\n")
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::fs;
+    use std::sync::Mutex;
 
     use super::*;
+    use crate::clock::ManualClock;
 
     /// A disk with room for some bytes.
     #[derive(Clone, Default)]
@@ -143,17 +124,10 @@ mod tests {
         }
     }
 
-    fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
     #[test]
     fn a_full_disk_breaks_at_most_one_line() {
         let disk = Disk::default();
-        let mut sink = Sink::new(disk.clone(), false);
+        let mut sink = Sink::new(disk.clone());
         assert_eq!(disk.write(&mut sink, 100, "\none\n"), None);
         assert_eq!(disk.write(&mut sink, 6, "\ntwo\nthree\nfour\n"), Some(1));
         assert_eq!(disk.write(&mut sink, 0, "\nfive\n"), Some(0));
@@ -163,34 +137,29 @@ mod tests {
     }
 
     #[test]
-    fn old_files_are_deleted_and_other_files_are_kept() {
+    fn a_restart_continues_the_file_of_the_day() {
         let folder = tempfile::tempdir().unwrap();
-        let mut last = std::time::SystemTime::UNIX_EPOCH;
-        for name in ["notes.txt", "events.2026-01-01.jsonl", "events.2026-01-02.jsonl", "events.2026-01-03.jsonl"] {
-            let path = folder.path().join(name);
-            // The appender orders files by the times at which they were created.
-            while !fs::metadata(&path).is_ok_and(|file| file.created().unwrap() > last) {
-                _ = fs::remove_file(&path);
-                fs::write(&path, "x\n").unwrap();
-            }
-            last = fs::metadata(&path).unwrap().created().unwrap();
+        let directory = folder.path().join("new/folder");
+        let settings = SinkSettings::File { directory: directory.clone(), keep_days: 1 };
+        let open = || Sink::open(&settings, Arc::new(ManualClock::default())).unwrap();
+        for line in ["\none\n", "\ntwo\n", "\nbroken", "\nthree\n"] {
+            assert!(open().write(line.as_bytes()).is_ok());
         }
-        let settings = SinkSettings::File { directory: folder.path().to_owned(), keep_days: 2 };
-        Sink::open(&settings).unwrap();
-        let names = names(folder.path());
-        assert_eq!(names[..2], ["events.2026-01-02.jsonl", "events.2026-01-03.jsonl"]);
-        assert_eq!((names.len(), names[3].as_str()), (4, "notes.txt"));
+        let text = fs::read_to_string(directory.join("events.1970-01-01.jsonl")).unwrap();
+        assert_eq!(text, "one\ntwo\nbroken\nthree\n");
     }
 
     #[test]
-    fn a_restart_continues_the_file_of_the_day() {
+    fn a_file_that_cannot_be_opened_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = SinkSettings::File { directory: folder.path().join("new/folder"), keep_days: 1 };
-        for line in ["\none\n", "\ntwo\n", "\nbroken", "\nthree\n"] {
-            assert!(Sink::open(&settings).unwrap().write(line.as_bytes()).is_ok());
-        }
-        let names = names(&folder.path().join("new/folder"));
-        let text = fs::read_to_string(folder.path().join("new/folder").join(&names[0])).unwrap();
-        assert_eq!((text.as_str(), names.len()), ("one\ntwo\nbroken\nthree\n", 1));
+        let directory = folder.path().join("events");
+        let settings = SinkSettings::File { directory: directory.clone(), keep_days: 1 };
+        let mut sink = Sink::open(&settings, Arc::new(ManualClock::default())).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        fs::write(&directory, "a file in place of the folder").unwrap();
+        assert_eq!(sink.write(b"\none\n").unwrap_err().written_lines, 0);
+        fs::remove_file(&directory).unwrap();
+        assert!(sink.write(b"\ntwo\n").is_ok());
+        assert_eq!(fs::read_to_string(directory.join("events.1970-01-01.jsonl")).unwrap(), "two\n");
     }
 }

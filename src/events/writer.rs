@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::conversion::Converter;
 use super::personal_data::PersonalData;
-use super::queue::EventReceiver;
+use super::queue::{EventReceiver, Queued};
 use super::settings::{EventSettings, SinkSettings};
 use super::sink::{Sink, WriteError};
 
@@ -31,10 +31,10 @@ pub struct EventWriter {
 
 #[derive(Debug, Error)]
 pub enum EventWriterError {
-    #[error("events.directory = {directory:?}: {problem}")]
-    Directory { directory: String, problem: String },
+    #[error("events.directory = {directory:?}: {error}")]
+    Directory { directory: String, error: io::Error },
     #[error("events.sink = \"stdout\": {0}")]
-    Stdout(String),
+    Stdout(io::Error),
     #[error("cannot start the thread that writes events: {0}")]
     Thread(#[from] io::Error),
 }
@@ -45,17 +45,17 @@ impl EventWriter {
     /// # Errors
     /// The sink cannot be opened.
     pub fn start(settings: &EventSettings, instance: Uuid, records: EventReceiver) -> Result<Self, EventWriterError> {
-        let sink = Sink::open(&settings.sink).map_err(|problem| match &settings.sink {
-            SinkSettings::Stdout => EventWriterError::Stdout(problem),
+        let sink = Sink::open(&settings.sink, Arc::clone(&records.clock)).map_err(|error| match &settings.sink {
+            SinkSettings::Stdout => EventWriterError::Stdout(error),
             SinkSettings::File { directory, .. } => {
-                EventWriterError::Directory { directory: directory.display().to_string(), problem }
+                EventWriterError::Directory { directory: directory.display().to_string(), error }
             }
         })?;
         let converter = Converter::new(instance, PersonalData::new(&settings.identities));
         let stop = Arc::new(AtomicBool::new(false));
         // The thread drops the sender when it ends, also after a panic.
         let (ending, ended) = sync_channel::<()>(0);
-        let worker = Worker { records, converter, sink, batch: Vec::new(), lines: 0, seen_queue_full: 0 };
+        let worker = Worker { records, converter, sink, batch: Vec::new(), lines: 0 };
         let run = {
             let stop = Arc::clone(&stop);
             move || worker.run(&stop, ending)
@@ -81,8 +81,6 @@ struct Worker {
     batch: Vec<u8>,
     /// The number of lines in `batch`.
     lines: u64,
-    /// The number of dropped records at the last batch.
-    seen_queue_full: u64,
 }
 
 impl Worker {
@@ -99,13 +97,17 @@ impl Worker {
     /// Writes all records that are in the queue.
     fn write_queued(&mut self) -> Queue {
         loop {
-            self.skip_dropped();
             self.batch.clear();
             self.batch.push(b'\n');
             self.lines = 0;
             let queue = loop {
                 match self.records.queue.try_recv() {
-                    Ok(record) => self.lines += self.converter.append(*record, &mut self.batch),
+                    Ok(queued) => {
+                        let Queued { record, dropped_before } = *queued;
+                        // Readers see a gap in the sequence numbers.
+                        self.converter.skip(dropped_before);
+                        self.lines += self.converter.append(record, &mut self.batch);
+                    }
                     Err(TryRecvError::Empty) => break Queue::Empty,
                     Err(TryRecvError::Disconnected) => break Queue::Closed,
                 }
@@ -118,13 +120,6 @@ impl Worker {
                 return queue;
             }
         }
-    }
-
-    /// Skips one sequence number for each event that did not fit into the queue, so that readers can see the gap.
-    fn skip_dropped(&mut self) {
-        let queue_full = self.records.losses.queue_full();
-        self.converter.skip(queue_full - self.seen_queue_full);
-        self.seen_queue_full = queue_full;
     }
 
     fn write_batch(&mut self) {
