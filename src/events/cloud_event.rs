@@ -48,7 +48,7 @@ pub struct CloudEvent {
     pub outcome: Outcome,
 }
 
-/// What happened: the attributes `type` and `data`.
+/// The outcome: the attributes `type` and `data`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", content = "data")]
@@ -93,7 +93,7 @@ pub struct StartData {
     pub stream_id: Uuid,
     /// Whether the start has an idempotency key. Without a key, each repetition of a start has another `streamId`.
     pub has_key: bool,
-    /// Hashed like `subject`. Absent with `events.user = "none"`.
+    /// Hashed with the key of `subject`. Absent with `events.user = "none"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +122,7 @@ pub struct StartData {
     /// The rules that apply to the start, in the order of the settings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<AppliedRule>,
-    /// What the start exceeds. In `denied`, the rule or limit that denied the start. In `over_limit`, the limits in observe mode.
+    /// The limits that the start exceeds. In `denied`: the one that denied it. In `over_limit`: every exceeded limit in observe mode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceeded: Vec<Exceeded>,
     /// Absent in `denied`.
@@ -176,7 +176,7 @@ pub struct EndData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = 0)))]
     pub session_seconds: Option<f64>,
-    /// Hashed like `subject`. Absent with `events.user = "none"`.
+    /// Hashed with the key of `subject`. Absent with `events.user = "none"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ impl Losses {
         Self { metrics, clock, throttle, queue_full: AtomicU64::new(0), write_failed: AtomicU64::new(0) }
     }
 
-    /// The sink is slower than the requests, or waits.
+    /// The sink is slower than the requests, or does not accept data.
     pub fn add_queue_full(&self, events: u64) {
         self.metrics.events.dropped.queue_full.inc_by(events);
         let total = self.queue_full.fetch_add(events, Ordering::Relaxed) + events;

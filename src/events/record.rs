@@ -1,5 +1,5 @@
-//! The outcome of one operation, as the limiter knows it. The writer converts a record to one or more events, so that requests neither
-//! serialize nor hash anything.
+//! The outcome of one operation. The writer converts a record to one or more events, so that requests neither serialize nor hash
+//! anything.
 
 use crate::domain::admission::{Denial, EndedStream, OverLimit, StartRequest, Started};
 use crate::domain::lease::{Lease, StreamLimit, Timestamp, UserLimit};

@@ -8,9 +8,10 @@ CONDITION = re.compile(r'\$\.(\w+) (?:= "([^"\\*]*)"|> (\d+))')
 
 
 def matches(pattern, fields):
-    """Whether a JSON filter pattern matches: `{ condition }` or `{ (condition) && (condition) ... }`."""
+    """Whether a JSON filter pattern matches: `{ condition }`, `{ (condition) && (condition) ... }`, or the same with `||`."""
     inner = re.fullmatch(r"\{ (.*) \}", pattern)[1]
-    conditions = [part.strip("()") for part in inner.split(" && ")]
+    operator, combine = ("||", any) if "||" in inner else ("&&", all)
+    conditions = [part.strip("()") for part in inner.split(f" {operator} ")]
 
     def holds(condition):
         field, text, number = CONDITION.fullmatch(condition).groups()
@@ -19,7 +20,7 @@ def matches(pattern, fields):
             return value == text
         return isinstance(value, (int, float)) and value > int(number)
 
-    return all(holds(condition) for condition in conditions)
+    return combine(holds(condition) for condition in conditions)
 
 
 def metric_sum(resources, metric, lines):

@@ -152,6 +152,14 @@ class Templates(unittest.TestCase):
         lines = [json.dumps(line) for line in (denied(0), denied(4), other, denied(0))]
         self.assertEqual(metric_sum(self.resources, "StartsDenied", lines), 7)
 
+    def test_event_losses_are_counted_if_events_are_on(self):
+        names = ("events_dropped", "start_denied", "events_not_flushed")
+        lines = [json.dumps({"level": "WARN", "event": name}) for name in names]
+        self.assertEqual(metric_sum(self.resources, "EventLossesLogged", lines), 2)
+        self.assertEqual(self.service["Conditions"]["HasEvents"], {"Fn::Equals": [{"Ref": "EventsSink"}, "stdout"]})
+        for name in ("EventsFilter", "EventsAlarm"):
+            self.assertEqual(self.resources[name]["Condition"], "HasEvents")
+
     def test_invalid_combinations_of_parameters_are_rejected(self):
         jwt = {"AuthIssuer": "https://login.example.com/", "AuthAudience": "streams", "AuthJwksUrl": "https://login.example.com/keys"}
         secret = {**jwt, "AuthJwksUrl": "", "AuthSecretArn": "arn:…"}
