@@ -1,25 +1,26 @@
-//! Scripted players, and their calls to the real `Limiter`.
+//! Scripted players, and their calls to the real `Limiter`, whose events the real writer writes to files.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use stream_manager::clock::{Clock, ManualClock};
-use stream_manager::domain::admission::{AtLimit, StartOutcome, Started};
+use stream_manager::domain::admission::{AtLimit, StartOutcome};
 use stream_manager::domain::labels::Labels;
-use stream_manager::domain::lease::{Lease, LimitSource, StreamLimit, Timestamp};
+use stream_manager::domain::lease::{Lease, StreamLimit, Timestamp};
 use stream_manager::domain::names::{DeviceId, IdempotencyKey, StreamId, UserName};
-use stream_manager::domain::rules::Rule;
-use stream_manager::events::cloud_event::{AppliedRule, CloudEvent, Exceeded, Outcome, StartData};
-use stream_manager::limiter::{Limiter, Policy, StartOptions};
+use stream_manager::events::settings::{EventSettings, Identities, SinkSettings};
+use stream_manager::limiter::{Policy, StartOptions};
 use stream_manager::store::memory::MemoryStore;
 use stream_manager::store::{Stop, StreamState};
-use stream_manager::telemetry::metrics::Metrics;
 
-use super::generator::{EventLog, FIRST_DAY_MS, ended, started};
+use super::generator::FIRST_DAY_MS;
 use crate::rules::labels;
+use crate::service::temp_dir;
+use crate::test_app::{BuiltApp, TestApp};
 
 /// The calls of all players in the order of time. They are the same in each run, whatever the service answers.
 pub struct Script {
@@ -29,7 +30,8 @@ pub struct Script {
 
 struct ScriptUser {
     name: UserName,
-    own_limit: Option<(StreamLimit, LimitSource)>,
+    stored_limit: Option<StreamLimit>,
+    token_limit: Option<StreamLimit>,
 }
 
 struct Call {
@@ -45,7 +47,7 @@ enum Action {
     Stop,
 }
 
-/// What a run of the script did.
+/// What a run of the script did, according to the responses.
 #[derive(Default)]
 pub struct Run {
     pub starts: u64,
@@ -53,35 +55,27 @@ pub struct Run {
     pub evicted: u64,
     pub users_hit: u64,
     pub played_ms: i64,
-    /// The events of a run that admits everything.
-    pub events: Vec<CloudEvent>,
-}
-
-/// The limits of a run.
-pub enum Limits {
-    /// Admits everything, as observe mode does, and records the events. These rules are in observe mode.
-    Observed(Vec<Rule>),
-    /// Enforces this default limit, and the users' own limits.
-    Default(StreamLimit),
-    /// Enforces this rule alone.
-    Rule(Rule),
+    /// The contents of the event files, one per instance.
+    pub events: Vec<Vec<u8>>,
 }
 
 /// A running execution of a script.
 struct Execution<'a> {
-    script: &'a Script,
-    limits: &'a Limits,
-    limiter: Limiter,
+    users: &'a [ScriptUser],
+    /// They share a store and a clock.
+    instances: Vec<BuiltApp>,
     clock: Arc<ManualClock>,
-    log: EventLog,
-    /// The start and the expiry of the leases of each user.
-    leases: BTreeMap<(usize, StreamId), (i64, i64)>,
+    /// The leases of each user that have not ended.
+    leases: Vec<HashMap<StreamId, Lease>>,
     hit: Vec<bool>,
     run: Run,
 }
 
 const MINUTE_MS: i64 = 60_000;
 const HEARTBEAT_MS: i64 = 30_000;
+const INSTANCES: usize = 3;
+/// The default of `events.user` needs a key.
+const HASH_KEY: &str = "a key with at least thirty-two bytes";
 
 impl Script {
     /// With `features`, players have devices, replace streams and evict, and users have their own limits.
@@ -89,12 +83,14 @@ impl Script {
         let mut random = Rng::with_seed(seed);
         let mut script = Self { users: Vec::new(), calls: Vec::new() };
         for index in 0..users {
-            let own_limit = (features && random.u8(..10) < 2).then(|| {
-                let source = if random.bool() { LimitSource::User } else { LimitSource::Token };
-                (StreamLimit::capped(random.u64(..5)), source)
-            });
+            let has_own_limit = features && random.u8(..10) < 2;
+            let (stored_limit, token_limit) = match has_own_limit.then(|| random.bool()) {
+                None => (None, None),
+                Some(true) => (Some(StreamLimit::capped(random.u64(..5))), None),
+                Some(false) => (None, Some(StreamLimit::capped(random.u64(..5)))),
+            };
             let name = UserName::parse(&format!("Zoë {index}")).unwrap();
-            script.users.push(ScriptUser { name, own_limit });
+            script.users.push(ScriptUser { name, stored_limit, token_limit });
             script.add_user(index, features, &mut random);
         }
         script.calls.sort_by_key(|call| call.at_ms);
@@ -104,6 +100,7 @@ impl Script {
     fn add_user(&mut self, user: usize, features: bool, random: &mut Rng) {
         let evicts = features && random.u8(..10) < 3;
         let has_devices = features && random.bool();
+        let token_limit = self.users[user].token_limit;
         let mut ids = Vec::new();
         let mut at_ms = 0;
         for n in 0..random.usize(3..15) {
@@ -123,6 +120,7 @@ impl Script {
                 replaces,
                 at_limit: Some(if evicts { AtLimit::EvictOldest } else { AtLimit::Reject }),
                 labels: random_labels(random),
+                token_limit,
                 ..StartOptions::default()
             };
             let heartbeats = random.i64(0..40);
@@ -140,36 +138,38 @@ impl Script {
         }
         // The last start finds all expired leases, so that each end is known.
         let stream = IdempotencyKey::parse(format!("{user}-last").as_bytes()).unwrap();
-        let options = StartOptions { idempotency_key: Some(stream.clone()), ..StartOptions::default() };
+        let options = StartOptions { idempotency_key: Some(stream.clone()), token_limit, ..StartOptions::default() };
         let mut call = |at_ms, action| self.calls.push(Call { at_ms, user, stream: stream.clone(), action });
         call(300 * MINUTE_MS, Action::Start(Box::new(options)));
         call(301 * MINUTE_MS, Action::Stop);
     }
 
-    pub async fn run(&self, limits: &Limits) -> Run {
+    /// Runs the script on instances with this policy.
+    pub async fn run(&self, policy: &Policy) -> Run {
+        let folder = temp_dir();
+        let folders: Vec<_> = (0..INSTANCES).map(|index| folder.path().join(index.to_string())).collect();
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch_ms(FIRST_DAY_MS)));
-        let policy = match limits {
-            Limits::Observed(_) => policy(StreamLimit::MAX.into(), Vec::new()),
-            Limits::Default(limit) => policy(limit.get().into(), Vec::new()),
-            Limits::Rule(rule) => policy(StreamLimit::MAX.into(), vec![rule.clone()]),
+        let store = Arc::new(MemoryStore::new());
+        let instance = |directory: &PathBuf| {
+            let sink = SinkSettings::File { directory: directory.clone(), keep_days: 1 };
+            let events = Some(EventSettings { sink, identities: Identities::Hashed(HASH_KEY.into()) });
+            let (store, clock, policy) = (Arc::clone(&store) as _, Arc::clone(&clock), policy.clone());
+            TestApp { store, clock, events, policy, ..TestApp::default() }.build()
         };
-        let (store, metrics) = (Arc::new(MemoryStore::new()), Arc::new(Metrics::new()));
-        let limiter = Limiter::new(store, Arc::clone(&clock) as _, StdRng::seed_from_u64(1), metrics, policy);
         let mut execution = Execution {
-            script: self,
-            limits,
-            limiter,
+            users: &self.users,
+            instances: folders.iter().map(instance).collect(),
             clock,
-            log: EventLog::new(1),
-            leases: BTreeMap::new(),
+            leases: vec![HashMap::new(); self.users.len()],
             hit: vec![false; self.users.len()],
             run: Run::default(),
         };
-        execution.set_own_limits().await;
+        execution.store_limits().await;
         for call in &self.calls {
             execution.call(call).await;
         }
-        execution.finish()
+        let run = execution.finish();
+        Run { events: folders.iter().map(|folder| content(folder)).collect(), ..run }
     }
 }
 
@@ -182,150 +182,76 @@ fn random_labels(random: &mut Rng) -> Labels {
     labels(&chosen)
 }
 
-fn policy(default_limit: u64, rules: Vec<Rule>) -> Policy {
-    Policy { default_limit: StreamLimit::capped(default_limit), rules: rules.into(), ..Policy::default() }
+/// The content of the files in a folder. There are two if the day changed during the run.
+fn content(folder: &Path) -> Vec<u8> {
+    fs::read_dir(folder).unwrap().flat_map(|file| fs::read(file.unwrap().path()).unwrap()).collect()
 }
 
 impl Execution<'_> {
-    async fn set_own_limits(&self) {
-        for user in &self.script.users {
-            if let (Limits::Default(_), Some((limit, LimitSource::User))) = (self.limits, user.own_limit) {
-                self.limiter.set_limit(&user.name, Some(limit)).await.unwrap();
-            }
+    async fn store_limits(&self) {
+        for user in self.users.iter().filter(|user| user.stored_limit.is_some()) {
+            self.instances[0].limiter.set_limit(&user.name, user.stored_limit).await.unwrap();
         }
     }
 
     async fn call(&mut self, call: &Call) {
-        let now_ms = FIRST_DAY_MS + call.at_ms;
-        self.clock.advance_ms(now_ms - self.clock.now().epoch_ms());
-        let user = &self.script.users[call.user];
-        let id = StreamId::from_key(&user.name, &call.stream);
+        let now = Timestamp::from_epoch_ms(FIRST_DAY_MS + call.at_ms);
+        self.clock.advance_ms(now.epoch_ms() - self.clock.now().epoch_ms());
+        // Calls at the same time go to the same instance, so that the events show their order.
+        let limiter = &self.instances[call.at_ms as usize % INSTANCES].limiter;
+        let user = &self.users[call.user].name;
+        let id = StreamId::from_key(user, &call.stream);
         match &call.action {
-            Action::Start(options) => self.start(call.user, id, options, now_ms).await,
+            Action::Start(options) => {
+                let outcome = limiter.start(user, (**options).clone()).await.unwrap().value;
+                self.start(call.user, outcome, now);
+            }
             Action::Heartbeat => {
-                let beat = self.limiter.heartbeat(&user.name, id, None).await.unwrap();
-                if let StreamState::Live(lease) = beat.value {
-                    self.leases.get_mut(&(call.user, id)).unwrap().1 = lease.expires_at.epoch_ms();
+                if let StreamState::Live(lease) = limiter.heartbeat(user, id, None).await.unwrap().value {
+                    self.leases[call.user].insert(id, lease).unwrap();
                 }
             }
             Action::Stop => {
-                if self.limiter.stop(&user.name, id).await.unwrap() == Stop::Freed {
-                    let start_ms = self.ended(call.user, id, now_ms);
-                    self.record(call.user, now_ms, vec![Outcome::Stopped(ended(id.uuid(), start_ms, now_ms, None))]);
+                if limiter.stop(user, id).await.unwrap() == Stop::Freed {
+                    self.ended(call.user, id, now);
                 }
             }
         }
     }
 
-    async fn start(&mut self, user: usize, id: StreamId, options: &StartOptions, now_ms: i64) {
-        let ScriptUser { name, own_limit } = &self.script.users[user];
-        let mut options = options.clone();
-        if let (Limits::Default(_), Some((limit, LimitSource::Token))) = (self.limits, own_limit) {
-            options.token_limit = Some(*limit);
-        }
-        let before = self.limiter.streams(name, None).await.unwrap().value.streams;
-        let outcome = self.limiter.start(name, options.clone()).await.unwrap().value;
+    fn start(&mut self, user: usize, outcome: StartOutcome, now: Timestamp) {
         match outcome {
             StartOutcome::Started(started) => {
                 self.run.starts += 1;
                 self.run.evicted += started.evicted() as u64;
                 self.hit[user] |= started.evicted() > 0;
-                let is_kept = |lease: &&Lease| !started.ended_ids().contains(&lease.stream_id);
-                let kept: Vec<Labels> = before.iter().filter(is_kept).map(|lease| lease.labels.clone()).collect();
-                let data = self.data(user, id, &options, &kept, now_ms);
-                let mut outcomes = vec![match data.exceeded.is_empty() {
-                    true => Outcome::Started(data),
-                    false => Outcome::OverLimit(data),
-                }];
-                outcomes.extend(self.ends_of_start(user, id, &started, now_ms));
-                self.leases.insert((user, id), (now_ms, started.lease.expires_at.epoch_ms()));
-                self.record(user, now_ms, outcomes);
-            }
-            StartOutcome::Existing(_) => {
-                let data = self.data(user, id, &options, &[], now_ms);
-                self.record(user, now_ms, vec![Outcome::Replayed(data)]);
+                started.ended_ids().into_iter().for_each(|id| self.ended(user, id, now));
+                let expired = self.leases[user].values().filter(|lease| lease.expires_at <= now);
+                let expired: Vec<StreamId> = expired.map(|lease| lease.stream_id).collect();
+                assert_eq!(expired.len(), started.reaped);
+                expired.into_iter().for_each(|id| self.ended(user, id, now));
+                self.leases[user].insert(started.lease.stream_id, started.lease);
             }
             StartOutcome::Denied(_) => {
                 self.run.starts += 1;
                 self.run.denied += 1;
                 self.hit[user] = true;
             }
-            StartOutcome::Ended(_) => {}
+            StartOutcome::Existing(_) | StartOutcome::Ended(_) => {}
             StartOutcome::KeyReused => panic!("the script repeats each start unchanged"),
         }
     }
 
-    /// The events of the streams that a start replaced, and of the expired leases that it removed.
-    fn ends_of_start(&mut self, user: usize, id: StreamId, started: &Started, now_ms: i64) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
-        for stream in &started.ended_ids() {
-            let start_ms = self.ended(user, *stream, now_ms);
-            outcomes.push(Outcome::Replaced(ended(stream.uuid(), start_ms, now_ms, Some(id.uuid()))));
-        }
-        let of_user = self.leases.range((user, StreamId::from(uuid::Uuid::nil()))..);
-        let of_user = of_user.take_while(|((owner, _), _)| *owner == user);
-        let expired: Vec<(StreamId, i64)> = of_user
-            .filter(|((_, stream), (_, expires_ms))| *stream != id && *expires_ms <= now_ms)
-            .map(|((_, stream), (_, expires_ms))| (*stream, *expires_ms))
-            .collect();
-        assert_eq!(expired.len(), started.reaped);
-        for (stream, expires_ms) in expired {
-            let start_ms = self.ended(user, stream, expires_ms);
-            outcomes.push(Outcome::Expired(ended(stream.uuid(), start_ms, expires_ms, None)));
-        }
-        outcomes
-    }
-
-    /// Adds the time that the stream played. Returns its start.
-    fn ended(&mut self, user: usize, id: StreamId, end_ms: i64) -> i64 {
-        let (start_ms, expires_ms) = self.leases.remove(&(user, id)).unwrap();
-        self.run.played_ms += end_ms.min(expires_ms) - start_ms;
-        start_ms
-    }
-
-    /// The event of a start in observe mode. `kept` are the labels of the live streams that it does not replace.
-    fn data(&self, user: usize, id: StreamId, options: &StartOptions, kept: &[Labels], now_ms: i64) -> StartData {
-        let own_limit = self.script.users[user].own_limit;
-        let (limit, limit_source) = own_limit.unwrap_or((StreamLimit::DEFAULT, LimitSource::Default));
-        let mut data = StartData {
-            device_id: options.device_id.as_ref().map(ToString::to_string),
-            labels: options.labels.clone(),
-            replaces: options.replaces.iter().map(|id| id.uuid()).collect(),
-            at_limit: options.at_limit.unwrap_or(AtLimit::Reject),
-            limit: limit.get(),
-            limit_source,
-            ..started(id.uuid(), now_ms)
-        };
-        if let Limits::Observed(rules) = self.limits {
-            for rule in rules.iter().filter(|rule| rule.applies_to(&options.labels)) {
-                let value = |labels: &Labels| rule.per.as_ref().and_then(|per| labels.get(per)).cloned();
-                let per = value(&options.labels);
-                let counts = |labels: &&Labels| rule.applies_to(labels) && value(labels) == per;
-                let count = kept.iter().filter(counts).count();
-                let (name, limit) = (rule.name.to_string(), rule.max.get());
-                if count >= limit.into() {
-                    data.exceeded.push(Exceeded { rule: Some(name.clone()), limit, count: count as u32 });
-                }
-                let per = per.map(|per| per.as_str().to_owned());
-                data.rules.push(AppliedRule { name, mode: data.mode, limit, per });
-            }
-        }
-        if kept.len() >= limit.get().into() {
-            data.exceeded.push(Exceeded { rule: None, limit: limit.get(), count: kept.len() as u32 });
-        }
-        data
-    }
-
-    fn record(&mut self, user: usize, now_ms: i64, outcomes: Vec<Outcome>) {
-        if matches!(self.limits, Limits::Observed(_)) {
-            let name = self.script.users[user].name.as_str();
-            self.run.events.extend(self.log.events(Some(name), now_ms, outcomes));
-        }
+    /// Adds the time that the stream played until `now`, or until its lease expired.
+    fn ended(&mut self, user: usize, id: StreamId, now: Timestamp) {
+        let lease = self.leases[user].remove(&id).unwrap();
+        self.run.played_ms += now.min(lease.expires_at).epoch_ms() - lease.started_at.epoch_ms();
     }
 
     fn finish(mut self) -> Run {
-        for ((user, id), (_, expires_ms)) in self.leases.clone() {
-            self.ended(user, id, expires_ms);
+        assert!(self.leases.iter().all(HashMap::is_empty), "each end is known");
+        for instance in self.instances {
+            assert!(instance.event_writer.unwrap().shutdown(Duration::from_secs(10)));
         }
         self.run.users_hit = self.hit.iter().filter(|hit| **hit).count() as u64;
         self.run
