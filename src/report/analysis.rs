@@ -10,7 +10,7 @@ use super::hours::Hours;
 use super::levels::LevelTally;
 use super::model::{DeniedUser, Report, Totals, WhatIf, WhatIfRule};
 use super::partitions::Group;
-use super::record::{Entry, Reason, Record, Start, StartResult};
+use super::record::{Entry, Reason, Record, Start, StartResult, move_ends_after_their_starts};
 use super::rules::RuleTally;
 use super::session_lengths::SessionLengths;
 use super::what_if::{UserWhatIf, WhatIfTally};
@@ -29,8 +29,6 @@ pub(super) struct Analysis {
     rules: BTreeMap<String, RuleTally>,
     devices: DeviceTally,
     limits: WhatIfTally,
-    /// Streams that a start ended because the limit was reached.
-    evicted_by_starts: u64,
 }
 
 const MAX_DENIED_USERS: usize = 20;
@@ -49,7 +47,6 @@ impl Analysis {
             rules: BTreeMap::new(),
             devices: DeviceTally::new(partition_bytes),
             limits: WhatIfTally::default(),
-            evicted_by_starts: 0,
         }
     }
 
@@ -72,7 +69,9 @@ impl Analysis {
                 *duplicates += u64::from(is_duplicate && a.is_event());
                 is_duplicate
             });
-            for records in records.chunk_by(|a, b| a.user == b.user && (a.user.is_some() || owner(a) == owner(b))) {
+            for records in records.chunk_by_mut(|a, b| a.user == b.user && (a.user.is_some() || owner(a) == owner(b)))
+            {
+                move_ends_after_their_starts(records);
                 self.add_user(records)?;
             }
         }
@@ -93,8 +92,12 @@ impl Analysis {
         let has_users = self.totals.users > 0;
         let rule =
             |(rule, tally): (&String, &RuleTally)| WhatIfRule { rule: rule.clone(), limits: tally.what_if.finish() };
+        let sessions = self.sessions.finish();
+        let (starts, ends) = (&self.totals.starts, &self.totals.ends);
+        let unknown =
+            [starts.denied, starts.without_key, ends.evicted_by_starts, ends.without_start, sessions.assumed_ends];
         let what_if = WhatIf {
-            is_exact: self.totals.starts.denied + self.evicted_by_starts == 0,
+            is_exact: unknown.iter().all(|number| *number == 0),
             limits: self.limits.finish(),
             rules: self.rules.iter().map(rule).collect(),
         };
@@ -102,7 +105,7 @@ impl Analysis {
             totals: self.totals,
             hours: self.hours.finish()?,
             concurrency: has_users.then(|| self.levels.finish()),
-            sessions: self.sessions.finish(),
+            sessions,
             most_denied_users: self.denied_users,
             rules: self.rules.into_iter().map(|(rule, tally)| tally.finish(rule)).collect(),
             devices: self.devices.finish()?,
@@ -166,7 +169,7 @@ impl Analysis {
                         Reason::Expired => ends.expired += 1,
                         Reason::Erased => ends.erased += 1,
                     }
-                    self.evicted_by_starts += u64::from(end.reason == Reason::Evicted && end.by_start.is_some());
+                    ends.evicted_by_starts += u64::from(end.reason == Reason::Evicted && end.by_start.is_some());
                 }
                 Entry::LimitChanged => totals.limit_changes += 1,
                 Entry::Erased => totals.erasures += 1,

@@ -53,6 +53,8 @@ pub struct StartTotals {
 pub struct EndTotals {
     pub stopped: u64,
     pub evicted: u64,
+    /// The evicted streams that a start with `evictOldest` ended.
+    pub evicted_by_starts: u64,
     pub replaced: u64,
     pub expired: u64,
     /// The streams that an erasure ended.
@@ -182,8 +184,9 @@ pub struct DeviceNameUse {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WhatIf {
-    /// False if starts were denied or streams were evicted for a start: it is not known how long these viewers would have watched, so
-    /// all numbers are lower bounds.
+    /// Whether all starts and ends are known. False if starts were denied or evicted other streams, because it is not known how long
+    /// these viewers would have watched; if sessions have no event of their end, or of their start; and if starts have no idempotency
+    /// key.
     pub is_exact: bool,
     /// The default limit. Users and tokens keep their own limits. Rules do not apply.
     pub limits: Vec<WhatIfCase>,

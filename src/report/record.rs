@@ -1,5 +1,7 @@
 //! The compact form of an event, which the temporary files contain.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -107,5 +109,32 @@ impl Start<'_> {
     /// Whether an enforced rule or limit denied the start, and which. The inner `None` is the user's own limit.
     pub fn denied_by(&self) -> Option<Option<&str>> {
         (self.result == StartResult::Denied).then(|| self.exceeded.first().copied().flatten())
+    }
+}
+
+/// Moves the ends that a start caused after the event of the start. The service writes them before it, but the start must find the
+/// streams that it evicts or replaces. `records` are the sorted records of one user.
+pub(super) fn move_ends_after_their_starts(records: &mut [Record<'_>]) {
+    let is_caused = |record: &Record<'_>| matches!(&record.entry, Entry::End(End { by_start: Some(_), .. }));
+    for records in records.chunk_by_mut(|a, b| a.time_ms == b.time_ms) {
+        if records.len() == 1 || !records.iter().any(is_caused) {
+            continue;
+        }
+        let mut starts = HashMap::<Uuid, usize>::new();
+        for (index, record) in records.iter().enumerate() {
+            if let Entry::Start(start) = &record.entry {
+                starts.entry(start.stream_id).or_insert(index);
+            }
+        }
+        let position = |(index, record): (usize, &Record<'_>)| match &record.entry {
+            Entry::End(End { by_start: Some(by), .. }) => starts.get(by).map_or(index, |start| index.max(*start)),
+            _ => index,
+        };
+        let positions: Vec<usize> = records.iter().enumerate().map(position).collect();
+        let mut order: Vec<usize> = (0..records.len()).collect();
+        // At the same position, the start comes first: only its position is its index.
+        order.sort_by_key(|index| (positions[*index], positions[*index] != *index));
+        let sorted: Vec<_> = order.iter().map(|index| records[*index].clone()).collect();
+        records.clone_from_slice(&sorted);
     }
 }

@@ -19,6 +19,9 @@ pub fn json(report: &Report) -> String {
 
 pub fn text(report: &Report) -> String {
     let mut text = totals(report);
+    if report.totals.events == 0 {
+        return text;
+    }
     for part in [
         what_if(report),
         concurrency(report),
@@ -79,19 +82,48 @@ pub(super) fn notes(report: &Report) -> String {
     notes.map(|(number, text)| format!("{} {text}.\n", count(*number))).collect()
 }
 
-/// How far the what-if numbers can be trusted.
-pub(super) fn accuracy(report: &Report) -> &'static str {
+/// How far the what-if numbers can be trusted, and why.
+pub(super) fn accuracy(report: &Report) -> String {
+    let (totals, sessions) = (&report.totals, &report.sessions);
     match &report.what_if {
-        None => "The events have no users, so that users cannot be counted, and other limits cannot be evaluated.",
+        None => {
+            return "The events have no users, so that users cannot be counted, and other limits cannot be evaluated."
+                .to_owned();
+        }
         Some(what_if) if what_if.is_exact => {
-            "Nothing was denied or evicted in this period, so that each start counts."
+            return "The numbers are exact: all starts and ends are known, and nothing was denied or evicted."
+                .to_owned();
         }
-        Some(_) => {
-            "Starts were denied or evicted other streams in this period. These viewers would have watched longer, \
-             so that all numbers are lower bounds."
-        }
+        Some(_) => {}
     }
+    let mut text = String::new();
+    if sessions.assumed_ends > 0 {
+        let share = percent(sessions.assumed_ends_percent);
+        _ = write!(text, "{share} of the sessions have no event of their end and count as one lease. ");
+    }
+    if totals.starts.denied + totals.ends.evicted_by_starts > 0 {
+        text.push_str("Starts were denied or evicted other streams; these viewers would have watched longer. ");
+    }
+    if totals.ends.without_start > 0 {
+        text.push_str("Streams whose starts are not in the files do not count. ");
+    }
+    if totals.starts.without_key > 0 {
+        text.push_str("Repetitions of starts without an idempotency key count as starts. ");
+    }
+    text.push_str(match totals.starts.without_key {
+        0 => "The real numbers are higher.",
+        _ => "The real numbers can be higher or lower.",
+    });
+    text
 }
+
+/// The columns of the what-if tables.
+pub(super) const DEFINITIONS: [(&str, &str); 4] = [
+    ("Starts denied", "each attempt that the limit would have refused, repetitions included"),
+    ("Users hit", "users with at least one denied start or one evicted stream"),
+    ("Hours lost", "how long the denied streams played in reality, and how long evicted streams went on"),
+    ("Streams evicted", "streams that starts with evictOldest would have ended"),
+];
 
 fn what_if(report: &Report) -> String {
     let Some(what_if) = &report.what_if else { return format!("{}\n", accuracy(report)) };
@@ -103,6 +135,10 @@ fn what_if(report: &Report) -> String {
         let mut rows = vec![what_if_header(&format!("Rule {}", printable(&rule.rule)))];
         rows.extend(rule.limits.iter().map(what_if_row));
         _ = write!(text, "\n{}", columns(&rows));
+    }
+    text.push('\n');
+    for (term, definition) in DEFINITIONS {
+        _ = writeln!(text, "{term}: {definition}.");
     }
     text
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use self::chart::ChartError;
 use super::model::Report;
-use super::text::{accuracy, count, hours_of, minute, notes};
+use super::text::{DEFINITIONS, accuracy, count, hours_of, minute, notes};
 use crate::text_table::percent;
 
 /// A chart could not be drawn.
@@ -40,9 +40,11 @@ pub fn page(report: &Report) -> Result<String, HtmlError> {
                         p { (accuracy(report)) }
                         @if report.what_if.is_some() {
                             p {
-                                "A limit applies to users without their own limit, and the rules do not apply. For a rule, the user's "
-                                "limit and the other rules do not apply. Hours lost are the hours that were watched after these starts."
+                                "Users with their own limit keep it, and the rows include their denials. "
+                                "The rules do not apply. For a rule, the user's "
+                                "limit and the other rules do not apply."
                             }
+                            ul { @for (term, definition) in DEFINITIONS { li { em { (term) } ": " (definition) "." } } }
                         }
                         (sections::what_if(report)?)
                         (sections::concurrency(report)?)

@@ -193,6 +193,8 @@ pub(super) fn hours(report: &Report) -> Result<Markup, ChartError> {
     let peak = report.hours.iter().max_by_key(|hour| hour.peak_streams);
     let starts = [values(|point| point.1), values(|point| point.2), values(|point| point.3)];
     let streams = [values(|point| point.4)];
+    // A line needs two points, and few points are easier to read as bars.
+    let kind = if points.len() <= MAX_HOUR_ROWS { Kind::Bars } else { Kind::Lines };
     let header = ["Time, UTC", "starts", "over the limit", "denied", "most streams at once"];
     let figure = |id, title, description, legend, series| {
         Figure {
@@ -200,7 +202,7 @@ pub(super) fn hours(report: &Report) -> Result<Markup, ChartError> {
             title,
             description,
             legend,
-            chart: Chart { kind: Kind::Lines, categories: &categories, series, unit: "" },
+            chart: Chart { kind, categories: &categories, series, unit: "" },
             table: Table {
                 caption: "starts and concurrent streams by time",
                 header: &header,

@@ -1,5 +1,6 @@
 //! The HTML page of a report: self-contained, escaped, and with alternatives to its charts.
 
+use stream_manager::events::cloud_event::CloudEvent;
 use stream_manager::report::html::page;
 
 use super::{report_of_events, week};
@@ -65,4 +66,15 @@ fn names_are_escaped() {
 fn an_empty_report_has_a_page() {
     let page = page(&report_of_events(&[])).unwrap();
     assert!(page.contains("No events") && !page.contains("<svg"));
+}
+
+#[test]
+fn charts_of_one_hour_are_not_empty() {
+    let (_, mut events) = week(5, 60);
+    let hour = |event: &CloudEvent| event.time.0.epoch_ms() / 3_600_000;
+    let first = hour(&events[0]);
+    events.retain(|event| hour(event) == first);
+    let page = page(&report_of_events(&events)).unwrap();
+    let chart = page.split("<title id=\"starts-wide-title\"").nth(1).unwrap().split("</svg>").next().unwrap();
+    assert!(chart.contains("<rect") && chart.contains("fill=\"#000011\""), "{chart}");
 }

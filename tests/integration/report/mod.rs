@@ -1,5 +1,6 @@
 //! `stream-manager report`: the numbers, what other limits would deny, the input and the output.
 
+mod command;
 mod generator;
 mod html;
 mod input;

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::Value;
+use stream_manager::domain::admission::AtLimit;
 use stream_manager::domain::lease::LimitSource;
 use stream_manager::domain::rules::LimitMode;
 use stream_manager::events::cloud_event::{AppliedRule, CloudEvent, Exceeded, Outcome, StartData};
@@ -11,7 +12,7 @@ use stream_manager::report::{Report, WhatIfCase, text};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
-use super::generator::{EventLog, FIRST_DAY_MS, started};
+use super::generator::{EventLog, FIRST_DAY_MS, ended, started};
 use super::{lines, report_of_events, week};
 use crate::documents::read;
 use crate::service::{command, run, stdout, temp_dir};
@@ -47,7 +48,7 @@ fn denials_of_enforced_limits_make_what_if_a_lower_bound() {
     let events = [start(0, |_| {}, Outcome::Started), denied_by(1, None)];
     let report = report_of_events(&events);
     let what_if = report.what_if.as_ref().unwrap();
-    assert!(!what_if.is_exact && text::text(&report).contains("lower bounds"));
+    assert!(!what_if.is_exact && text::text(&report).contains("evicted other streams"));
     assert_eq!((denied(&what_if.limits[0]), denied(&what_if.limits[1])), ((2, 1), (2, 0)));
     let levels = report.concurrency.unwrap();
     assert_eq!((levels[1].starts_attempted, levels[1].starts_reached), (1, 0));
@@ -74,6 +75,46 @@ fn what_if_keeps_the_own_limits_of_users() {
     let events = [start(0, own_limit, Outcome::Started), start(1, own_limit, Outcome::OverLimit)];
     let what_if = report_of_events(&events).what_if.unwrap();
     assert_eq!((what_if.limits[5].denied, what_if.limits[5].users_hit), (1, 1));
+}
+
+#[test]
+fn sessions_without_an_end_make_what_if_inexact() {
+    let start_ms = FIRST_DAY_MS;
+    let mut log = EventLog::new(1);
+    let id = Uuid::from_u128(1);
+    let mut events = log.events(Some("ann"), start_ms, vec![Outcome::Started(started(id, start_ms))]);
+    let report = report_of_events(&events);
+    assert!(!report.what_if.as_ref().unwrap().is_exact);
+    let text = text::text(&report);
+    assert!(text.contains("100 % of the sessions have no event of their end and count as one lease."), "{text}");
+    let stopped = Outcome::Stopped(ended(id, start_ms, start_ms + 60_000, None));
+    events.extend(log.events(Some("ann"), start_ms + 60_000, vec![stopped]));
+    assert!(report_of_events(&events).what_if.unwrap().is_exact);
+}
+
+/// The service writes the end of a stream before the event of the start that ended it.
+#[test]
+fn streams_that_a_start_ended_count_at_this_start() {
+    for (outcome, attempted) in [(Outcome::Evicted as fn(_) -> _, 3), (Outcome::Replaced as fn(_) -> _, 2)] {
+        let mut log = EventLog::new(1);
+        let evicts = |data: StartData| StartData { at_limit: AtLimit::EvictOldest, ..data };
+        let mut events = Vec::new();
+        for (number, end) in [(0, None), (1, None), (2, Some(0))] {
+            let (id, now_ms) = (Uuid::from_u128(number), FIRST_DAY_MS + number as i64 * 1000);
+            let end = end.map(|old| outcome(ended(Uuid::from_u128(old), FIRST_DAY_MS, now_ms, Some(id))));
+            let start = Outcome::Started(evicts(started(id, now_ms)));
+            events.extend(log.events(Some("ann"), now_ms, end.into_iter().chain([start]).collect()));
+        }
+        let report = report_of_events(&events);
+        let levels = report.concurrency.unwrap();
+        assert_eq!((levels.len(), levels[attempted - 1].users_attempted), (attempted, 1));
+        assert_eq!(levels[1].users_reached, 1);
+        if attempted == 3 {
+            let what_if = report.what_if.unwrap();
+            assert_eq!((what_if.limits[1].evicted, report.totals.ends.evicted_by_starts), (1, 1));
+            assert!(!what_if.is_exact);
+        }
+    }
 }
 
 #[tokio::test]
@@ -130,5 +171,5 @@ fn control_characters_of_names_do_not_reach_the_terminal() {
 #[test]
 fn a_report_of_nothing_says_so() {
     let report: Report = report_of_events(&[]);
-    assert!(text::text(&report).starts_with("No events.\n"));
+    assert_eq!(text::text(&report), "No events.\n");
 }
