@@ -1,4 +1,4 @@
-//! One file of events per day (UTC). Deletes old files by the date in their name.
+//! One file of events per day (UTC). Deletes the files whose names contain an old date.
 //!
 //! The crate tracing-appender also rotates files, but it orders them by the time at which they were created. After a backup was
 //! restored, it deleted the file of the day. It also continues without an error when it cannot open the next file.

@@ -72,21 +72,21 @@ mod tests {
     fn a_full_queue_drops_and_counts_records() {
         let metrics = Arc::new(Metrics::new());
         let (sender, receiver) = queue(Arc::clone(&metrics), Arc::new(SystemClock));
-        let stop = || Record {
+        let record = || Record {
             now: Timestamp::from_epoch_ms(0),
             user: UserName::parse("ann").unwrap(),
             operation: Operation::Erase(vec![StreamId::random([1; 16])]),
         };
-        (0..CAPACITY + 3).for_each(|_| sender.send(stop()));
+        (0..CAPACITY + 3).for_each(|_| sender.send(record()));
         assert_eq!(metrics.events.dropped.queue_full.get(), 3);
         let gaps = |receiver: &EventReceiver| -> Vec<u64> {
             receiver.queue.try_iter().map(|queued| queued.dropped_before).collect()
         };
         assert_eq!(gaps(&receiver), [0; CAPACITY], "the events were dropped after these records");
-        (0..2).for_each(|_| sender.send(stop()));
+        (0..2).for_each(|_| sender.send(record()));
         assert_eq!(gaps(&receiver), [3, 0]);
         drop(receiver);
-        sender.send(stop());
+        sender.send(record());
         assert_eq!(metrics.events.dropped.write_failed.get(), 1, "the writer has ended");
     }
 }

@@ -144,3 +144,44 @@ enum Queue {
     /// All senders are gone.
     Closed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::domain::names::{StreamId, UserName};
+    use crate::events::queue::{CAPACITY, queue};
+    use crate::events::record::{Operation, Record};
+    use crate::events::settings::Identities;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn dropped_events_leave_a_gap_where_they_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let (sender, receiver) = queue(Arc::new(Metrics::new()), clock.clone());
+        let send = || {
+            let operation = Operation::Stop(StreamId::random([1; 16]));
+            sender.send(Record { now: clock.now(), user: UserName::parse("ann").unwrap(), operation });
+        };
+        (0..CAPACITY + 3).for_each(|_| send());
+        let sink = SinkSettings::File { directory: folder.path().to_owned(), keep_days: 1 };
+        let settings = EventSettings { sink, identities: Identities::Omitted };
+        let writer = EventWriter::start(&settings, Uuid::nil(), receiver).unwrap();
+        let path = folder.path().join("events.1970-01-01.jsonl");
+        let sequences = || -> Vec<usize> {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let sequence = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["sequence"].clone();
+            text.lines().map(|line| sequence(line).as_str().unwrap().parse().unwrap()).collect()
+        };
+        // The queue has room when the first batch is written.
+        while std::fs::metadata(&path).unwrap().len() == 0 {
+            thread::yield_now();
+        }
+        send();
+        assert!(writer.shutdown(Duration::from_secs(60)));
+        let mut expected: Vec<usize> = (1..=CAPACITY).collect();
+        expected.push(CAPACITY + 4);
+        assert_eq!(sequences(), expected);
+    }
+}
