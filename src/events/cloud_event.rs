@@ -167,7 +167,7 @@ pub struct Exceeded {
 #[serde(rename_all = "camelCase")]
 pub struct EndData {
     pub stream_id: Uuid,
-    /// For an expired stream, the expiry of its lease if it is known. Otherwise, the time of the event.
+    /// The time of the event. In `expired`, the expiry of the lease.
     pub ended_at: EventTime,
     /// Absent if the end did not read the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]

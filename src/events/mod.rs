@@ -1,4 +1,5 @@
-//! Events: one record for each outcome of a start, a stop and an eviction, for reports and audits. [`cloud_event`] is the format.
+//! Events: the outcomes of starts, stops, evictions, changes of limits and erasures, for reports and audits. [`cloud_event`] is the
+//! format.
 //!
 //! The limiter puts a [`record::Record`] into a bounded queue, which never waits. A separate thread converts the records to events
 //! and writes them in batches, so that a slow or full sink delays no request.
