@@ -158,7 +158,7 @@ impl Limiter {
     /// separately, so that contention in the second step does not end streams that have started after the first one.
     pub async fn erase(&self, user: &UserName) -> Result<()> {
         let ended = self.end(user, Selection::Erase, None).await;
-        self.outcomes.streams_erased(&ended);
+        self.outcomes.count_ended(&ended);
         let ended = ended?;
         let purged = self.retry(|_, now| self.store.purge(user, now)).await;
         self.outcomes.erasure(user, ended, &purged);

@@ -7,7 +7,7 @@ use tracing::info;
 use super::retry::Timestamped;
 use crate::clock::Clock;
 use crate::domain::admission::{StartOutcome, StartRequest};
-use crate::domain::lease::{Lease, LeaseTerms, StreamLimit, Timestamp};
+use crate::domain::lease::{LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{StreamId, UserName};
 use crate::events::queue::EventSender;
 use crate::events::record::{Operation, Record, StartResult};
@@ -81,34 +81,32 @@ impl Outcomes {
 
     pub fn eviction(&self, user: &UserName, result: &Result<Timestamped<Ended>>) {
         self.count_ended(result);
-        let Ok(Timestamped { now, value: Ended { leases, .. } }) = result else { return };
-        if leases.is_empty() {
+        let Ok(Timestamped { now, value: ended }) = result else { return };
+        if ended.leases.is_empty() {
             // The request counts once, even if it lists several ids.
             self.metrics.stops.already_gone.inc();
             return;
         }
-        log_evictions(leases);
-        self.record(user, *now, || Some(Operation::Evict(leases.clone())));
+        log_evictions(ended);
+        self.record(user, *now, || Some(Operation::Evict(ended.leases.clone())));
     }
 
     pub fn limit_and_excess(&self, user: &UserName, limit: StreamLimit, result: &Result<Timestamped<Ended>>) {
         self.count_ended(result);
-        let Ok(Timestamped { now, value: Ended { leases, previous_limit } }) = result else { return };
-        if !leases.is_empty() {
-            log_evictions(leases);
+        let Ok(Timestamped { now, value: ended }) = result else { return };
+        if !ended.leases.is_empty() {
+            log_evictions(ended);
         }
-        let (previous, ended) = (*previous_limit, leases);
-        self.record(user, *now, || Some(Operation::SetLimit { limit: Some(limit), previous, ended: ended.clone() }));
+        let operation = || {
+            let (previous, ended) = (ended.previous_limit, ended.leases.clone());
+            Some(Operation::SetLimit { limit: Some(limit), previous, ended })
+        };
+        self.record(user, *now, operation);
     }
 
     pub fn limit(&self, user: &UserName, limit: Option<StreamLimit>, set: &Timestamped<Option<StreamLimit>>) {
         let previous = set.value;
         self.record(user, set.now, || Some(Operation::SetLimit { limit, previous, ended: Vec::new() }));
-    }
-
-    /// The first step of an erasure.
-    pub fn streams_erased(&self, result: &Result<Timestamped<Ended>>) {
-        self.count_ended(result);
     }
 
     /// The whole erasure. `ended` is the result of its first step, and `purged` that of the second one.
@@ -156,7 +154,8 @@ impl Outcomes {
         counter.inc();
     }
 
-    fn count_ended(&self, result: &Result<Timestamped<Ended>>) {
+    /// Counts the ended streams, or the failure. The first step of an erasure needs no more.
+    pub fn count_ended(&self, result: &Result<Timestamped<Ended>>) {
         match result {
             Ok(Timestamped { value: Ended { leases, .. }, .. }) => {
                 self.metrics.streams_ended.evicted.inc_by(leases.len() as u64);
@@ -167,9 +166,8 @@ impl Outcomes {
     }
 }
 
-fn log_evictions(ended: &[Lease]) {
-    let ids = ended.iter().map(|lease| lease.stream_id).collect();
-    info!(event = "streams_evicted", ended = joined(ids), "streams evicted");
+fn log_evictions(ended: &Ended) {
+    info!(event = "streams_evicted", ended = joined(ended.ids()), "streams evicted");
 }
 
 /// The ids, separated by spaces, for a log field.
