@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use super::devices::{DeviceTally, UserDevices};
 use super::error::ReportError;
-use super::event_line::LineCounts;
 use super::history::History;
 use super::hours::Hours;
 use super::levels::LevelTally;
-use super::model::{DeniedUser, Report, Totals, WhatIf, WhatIfRule};
+use super::model::{DeniedUser, InputTotals, Report, Totals, WhatIf, WhatIfRule};
 use super::partitions::Group;
 use super::record::{Entry, Reason, Record, Start, StartResult, move_ends_after_their_starts};
 use super::rules::RuleTally;
@@ -36,9 +35,10 @@ const MAX_DENIED_USERS: usize = 20;
 const MAX_RULES: usize = 1000;
 
 impl Analysis {
-    pub fn new(partition_bytes: u64) -> Self {
+    /// `input` contains what was counted while the files were read.
+    pub fn new(partition_bytes: u64, input: InputTotals) -> Self {
         Self {
-            totals: Totals::default(),
+            totals: Totals { input, ..Totals::default() },
             period_ms: None,
             hours: Hours::new(partition_bytes),
             levels: LevelTally::new(),
@@ -79,12 +79,7 @@ impl Analysis {
     }
 
     /// `instances` is the number of sources.
-    pub fn finish(mut self, counts: &LineCounts, instances: usize) -> Result<Report, ReportError> {
-        let input = &mut self.totals.input;
-        input.unknown_types = counts.unknown_types;
-        input.broken_lines = counts.broken;
-        input.incomplete_last_lines = counts.incomplete_last_lines;
-        input.damaged_files = counts.damaged_files;
+    pub fn finish(mut self, instances: usize) -> Result<Report, ReportError> {
         self.totals.instances = instances as u64;
         let time = |ms| EventTime(Timestamp::from_epoch_ms(ms));
         self.totals.first_event = self.period_ms.map(|(first, _)| time(first));

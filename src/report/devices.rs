@@ -26,7 +26,7 @@ pub(super) struct UserDevices<'a> {
 }
 
 /// Users with this number of devices and users with more are counted together.
-const MAX_DEVICES: usize = 10;
+pub(super) const MAX_DEVICES: usize = 10;
 const MAX_NAMES: usize = 20;
 
 impl<'a> UserDevices<'a> {

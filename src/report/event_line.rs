@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::input::InputLine;
 use super::record::{End, Entry, Reason, Record, RuleKey, Start, StartResult};
 use super::source_names::SourceNames;
-use crate::domain::admission::AtLimit;
 use crate::domain::lease::LimitSource;
 use crate::events::cloud_event::{EndData, ErasedData, EventTime, LimitData, SPEC_VERSION, StartData};
 
@@ -24,16 +23,6 @@ pub(super) enum Line<'a> {
     Incomplete,
     Broken,
     Blank,
-}
-
-/// How many lines of all files had which result.
-#[derive(Default)]
-pub(super) struct LineCounts {
-    pub events: u64,
-    pub unknown_types: u64,
-    pub incomplete_last_lines: u64,
-    pub broken: u64,
-    pub damaged_files: u64,
 }
 
 pub(super) struct Event<'a> {
@@ -109,11 +98,13 @@ fn parse_event<'a>(text: &'a [u8], sources: &mut SourceNames) -> Option<Line<'a>
         "user.erased" => Data::Erased(serde_json::from_str(data).ok()?),
         _ => return Some(Line::Unknown),
     };
+    // First all that can fail, because only valid lines count as events of their instance.
+    let (time_ms, sequence) = (plausible(event.time)?, event.sequence.parse().ok()?);
     Some(Line::Event(Box::new(Event {
         user: event.subject,
-        time_ms: plausible(event.time)?,
+        time_ms,
         source: sources.number(&event.source),
-        sequence: event.sequence.parse().ok()?,
+        sequence,
         id: HASHER.hash_one(&*event.id),
         data,
     })))
@@ -183,7 +174,7 @@ fn start_entry(result: StartResult, data: &StartData) -> Entry<'_> {
         device_id: data.device_id.as_deref(),
         device_name: data.device_name.as_deref(),
         replaces: data.replaces.clone(),
-        evicts_oldest: data.at_limit == AtLimit::EvictOldest,
+        at_limit: data.at_limit,
         limit: data.limit,
         has_own_limit: data.limit_source != LimitSource::Default,
         rules: data.rules.iter().map(|rule| RuleKey { name: &rule.name, per: rule.per.as_deref() }).collect(),

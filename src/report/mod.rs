@@ -29,7 +29,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::analysis::Analysis;
 pub use self::error::ReportError;
-use self::event_line::{Line, LineCounts};
+use self::event_line::Line;
 use self::input::Input;
 pub use self::model::*;
 use self::partitions::Partitions;
@@ -48,21 +48,21 @@ pub fn evaluate(files: &[PathBuf], progress: &ProgressBar) -> Result<Report, Rep
     progress.set_length(files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum());
     set_style(progress, "reading {wide_bar} {bytes}/{total_bytes} {eta}");
     let mut partitions = Partitions::new(PARTITION_BYTES);
-    let (mut sources, mut counts) = (SourceNames::default(), LineCounts::default());
+    let (mut sources, mut totals) = (SourceNames::default(), InputTotals::default());
     for file in files {
-        read(file, progress, &mut partitions, &mut sources, &mut counts)?;
+        read(file, progress, &mut partitions, &mut sources, &mut totals)?;
     }
     set_style(progress, "analysing {wide_bar} {percent} %");
     progress.reset();
     progress.set_length(partitions.bytes());
-    let mut analysis = Analysis::new(PARTITION_BYTES);
+    let mut analysis = Analysis::new(PARTITION_BYTES, totals);
     let ranks = sources.ranks();
     partitions.for_each(&mut |bytes, entries| {
         analysis.add_partition(entries, &ranks)?;
         progress.inc(bytes);
         Ok(())
     })?;
-    let report = analysis.finish(&counts, sources.len())?;
+    let report = analysis.finish(sources.len())?;
     progress.finish_and_clear();
     Ok(report)
 }
@@ -72,23 +72,22 @@ fn read(
     progress: &ProgressBar,
     partitions: &mut Partitions,
     sources: &mut SourceNames,
-    counts: &mut LineCounts,
+    totals: &mut InputTotals,
 ) -> Result<(), ReportError> {
     let failed = |source| ReportError::Read { path: path.to_owned(), source };
     let mut input = Input::open(path, progress).map_err(failed)?;
     while let Some(line) = input.next_line().map_err(failed)? {
         match event_line::parse(&line, sources) {
             Line::Event(event) => {
-                event.records().iter().try_for_each(|(key, record)| partitions.push(*key, record))?;
-                counts.events += 1;
+                event.records().iter().try_for_each(|(key, record)| partitions.push(*key, record))?
             }
-            Line::Unknown => counts.unknown_types += 1,
-            Line::Incomplete => counts.incomplete_last_lines += 1,
-            Line::Broken => counts.broken += 1,
+            Line::Unknown => totals.unknown_types += 1,
+            Line::Incomplete => totals.incomplete_last_lines += 1,
+            Line::Broken => totals.broken_lines += 1,
             Line::Blank => {}
         }
     }
-    counts.damaged_files += u64::from(input.is_damaged());
+    totals.damaged_files += u64::from(input.is_damaged());
     Ok(())
 }
 

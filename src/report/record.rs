@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::admission::AtLimit;
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Record<'a> {
     /// The user, or `None` if the events do not contain users.
@@ -37,7 +39,7 @@ pub(super) struct Start<'a> {
     pub device_id: Option<&'a str>,
     pub device_name: Option<&'a str>,
     pub replaces: Vec<Uuid>,
-    pub evicts_oldest: bool,
+    pub at_limit: AtLimit,
     pub limit: u8,
     /// Whether the limit is not the default one, but the stored limit of the user or the limit in the token.
     pub has_own_limit: bool,

@@ -4,11 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::history::{History, SessionEnd};
 use super::record::{Entry, Start, StartResult};
-use crate::domain::admission::{AtLimit, Commit, Decision, Guard, Snapshot, StartOutcome, StartRequest, decide};
+use crate::domain::admission::{Commit, Decision, Guard, Snapshot, StartOutcome, StartRequest, decide};
 use crate::domain::labels::Labels;
 use crate::domain::lease::{EndReason, Lease, LeaseTerms, StreamLimit, Timestamp};
 use crate::domain::names::{DeviceId, StreamId};
@@ -149,7 +147,7 @@ impl State {
     }
 
     fn end(&mut self, history: &History<'_>, session: usize) {
-        let id = stream_id(history.sessions[session].stream_id);
+        let id = StreamId::from(history.sessions[session].stream_id);
         if self.playing.get(&id).is_some_and(|(playing, _)| *playing == session) {
             self.stop_playing(history, id, i64::MAX);
             self.members.retain(|member| *member != id);
@@ -175,14 +173,14 @@ impl State {
 
 fn request(start: &Start<'_>, keep_own_limits: bool) -> StartRequest {
     StartRequest {
-        stream_id: stream_id(start.stream_id),
+        stream_id: start.stream_id.into(),
         fingerprint: None,
         device_id: start.device_id.and_then(|id| DeviceId::parse(id).ok()),
         device_name: None,
         content_id: None,
         labels: Labels::default(),
-        replaces: start.replaces.iter().copied().map(stream_id).collect(),
-        at_limit: if start.evicts_oldest { AtLimit::EvictOldest } else { AtLimit::Reject },
+        replaces: start.replaces.iter().copied().map(StreamId::from).collect(),
+        at_limit: start.at_limit,
         // The service decided between the token and the stored limit, so that both have the same effect here.
         token_limit: (keep_own_limits && start.has_own_limit).then(|| StreamLimit::capped(start.limit.into())),
         default_limit: StreamLimit::DEFAULT,
@@ -191,8 +189,4 @@ fn request(start: &Start<'_>, keep_own_limits: bool) -> StartRequest {
         rules: Arc::default(),
         terms: TERMS,
     }
-}
-
-fn stream_id(id: Uuid) -> StreamId {
-    StreamId::from(id)
 }

@@ -5,12 +5,13 @@ use std::fmt::Write;
 use chrono::DateTime;
 
 use super::days::days;
-use super::model::{LengthClass, Level, Report, WhatIfCase};
+use super::devices::MAX_DEVICES;
+use super::model::{LengthClass, Level, Report, UsersByDevices, WhatIfCase};
 use crate::events::cloud_event::EventTime;
 use crate::text_table::{columns, number, percent, printable, row, whole};
 
 /// Reports of more hours have one row per day.
-const MAX_HOUR_ROWS: usize = 48;
+pub(super) const MAX_HOUR_ROWS: usize = 48;
 
 pub fn json(report: &Report) -> String {
     let value = serde_json::to_value(report).unwrap_or_default();
@@ -147,7 +148,7 @@ fn what_if_header(what: &str) -> Vec<String> {
     row([what, "starts denied", "share", "users hit", "share", "hours lost", "share", "streams evicted"])
 }
 
-fn what_if_row(case: &WhatIfCase) -> Vec<String> {
+pub(super) fn what_if_row(case: &WhatIfCase) -> Vec<String> {
     row([
         &case.limit.to_string(),
         &count(case.denied),
@@ -164,17 +165,18 @@ fn concurrency(report: &Report) -> String {
     let Some(levels) = &report.concurrency else { return String::new() };
     let mut rows =
         vec![row(["Streams of a user at once", "starts attempted", "reached", "users attempted", "reached"])];
-    let cells = |level: &Level| {
-        row([
-            &level.streams.to_string(),
-            &count(level.starts_attempted),
-            &count(level.starts_reached),
-            &count(level.users_attempted),
-            &count(level.users_reached),
-        ])
-    };
-    rows.extend(levels.iter().map(cells));
+    rows.extend(levels.iter().map(level_row));
     columns(&rows)
+}
+
+pub(super) fn level_row(level: &Level) -> Vec<String> {
+    row([
+        &level.streams.to_string(),
+        &count(level.starts_attempted),
+        &count(level.starts_reached),
+        &count(level.users_attempted),
+        &count(level.users_reached),
+    ])
 }
 
 fn denied_users(report: &Report) -> String {
@@ -256,9 +258,8 @@ fn devices(report: &Report) -> String {
     let mut text = String::new();
     if !devices.users.is_empty() {
         let mut rows = vec![row(["Devices of a user", "users"])];
-        let last = devices.users.len() - 1;
-        for (index, class) in devices.users.iter().enumerate() {
-            rows.push(row([&or_more(class.devices, index == last && class.devices >= 10), &count(class.users)]));
+        for class in &devices.users {
+            rows.push(row([&device_count(class), &count(class.users)]));
         }
         text.push_str(&columns(&rows));
     }
@@ -273,8 +274,10 @@ fn devices(report: &Report) -> String {
     text
 }
 
-pub(super) fn or_more(number: usize, more: bool) -> String {
-    if more { format!("{number} or more") } else { number.to_string() }
+/// The number of devices. The highest class includes all users with more.
+pub(super) fn device_count(class: &UsersByDevices) -> String {
+    let more = if class.devices == MAX_DEVICES { " or more" } else { "" };
+    format!("{}{more}", class.devices)
 }
 
 /// The bounds of a class, such as `5 to 15 min`.

@@ -6,12 +6,11 @@ use super::chart::{Chart, ChartError, Kind};
 use super::figure::{Figure, Table};
 use crate::report::days::days;
 use crate::report::model::{Report, WhatIfCase};
-use crate::report::text::{count, date, hours_of, length, minute, or_more};
+use crate::report::text::{MAX_HOUR_ROWS, count, date, device_count, length, level_row, minute, what_if_row};
 use crate::text_table::percent;
 
 /// Above, the charts and tables have one value per day.
 const MAX_HOUR_POINTS: usize = 24 * 62;
-const MAX_HOUR_ROWS: usize = 48;
 
 pub(super) fn what_if(report: &Report) -> Result<Markup, ChartError> {
     let Some(what_if) = &report.what_if else { return Ok(html! {}) };
@@ -33,18 +32,6 @@ fn cases(id: &str, title: &str, cases: &[WhatIfCase]) -> Result<Markup, ChartErr
             percent(case.denied_percent),
             percent(case.users_hit_percent)
         )
-    };
-    let row = |case: &WhatIfCase| {
-        vec![
-            case.limit.to_string(),
-            count(case.denied),
-            percent(case.denied_percent),
-            count(case.users_hit),
-            percent(case.users_hit_percent),
-            hours_of(case.lost_watching_seconds),
-            percent(case.lost_watching_percent),
-            count(case.evicted),
-        ]
     };
     let values = |of: fn(&WhatIfCase) -> f64| cases.iter().map(of).collect::<Vec<_>>();
     Figure {
@@ -74,7 +61,7 @@ fn cases(id: &str, title: &str, cases: &[WhatIfCase]) -> Result<Markup, ChartErr
                 "share",
                 "streams evicted",
             ],
-            rows: cases.iter().map(row).collect(),
+            rows: cases.iter().map(what_if_row).collect(),
         },
     }
     .render()
@@ -105,18 +92,7 @@ pub(super) fn concurrency(report: &Report) -> Result<Markup, ChartError> {
         table: Table {
             caption: "starts and users by streams of the user at once",
             header: &["Streams", "starts attempted", "reached", "users attempted", "reached"],
-            rows: levels
-                .iter()
-                .map(|level| {
-                    vec![
-                        level.streams.to_string(),
-                        count(level.starts_attempted),
-                        count(level.starts_reached),
-                        count(level.users_attempted),
-                        count(level.users_reached),
-                    ]
-                })
-                .collect(),
+            rows: levels.iter().map(level_row).collect(),
         },
     };
     Ok(html! { h2 { "Concurrency" } (figure.render()?) })
@@ -189,8 +165,9 @@ pub(super) fn hours(report: &Report) -> Result<Markup, ChartError> {
         let counts = [point.1, point.2, point.3, point.4].map(count);
         [point.0.clone()].into_iter().chain(counts).collect()
     };
-    let busiest = report.hours.iter().max_by_key(|hour| hour.starts);
-    let peak = report.hours.iter().max_by_key(|hour| hour.peak_streams);
+    // The first of equal hours, as in the text.
+    let busiest = report.hours.iter().rev().max_by_key(|hour| hour.starts);
+    let peak = report.hours.iter().rev().max_by_key(|hour| hour.peak_streams);
     let starts = [values(|point| point.1), values(|point| point.2), values(|point| point.3)];
     let streams = [values(|point| point.4)];
     // A line needs two points, and few points are easier to read as bars.
@@ -266,8 +243,7 @@ pub(super) fn sessions(report: &Report) -> Result<Markup, ChartError> {
 
 pub(super) fn devices(report: &Report) -> Result<Markup, ChartError> {
     let (users, names) = (&report.devices.users, &report.devices.names);
-    let class = |index: usize| or_more(users[index].devices, index + 1 == users.len() && users[index].devices >= 10);
-    let classes: Vec<String> = (0..users.len()).map(class).collect();
+    let classes: Vec<String> = users.iter().map(device_count).collect();
     let figure = Figure {
         id: "devices",
         title: "Users by the number of their devices",
